@@ -1,0 +1,37 @@
+package relay
+
+import (
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/ncs"
+)
+
+// Event is a verified notification that was journaled: what sinks deliver. It is read only; sinks of several lanes
+// share its Body.
+type Event struct {
+	Position   journal.Position
+	ID         ncs.EventID
+	Info       ncs.Info
+	Source     string
+	Entity     string // unit of order; "" = none
+	ReceivedAt time.Time
+
+	ContentType string // as Agora sent them; "" = header absent
+	SignatureV1 string
+	SignatureV2 string
+	Body        []byte // byte for byte what Agora sent
+
+	Quarantine string            // why the body was not understood; "" for an ordinary event
+	Trace      trace.SpanContext // of the call that was accepted; its trace id is ID
+}
+
+// Attempt is one try to deliver one event to one sink.
+type Attempt struct {
+	*Event
+	Number      int    // from 1
+	Replay      uint32 // number of the replay; 0 = ordinary delivery
+	Traceparent string // W3C traceparent to send along; "" = send none
+}

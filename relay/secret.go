@@ -1,0 +1,33 @@
+package relay
+
+import "log/slog"
+
+// Secret is a configured secret. It prints as <secret> through fmt, slog, JSON and YAML; only Reveal gives the value.
+type Secret struct{ value string }
+
+// NewSecret makes a Secret of value.
+func NewSecret(value string) Secret { return Secret{value} }
+
+// Reveal gives the secret's value. What it returns must never reach a log, an error, a label or a page.
+func (s Secret) Reveal() string { return s.value }
+
+// IsSet tells whether there is a value.
+func (s Secret) IsSet() bool { return s.value != "" }
+
+const redacted = "<secret>"
+
+func (s Secret) String() string {
+	if s.value == "" {
+		return ""
+	}
+	return redacted
+}
+
+// GoString keeps %#v from printing the value.
+func (s Secret) GoString() string { return "relay.Secret(" + s.String() + ")" }
+
+// LogValue keeps slog from printing the value.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// MarshalText keeps encoders from writing the value.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }

@@ -1,0 +1,67 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Sink sends events to one destination, and does nothing else: retries, order, the breaker and dead letters are
+// wrapped around it by the dispatcher.
+type Sink interface {
+	// Lane names the lane an event is delivered in. Events of one lane are sent in the order of the journal, one
+	// batch at a time; lanes do not wait for each other. It is called by one goroutine, must not block, and must
+	// give the same answer for the same event until Relane is called.
+	Lane(*Event) Lane
+
+	// Send delivers a batch of one lane in order and returns how many events from its start were taken for good,
+	// and, when that is not all, why the next one was not: an error says try again later, Permanent says never,
+	// RetryAfter says when, ErrRelane asks for new lanes. A batch that failed with a plain error is sent again with the same
+	// events (Number raised). Send is called concurrently for different lanes, never for the same lane. When ctx ends it returns soon.
+	Send(ctx context.Context, lane Lane, batch []Attempt) (taken int, err error)
+
+	// MaxBatch bounds the events of one Send by count and body bytes; 1, 0 = one event at a time.
+	MaxBatch() (events, bytes int)
+
+	// Close frees what the sink holds. No Send is running or follows.
+	Close() error
+}
+
+// Lane is the unit of order at a sink. The zero Lane is for unordered events.
+type Lane struct {
+	Group string // lanes of a group are laned anew together (a Kafka topic)
+	Key   string // the lane within the group; "" = unordered: every event is a lane of its own
+}
+
+// Relaner is a Sink whose lanes can change. When a Send answered ErrRelane, the dispatcher sends nothing more for that group, waits for
+// what is in flight, calls Relane, asks Lane again for every waiting event of the group, and goes on.
+type Relaner interface {
+	Sink
+	Relane(group string)
+}
+
+// ErrRelane is returned by Send when the lanes of the batch's group are out of date.
+var ErrRelane = errors.New("lanes of the group have changed")
+
+type permanentError struct{ err error }
+
+func (e *permanentError) Error() string { return e.err.Error() }
+func (e *permanentError) Unwrap() error { return e.err }
+
+// Permanent marks err as final for the event: it becomes a dead letter instead of being tried again.
+func Permanent(err error) error { return &permanentError{err} }
+
+// IsPermanent tells whether err was marked by Permanent.
+func IsPermanent(err error) bool {
+	var p *permanentError
+	return errors.As(err, &p)
+}
+
+// RetryAfterError is a failure whose far side said when to come back.
+type RetryAfterError struct {
+	Err   error
+	After time.Duration
+}
+
+func (e *RetryAfterError) Error() string { return e.Err.Error() }
+func (e *RetryAfterError) Unwrap() error { return e.Err }
