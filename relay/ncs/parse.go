@@ -1,0 +1,438 @@
+package ncs
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// MalformedError says why a body is not a notification.
+type MalformedError struct {
+	Reason string // one of the Reason constants: bounded, fit for a metric label
+	Detail string // for people; may quote member names of the body, at most about 200 bytes; "" = nothing to add
+}
+
+func (e *MalformedError) Error() string {
+	if e.Detail == "" {
+		return "malformed notification: " + e.Reason
+	}
+	return "malformed notification: " + e.Reason + ": " + e.Detail
+}
+
+// Reasons of a MalformedError.
+const (
+	ReasonEmpty           = "empty"          // no JSON value at all
+	ReasonNotJSON         = "not_json"       // a syntax error, or nesting beyond 10,000 levels
+	ReasonInvalidUTF8     = "invalid_utf8"   // bytes that are not UTF-8
+	ReasonDuplicateName   = "duplicate_name" // an object has a member twice: readers differ on which one counts
+	ReasonTrailingData    = "trailing_data"  // something follows the object
+	ReasonNotObject       = "not_object"     // JSON, but no object
+	ReasonTooLarge        = "too_large"      // 2 GiB or more
+	ReasonNoEventType     = "no_event_type"  //
+	ReasonBadEventType    = "bad_event_type" // not a plain whole number of 0 to 2147483647
+	ReasonNoProduct       = "no_product"     // no productId, and not the retired format either
+	ReasonBadProduct      = "bad_product"    // as for bad_event_type
+	ReasonNoPayload       = "no_payload"     //
+	ReasonPayloadNoObject = "payload_not_object"
+	ReasonNoNoticeID      = "no_notice_id" // needed because the payload does not identify the event
+)
+
+// field is a place in the body whose value is kept while the body is walked.
+type field uint8
+
+const (
+	fNone field = iota
+	fNoticeID
+	fNotificationID
+	fProductID
+	fEventType
+	fNotifyMs
+	fEnvelopeSID
+	fPayload
+	fSID
+	fSequence
+	fUID
+	fLastUID
+	fSendTs
+	fServiceType
+	fTaskID
+	fCname
+	fChannelName
+	fChannel
+	fClientSeq
+	fTs
+	fReason
+	fDuration
+	fLts
+	fPlayerID
+	fPlayerChannel
+	fConverterID
+	fTranscodeChannel
+	fRawChannel
+	fRTCInfoChannel
+	fBeginAt
+	fEndAt
+	fAgentID
+	fStartTs
+	fStopTs
+	fStatus
+	fState
+	fReportMs
+	fEntryPoint
+	fStreamName
+	fieldCount
+)
+
+// span is where a field's raw JSON value stands in the body; the zero span means absent.
+type span struct{ start, end uint32 }
+
+// scope is an object of the body in which fields are looked for.
+type scope uint8
+
+const (
+	noScope scope = iota
+	envelope
+	payload
+	player
+	converter
+	transcodeOptions
+	rawOptions
+	rtcInfo
+)
+
+// member tells what a member of an object is: a field, an object to look into, or neither.
+func (s scope) member(name []byte) (field, scope) {
+	switch s {
+	case envelope:
+		return envelopeMember(name)
+	case payload:
+		return payloadMember(name)
+	case player:
+		switch string(name) {
+		case "id":
+			return fPlayerID, noScope
+		case "channelName":
+			return fPlayerChannel, noScope
+		}
+	case converter:
+		switch string(name) {
+		case "id":
+			return fConverterID, noScope
+		case "transcodeOptions":
+			return fNone, transcodeOptions
+		case "rawOptions":
+			return fNone, rawOptions
+		}
+	case transcodeOptions:
+		if string(name) == "rtcChannel" {
+			return fTranscodeChannel, noScope
+		}
+	case rawOptions:
+		if string(name) == "rtcChannel" {
+			return fRawChannel, noScope
+		}
+	case rtcInfo:
+		if string(name) == "channel" {
+			return fRTCInfoChannel, noScope
+		}
+	}
+	return fNone, noScope
+}
+
+func envelopeMember(name []byte) (field, scope) {
+	switch string(name) {
+	case "noticeId":
+		return fNoticeID, noScope
+	case "notificationId":
+		return fNotificationID, noScope
+	case "productId":
+		return fProductID, noScope
+	case "eventType":
+		return fEventType, noScope
+	case "notifyMs":
+		return fNotifyMs, noScope
+	case "sid":
+		return fEnvelopeSID, noScope
+	case "payload":
+		return fPayload, payload
+	}
+	return fNone, noScope
+}
+
+func payloadMember(name []byte) (field, scope) {
+	switch string(name) {
+	case "sid":
+		return fSID, noScope
+	case "sequence":
+		return fSequence, noScope
+	case "uid":
+		return fUID, noScope
+	case "lastUid":
+		return fLastUID, noScope
+	case "sendts":
+		return fSendTs, noScope
+	case "serviceType":
+		return fServiceType, noScope
+	case "taskId":
+		return fTaskID, noScope
+	case "cname":
+		return fCname, noScope
+	case "channelName":
+		return fChannelName, noScope
+	case "channel":
+		return fChannel, noScope
+	case "clientSeq":
+		return fClientSeq, noScope
+	case "ts":
+		return fTs, noScope
+	case "reason":
+		return fReason, noScope
+	case "duration":
+		return fDuration, noScope
+	case "lts":
+		return fLts, noScope
+	case "beginAt":
+		return fBeginAt, noScope
+	case "endAt":
+		return fEndAt, noScope
+	case "agent_id":
+		return fAgentID, noScope
+	case "start_ts":
+		return fStartTs, noScope
+	case "stop_ts":
+		return fStopTs, noScope
+	case "status":
+		return fStatus, noScope
+	case "state":
+		return fState, noScope
+	case "report_ms":
+		return fReportMs, noScope
+	case "entryPoint":
+		return fEntryPoint, noScope
+	case "streamName":
+		return fStreamName, noScope
+	case "player":
+		return fNone, player
+	case "converter":
+		return fNone, converter
+	case "rtcInfo":
+		return fNone, rtcInfo
+	}
+	return fNone, noScope
+}
+
+// Parse reads the body of one call. It is strict where a lenient reading could make two readers see two different
+// events: duplicate member names (also when one is written with escapes), invalid UTF-8 and lone surrogates, data after
+// the object and nesting beyond 10,000 levels are refused, and member names are compared exactly. eventType and productId
+// must be plain whole numbers: 31, but not 31.0, 3e1, -1, "31" or anything above 2147483647. Members it does not know are
+// skipped.
+//
+// noticeId is demanded only of events whose payload does not identify them. The retired format of Cloud Recording before
+// REST API 1.3.0 (notificationId, no productId, payload.sid) is read as product 3 with notificationId as notice id.
+//
+// Every error is a *MalformedError. The Notification keeps body.
+func Parse(body []byte) (*Notification, error) {
+	if len(body) > math.MaxInt32 { // spans are 32 bits wide
+		return nil, &MalformedError{Reason: ReasonTooLarge}
+	}
+	n := &Notification{body: body, ServiceType: -1}
+	w := walkers.Get().(*walker)
+	err := w.walk(n)
+	w.release()
+	if err != nil {
+		return nil, err
+	}
+	if err := n.readEnvelope(); err != nil {
+		return nil, err
+	}
+	if v, ok := n.integer(fServiceType); ok && v >= 0 && v <= math.MaxInt32 {
+		n.ServiceType = int(v)
+	}
+	n.Entity = n.entity()
+	if n.Channel = n.channel(); n.Channel == n.Entity {
+		n.Channel = n.Entity // one string instead of two
+	}
+	n.line = n.identityLine()
+	if n.line == &noticeLine && n.NoticeID == "" {
+		return nil, &MalformedError{Reason: ReasonNoNoticeID}
+	}
+	return n, nil
+}
+
+func (n *Notification) readEnvelope() error {
+	var ok bool
+	switch raw := n.raw(fEventType); {
+	case raw == nil:
+		return &MalformedError{Reason: ReasonNoEventType}
+	default:
+		if n.EventType, ok = wholeNumber(raw); !ok {
+			return &MalformedError{Reason: ReasonBadEventType, Detail: detail(string(raw))}
+		}
+	}
+	n.NoticeID = n.text(fNoticeID)
+	product := productRecording
+	if raw := n.raw(fProductID); raw != nil {
+		if product, ok = wholeNumber(raw); !ok {
+			return &MalformedError{Reason: ReasonBadProduct, Detail: detail(string(raw))}
+		}
+	} else {
+		retired := n.text(fNotificationID)
+		if retired == "" || n.text(fSID) == "" {
+			return &MalformedError{Reason: ReasonNoProduct}
+		}
+		n.NoticeID, n.spans[fNoticeID] = retired, n.spans[fNotificationID]
+	}
+	if n.Payload = n.raw(fPayload); n.Payload == nil {
+		return &MalformedError{Reason: ReasonNoPayload}
+	}
+	if n.Payload[0] != '{' {
+		return &MalformedError{Reason: ReasonPayloadNoObject}
+	}
+	if ms, ok := n.integer(fNotifyMs); ok && ms > 0 {
+		n.NotifyMs = ms
+	}
+	n.SID = n.text(fEnvelopeSID)
+	n.Info = Lookup(product, n.EventType)
+	return nil
+}
+
+// wholeNumber reads a JSON number written without sign, fraction and exponent.
+func wholeNumber(raw []byte) (int, bool) {
+	if len(raw) > len("2147483647") {
+		return 0, false
+	}
+	v := 0
+	for _, c := range raw {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		v = v*10 + int(c-'0')
+	}
+	return v, v <= math.MaxInt32
+}
+
+// walker walks over a body once, checks it and notes where the fields are.
+type walker struct {
+	dec  jsontext.Decoder
+	in   bytes.Buffer
+	name []byte // scratch for names with escapes
+}
+
+var walkers = sync.Pool{New: func() any { return new(walker) }}
+
+func (w *walker) release() {
+	w.in = bytes.Buffer{} // the pool must not keep the body
+	w.dec.Reset(&w.in)
+	walkers.Put(w)
+}
+
+func (w *walker) walk(n *Notification) error {
+	// The decoder reads a bytes.Buffer in place: nothing is copied.
+	w.in = *bytes.NewBuffer(n.body)
+	w.dec.Reset(&w.in)
+	switch w.dec.PeekKind() {
+	case '{':
+	case jsontext.KindInvalid:
+		_, err := w.dec.ReadToken()
+		return syntaxError(n.body, err)
+	default:
+		return &MalformedError{Reason: ReasonNotObject}
+	}
+	if err := w.object(n, envelope); err != nil {
+		return syntaxError(n.body, err)
+	}
+	// One more read must find the end. Anything else, even a second good object, is trailing data.
+	if _, err := w.dec.ReadToken(); !errors.Is(err, io.EOF) {
+		return &MalformedError{Reason: ReasonTrailingData}
+	}
+	return nil
+}
+
+// object walks over the members of the object that comes next. It recurses only into scopes, whose depth is fixed; the
+// depth of everything else is the decoder's business.
+func (w *walker) object(n *Notification, s scope) error {
+	if _, err := w.dec.ReadToken(); err != nil {
+		return err
+	}
+	for w.dec.PeekKind() != '}' {
+		name, err := w.memberName()
+		if err != nil {
+			return err
+		}
+		f, inner := s.member(name)
+		if err := w.value(n, f, inner); err != nil {
+			return err
+		}
+	}
+	_, err := w.dec.ReadToken()
+	return err
+}
+
+func (w *walker) memberName() ([]byte, error) {
+	raw, err := w.dec.ReadValue()
+	if err != nil {
+		return nil, err
+	}
+	// A member name that is no string is refused by the decoder, so raw has its quotes.
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return raw[1 : len(raw)-1], nil
+	}
+	w.name, err = jsontext.AppendUnquote(w.name[:0], raw)
+	return w.name, err
+}
+
+func (w *walker) value(n *Notification, f field, inner scope) error {
+	if inner == noScope || w.dec.PeekKind() != '{' {
+		if f == fNone {
+			return w.dec.SkipValue()
+		}
+		raw, err := w.dec.ReadValue()
+		if err != nil {
+			return err
+		}
+		end := w.dec.InputOffset()
+		n.spans[f] = span{uint32(end) - uint32(len(raw)), uint32(end)}
+		return nil
+	}
+	if f == fNone {
+		return w.object(n, inner)
+	}
+	// PeekKind does not move InputOffset, which stands behind the name: the object starts at the next brace, as only a
+	// colon and white space can come before it.
+	after := w.dec.InputOffset()
+	start := after + int64(bytes.IndexByte(n.body[after:], '{'))
+	if err := w.object(n, inner); err != nil {
+		return err
+	}
+	n.spans[f] = span{uint32(start), uint32(w.dec.InputOffset())}
+	return nil
+}
+
+func syntaxError(body []byte, err error) error {
+	reason := ReasonNotJSON
+	switch {
+	case errors.Is(err, io.EOF):
+		return &MalformedError{Reason: ReasonEmpty}
+	case errors.Is(err, jsontext.ErrDuplicateName):
+		reason = ReasonDuplicateName
+	case !utf8.Valid(body):
+		reason = ReasonInvalidUTF8
+	}
+	return &MalformedError{Reason: reason, Detail: detail(strings.TrimPrefix(err.Error(), "jsontext: "))}
+}
+
+// detail bounds what an error says about a body, which may be large and may hold anything.
+func detail(s string) string {
+	const most = 200
+	if len(s) <= most {
+		return strings.ToValidUTF8(s, "?")
+	}
+	return fmt.Sprintf("%s... (%d bytes)", strings.ToValidUTF8(s[:most], "?"), len(s))
+}
