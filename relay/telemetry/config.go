@@ -1,5 +1,10 @@
 package telemetry
 
+import (
+	"fmt"
+	"log/slog"
+)
+
 // LogConfig says what is logged and how.
 type LogConfig struct {
 	Level  string `yaml:"level"`  // debug, info, warn, error
@@ -10,4 +15,31 @@ type LogConfig struct {
 func (c *LogConfig) SetDefaults() {
 	c.Level = "info"
 	c.Format = "auto"
+}
+
+// Check reports unknown levels and formats.
+func (c *LogConfig) Check(report func(path, problem, hint string)) {
+	if _, ok := c.level(); !ok {
+		report("level", fmt.Sprintf("unknown level %q", c.Level), "one of debug, info, warn, error")
+	}
+	switch c.Format {
+	case "auto", "json", "text":
+	default:
+		report("format", fmt.Sprintf("unknown format %q", c.Format), "one of auto, json, text")
+	}
+}
+
+func (c *LogConfig) level() (_ slog.Level, ok bool) {
+	switch c.Level {
+	case "debug":
+		return slog.LevelDebug, true
+	case "info":
+		return slog.LevelInfo, true
+	case "warn":
+		return slog.LevelWarn, true
+	case "error":
+		return slog.LevelError, true
+	default:
+		return 0, false
+	}
 }

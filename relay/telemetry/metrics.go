@@ -1,0 +1,223 @@
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/otlptranslator"
+	"go.opentelemetry.io/contrib/exporters/autoexport"
+	"go.opentelemetry.io/otel/attribute"
+	otelprom "go.opentelemetry.io/otel/exporters/prometheus"
+	"go.opentelemetry.io/otel/metric"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/exemplar"
+)
+
+const (
+	// Label sets of one instrument beyond which the SDK folds into one series; it guards memory against a mistake of
+	// ours. The SDK's 2000 is in reach of an honest configuration: sinks x outcomes.
+	seriesLimit = 20_000
+
+	pageRequests = 4 // scrapes at once; more are answered 503
+	pageTimeout  = 10 * time.Second
+)
+
+// Metrics makes the relay's instruments and shows them on the metrics page, and, when the OTEL_* variables ask for it,
+// sends them to a collector. Its methods may be called concurrently.
+//
+// Instruments are named as they appear on the page, without the common prefix: "notifications_total". The suffix says
+// kind and unit (_total, _seconds, _bytes), so names on the page, in OTLP and in the code are the same. A name that
+// would come out differently is a bug of the caller and panics.
+type Metrics struct {
+	provider *sdkmetric.MeterProvider
+	meter    metric.Meter
+	page     http.Handler
+}
+
+// NewMetrics sets metrics up. OTEL_SDK_DISABLED and the like concern the collector only: the page is the relay's own.
+func NewMetrics(ctx context.Context, o Options) (*Metrics, error) {
+	handleSDKErrors(o.Log)
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	page, err := otelprom.New(
+		otelprom.WithRegisterer(registry),
+		otelprom.WithTranslationStrategy(otlptranslator.UnderscoreEscapingWithSuffixes), // the default is about to change
+		otelprom.WithoutScopeInfo(),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("metrics page: %w", err)
+	}
+	options := []sdkmetric.Option{
+		sdkmetric.WithReader(page),
+		sdkmetric.WithResource(newResource(ctx, o)),
+		sdkmetric.WithCardinalityLimit(seriesLimit),
+		sdkmetric.WithExemplarFilter(exemplar.AlwaysOffFilter), // instruments are given no trace, so reservoirs only cost
+	}
+	// The exporter "prometheus" would open a second page, on the port ours has by default.
+	if o.exports("METRICS") && o.Getenv("OTEL_METRICS_EXPORTER") != "prometheus" {
+		reader, err := autoexport.NewMetricReader(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("metrics exporter: %w", err)
+		}
+		options = append(options, sdkmetric.WithReader(reader))
+	}
+	provider := sdkmetric.NewMeterProvider(options...)
+	m := &Metrics{
+		provider: provider,
+		meter:    provider.Meter(scopeName),
+		page: promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+			ErrorLog:            pageLog{o.Log},
+			ErrorHandling:       promhttp.ContinueOnError, // half a page tells more than none
+			MaxRequestsInFlight: pageRequests,
+			Timeout:             pageTimeout,
+		}),
+	}
+	build := []attribute.KeyValue{attribute.String("version", o.Version), attribute.String("go_version", runtime.Version())}
+	m.Gauge("build_info", "Always 1; the labels say what is running.", func(observe Observe) { observe(1, build...) })
+	return m, nil
+}
+
+// Handler serves the metrics page.
+func (m *Metrics) Handler() http.Handler { return m.page }
+
+// Meter is for instruments of kinds that Metrics has no method for. Their names are not checked: give the unit that
+// the suffix says ("s", "By") or none, never "1", which becomes _ratio.
+func (m *Metrics) Meter() metric.Meter { return m.meter }
+
+// Shutdown sends what is collected to the collector, if there is one, and stops. The page is empty of our metrics then.
+func (m *Metrics) Shutdown(ctx context.Context) error {
+	if err := m.provider.Shutdown(ctx); err != nil {
+		return fmt.Errorf("export the last metrics: %w", err)
+	}
+	return nil
+}
+
+// Counter makes a counter. Its name ends in _total.
+func (m *Metrics) Counter(name, help string) *Counter {
+	mustBeCounter(name)
+	c, err := m.meter.Int64Counter(metricPrefix+name, metric.WithDescription(help), metric.WithUnit(unitOf(name)))
+	must(name, err)
+	return &Counter{c}
+}
+
+// Counter is a family of series. Make its series once per configuration, not per event.
+type Counter struct{ counter metric.Int64Counter }
+
+// With gives the series with these labels. It is on the page from then on, at 0: an alert on a rate needs the first
+// failure to be a step and not a birth.
+func (c *Counter) With(labels ...attribute.KeyValue) *CounterSeries {
+	s := &CounterSeries{c.counter, []metric.AddOption{metric.WithAttributeSet(attribute.NewSet(labels...))}}
+	s.Add(0)
+	return s
+}
+
+// CounterSeries is one line of the page. Add costs no allocation.
+type CounterSeries struct {
+	counter metric.Int64Counter
+	labels  []metric.AddOption
+}
+
+// Add raises the counter by n, which is not negative.
+func (s *CounterSeries) Add(n int64) { s.counter.Add(context.Background(), n, s.labels...) }
+
+// Histogram makes a histogram of durations with these bounds in seconds. Its name ends in _seconds.
+func (m *Metrics) Histogram(name, help string, buckets []float64) *Histogram {
+	if unitOf(name) != "s" {
+		panic("BUG: histogram of durations not named _seconds: " + name)
+	}
+	h, err := m.meter.Float64Histogram(metricPrefix+name, metric.WithDescription(help), metric.WithUnit("s"),
+		metric.WithExplicitBucketBoundaries(buckets...))
+	must(name, err)
+	return &Histogram{h}
+}
+
+// Histogram is a family of series. Make its series once per configuration, not per event.
+type Histogram struct{ histogram metric.Float64Histogram }
+
+// With gives the series with these labels. It appears on the page with the first Record.
+func (h *Histogram) With(labels ...attribute.KeyValue) *HistogramSeries {
+	return &HistogramSeries{h.histogram, []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(labels...))}}
+}
+
+// HistogramSeries is one set of buckets. Record costs no allocation.
+type HistogramSeries struct {
+	histogram metric.Float64Histogram
+	labels    []metric.RecordOption
+}
+
+// Record adds one duration.
+func (s *HistogramSeries) Record(d time.Duration) {
+	s.histogram.Record(context.Background(), d.Seconds(), s.labels...)
+}
+
+// Observe reports the present value of the series with these labels.
+type Observe func(value float64, labels ...attribute.KeyValue)
+
+// Gauge makes a gauge whose values collect reports when the page is read. A series that collect no longer reports is gone
+// from the page. collect may run concurrently with itself and must not block.
+func (m *Metrics) Gauge(name, help string, collect func(Observe)) {
+	if strings.HasSuffix(name, "_total") {
+		panic("BUG: gauge named _total: " + name)
+	}
+	_, err := m.meter.Float64ObservableGauge(metricPrefix+name, metric.WithDescription(help), metric.WithUnit(unitOf(name)),
+		metric.WithFloat64Callback(callback(collect)))
+	must(name, err)
+}
+
+// CounterFunc makes a counter whose totals are kept elsewhere; collect reports them as it does for a Gauge. For numbers
+// that are contended or persisted anyway this is cheaper than a Counter.
+func (m *Metrics) CounterFunc(name, help string, collect func(Observe)) {
+	mustBeCounter(name)
+	_, err := m.meter.Float64ObservableCounter(metricPrefix+name, metric.WithDescription(help), metric.WithUnit(unitOf(name)),
+		metric.WithFloat64Callback(callback(collect)))
+	must(name, err)
+}
+
+func callback(collect func(Observe)) metric.Float64Callback {
+	return func(_ context.Context, o metric.Float64Observer) error {
+		collect(func(value float64, labels ...attribute.KeyValue) {
+			o.Observe(value, metric.WithAttributeSet(attribute.NewSet(labels...)))
+		})
+		return nil
+	}
+}
+
+// unitOf gives the unit a name's suffix stands for. The exporter adds a unit's suffix only where the name lacks it.
+func unitOf(name string) string {
+	switch name = strings.TrimSuffix(name, "_total"); {
+	case strings.HasSuffix(name, "_seconds"):
+		return "s"
+	case strings.HasSuffix(name, "_bytes"):
+		return "By"
+	default:
+		return ""
+	}
+}
+
+func mustBeCounter(name string) {
+	if !strings.HasSuffix(name, "_total") {
+		panic("BUG: counter not named _total: " + name)
+	}
+}
+
+func must(name string, err error) {
+	if err != nil {
+		panic(fmt.Sprintf("BUG: metric %s: %v", name, err))
+	}
+}
+
+// pageLog is where the metrics page reports what it could not show.
+type pageLog struct{ log *slog.Logger }
+
+func (l pageLog) Println(v ...any) {
+	l.log.Warn("metrics page is incomplete", "error", errors.New(strings.TrimSpace(fmt.Sprintln(v...))))
+}

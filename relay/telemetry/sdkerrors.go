@@ -1,0 +1,79 @@
+package telemetry
+
+import (
+	"errors"
+	"log/slog"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"go.opentelemetry.io/otel"
+)
+
+const (
+	sdkErrorInterval = time.Minute
+	sdkErrorLength   = 500 // a collector's answer is part of the text and may be any length
+)
+
+// sdkErrors logs the errors of the OpenTelemetry SDK, at most one a minute: an unreachable collector gives one for
+// every batch. It replaces the SDK's defaults, which print to stderr.
+type sdkErrors struct {
+	log *slog.Logger
+
+	mu         sync.Mutex // guards the following
+	next       time.Time
+	suppressed int
+}
+
+// handleSDKErrors installs the hooks for the process. The last caller's logger gets the errors.
+func handleSDKErrors(log *slog.Logger) *sdkErrors {
+	e := &sdkErrors{log: log}
+	otel.SetErrorHandler(e)
+	otel.SetLogger(logr.New(sdkLog{e}))
+	return e
+}
+
+// Handle logs err, or counts it when a line was written within the last minute.
+func (e *sdkErrors) Handle(err error) {
+	suppressed, ok := e.allow(time.Now())
+	if !ok || err == nil {
+		return
+	}
+	text := err.Error()
+	if len(text) > sdkErrorLength {
+		text = text[:sdkErrorLength] + "..."
+	}
+	e.log.Warn("telemetry is not getting through", "error", text, "suppressed", suppressed)
+}
+
+func (e *sdkErrors) allow(now time.Time) (suppressed int, ok bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if now.Before(e.next) {
+		e.suppressed++
+		return 0, false
+	}
+	suppressed, e.suppressed = e.suppressed, 0
+	e.next = now.Add(sdkErrorInterval)
+	return suppressed, true
+}
+
+// sdkLog is what the SDK logs to. Only its errors are passed on, and without their key/value pairs: for a variable that
+// cannot be parsed these hold its value, and OTEL_EXPORTER_OTLP_HEADERS is where collectors' tokens live.
+type sdkLog struct{ errors *sdkErrors }
+
+func (sdkLog) Init(logr.RuntimeInfo)            {}
+func (sdkLog) Enabled(int) bool                 { return false }
+func (sdkLog) Info(int, string, ...any)         {}
+func (l sdkLog) WithValues(...any) logr.LogSink { return l }
+func (l sdkLog) WithName(string) logr.LogSink   { return l }
+
+func (l sdkLog) Error(err error, msg string, _ ...any) {
+	var whole *url.Error // of url.Parse: its text repeats the URL, password and all
+	if err == nil || errors.As(err, &whole) {
+		l.errors.Handle(errors.New(msg))
+		return
+	}
+	l.errors.Handle(errors.New(msg + ": " + err.Error()))
+}

@@ -1,0 +1,212 @@
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/contrib/exporters/autoexport"
+	"go.opentelemetry.io/otel/attribute"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+)
+
+const (
+	traceQueue = 8192        // spans held for the exporter; a span is about 1 KiB
+	traceDelay = time.Second // the SDK's 5 s would keep a busy queue full
+)
+
+// Tracing starts spans and exports them. Its methods may be called concurrently.
+type Tracing struct {
+	tracer   trace.Tracer
+	provider *sdktrace.TracerProvider // nil = nothing is exported
+	spans    *spanQueue               // nil = nothing is exported
+}
+
+// NewTracing sets tracing up as the OTEL_* variables say. When they ask for no exporter it starts nothing, and the spans
+// are no-ops. The error says which variable is wrong; an unreachable collector is none.
+func NewTracing(ctx context.Context, o Options) (*Tracing, error) {
+	if !o.exports("TRACES") {
+		return &Tracing{tracer: noop.NewTracerProvider().Tracer(scopeName)}, nil
+	}
+	sampler, err := newSampler(o.Getenv("OTEL_TRACES_SAMPLER"), o.Getenv("OTEL_TRACES_SAMPLER_ARG"))
+	if err != nil {
+		return nil, err
+	}
+	sdkErrors := handleSDKErrors(o.Log)
+	exporter, err := autoexport.NewSpanExporter(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("trace exporter: %w", err)
+	}
+	spans := newSpanQueue(exporter, sdkErrors)
+	provider := sdktrace.NewTracerProvider(
+		sdktrace.WithSpanProcessor(spans),
+		sdktrace.WithSampler(sampler),
+		sdktrace.WithIDGenerator(idGenerator{}),
+		sdktrace.WithResource(newResource(ctx, o)),
+	)
+	return &Tracing{tracer: provider.Tracer(scopeName), provider: provider, spans: spans}, nil
+}
+
+// newSampler reads the standard variables. Unlike the SDK it looks at no parent unless told to, and refuses what it does
+// not know. Parents are always our own spans, as the caller's headers are never read.
+func newSampler(name, arg string) (sdktrace.Sampler, error) {
+	name = strings.ToLower(strings.TrimSpace(name))
+	if name == "" {
+		return sdktrace.AlwaysSample(), nil
+	}
+	root, parentBased := strings.CutPrefix(name, "parentbased_")
+	var sampler sdktrace.Sampler
+	switch root {
+	case "always_on":
+		sampler = sdktrace.AlwaysSample()
+	case "always_off":
+		sampler = sdktrace.NeverSample()
+	case "traceidratio":
+		ratio, err := parseRatio(strings.TrimSpace(arg))
+		if err != nil {
+			return nil, err
+		}
+		sampler = sdktrace.TraceIDRatioBased(ratio)
+	default:
+		return nil, fmt.Errorf("OTEL_TRACES_SAMPLER: unknown sampler %q", name)
+	}
+	if parentBased {
+		sampler = sdktrace.ParentBased(sampler)
+	}
+	return sampler, nil
+}
+
+func parseRatio(arg string) (float64, error) {
+	if arg == "" {
+		return 1, nil
+	}
+	ratio, err := strconv.ParseFloat(arg, 64)
+	if err != nil || !(ratio >= 0 && ratio <= 1) { // the negation also catches NaN
+		return 0, fmt.Errorf("OTEL_TRACES_SAMPLER_ARG: %q is not a number from 0 to 1", arg)
+	}
+	return ratio, nil
+}
+
+// Enabled tells whether spans go anywhere. Building attributes costs more than a span: ask first.
+func (t *Tracing) Enabled() bool { return t.provider != nil }
+
+// LostSpans counts sampled spans that did not reach the collector: the queue was full or the export failed. A batch the
+// collector took in part counts as a whole.
+func (t *Tracing) LostSpans() int64 {
+	if !t.Enabled() {
+		return 0
+	}
+	return t.spans.lost.Load()
+}
+
+// StartIngress starts the span of one call of NCS on a source's path, which began at start. Its trace id is event, or
+// random when event is zero (a rejected call). It is always a root: whatever trace the caller claims to be in must not
+// decide what we record.
+func (t *Tracing) StartIngress(ctx context.Context, event [16]byte, path string, start time.Time,
+	attrs ...attribute.KeyValue) (context.Context, trace.Span) {
+	return t.tracer.Start(WithTraceID(ctx, event), "POST "+path,
+		trace.WithNewRoot(),
+		trace.WithTimestamp(start),
+		trace.WithSpanKind(trace.SpanKindServer),
+		trace.WithAttributes(semconv.HTTPRequestMethodPost, semconv.HTTPRoute(path)),
+		trace.WithAttributes(attrs...))
+}
+
+// StartDelivery starts the span of one attempt at a sink, with kind client (HTTP) or producer (Kafka). Its parent is the
+// ingress span as the journal has it. A parent without a span id (journaled while tracing was off) gives its trace id to
+// a new root.
+func (t *Tracing) StartDelivery(ctx context.Context, parent trace.SpanContext, sink string, kind trace.SpanKind,
+	attrs ...attribute.KeyValue) (context.Context, trace.Span) {
+	if parent.IsValid() {
+		ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
+	} else {
+		ctx = trace.ContextWithSpanContext(WithTraceID(ctx, parent.TraceID()), trace.SpanContext{})
+	}
+	return t.tracer.Start(ctx, "deliver "+sink,
+		trace.WithSpanKind(kind),
+		trace.WithAttributes(AttrSink.String(sink)),
+		trace.WithAttributes(attrs...))
+}
+
+// Shutdown exports what is queued and stops. When ctx ends first the rest is given up, counted as lost.
+func (t *Tracing) Shutdown(ctx context.Context) error {
+	if !t.Enabled() {
+		return nil
+	}
+	// The SDK stops waiting when ctx ends but goes on exporting, for up to a minute a batch.
+	defer context.AfterFunc(ctx, t.spans.giveUp)()
+	if err := t.provider.Shutdown(ctx); err != nil {
+		return fmt.Errorf("export the last spans: %w", err)
+	}
+	return nil
+}
+
+// Traceparent is the W3C header of sc, or "" when sc is no span.
+func Traceparent(sc trace.SpanContext) string {
+	if !sc.IsValid() {
+		return ""
+	}
+	flags := "00"
+	if sc.IsSampled() {
+		flags = "01"
+	}
+	return "00-" + sc.TraceID().String() + "-" + sc.SpanID().String() + "-" + flags
+}
+
+var errSpanQueueFull = errors.New("the queue of spans is full: the collector is too slow or away")
+
+// spanQueue is the SDK's batch processor with its losses counted: full, it drops without a word.
+type spanQueue struct {
+	sdktrace.SpanProcessor // the batch processor
+	errors                 *sdkErrors
+	held                   atomic.Int64 // ended and not yet through the exporter
+	lost                   atomic.Int64
+	giveUp                 context.CancelFunc // ends exports, also later ones
+}
+
+func newSpanQueue(exporter sdktrace.SpanExporter, errors *sdkErrors) *spanQueue {
+	ctx, cancel := context.WithCancel(context.Background())
+	q := &spanQueue{errors: errors, giveUp: cancel}
+	q.SpanProcessor = sdktrace.NewBatchSpanProcessor(countingExporter{exporter, q, ctx},
+		sdktrace.WithMaxQueueSize(traceQueue), sdktrace.WithBatchTimeout(traceDelay))
+	return q
+}
+
+// OnEnd takes a span over, or drops and counts it when traceQueue spans are held: the batch processor's queue, of the
+// same size, can then never be full.
+func (q *spanQueue) OnEnd(s sdktrace.ReadOnlySpan) {
+	if s.SpanContext().IsSampled() && q.held.Add(1) > traceQueue {
+		q.held.Add(-1)
+		q.lost.Add(1)
+		q.errors.Handle(errSpanQueueFull)
+		return
+	}
+	q.SpanProcessor.OnEnd(s)
+}
+
+// countingExporter tells its queue what became of the spans.
+type countingExporter struct {
+	sdktrace.SpanExporter
+	queue *spanQueue
+	stop  context.Context
+}
+
+func (e countingExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(e.stop, cancel)()
+
+	err := e.SpanExporter.ExportSpans(ctx, spans)
+	e.queue.held.Add(-int64(len(spans)))
+	if err != nil {
+		e.queue.lost.Add(int64(len(spans)))
+	}
+	return err
+}
