@@ -1,0 +1,339 @@
+// Package kafkatest runs a real Apache Kafka for tests, in KRaft mode on free ports of 127.0.0.1, and reads and writes it
+// with Apache's own tools, so that a client under test is not checked by itself.
+//
+// It promises that the brokers and their data are gone when the test ends. Kafka comes from Maven Central, once, into the
+// user's cache; without Java or Maven the test is skipped, and says so. It is for tests only.
+package kafkatest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+const (
+	startTimeout = 90 * time.Second // a broker is up in 4 s on an idle machine
+	toolTimeout  = 60 * time.Second
+	startTries   = 3 // a free port can be taken before Kafka listens on it
+)
+
+// Options of a cluster.
+type Options struct {
+	Brokers int               // default 1
+	Config  map[string]string // of every broker, over the defaults
+}
+
+// Cluster is a running Kafka cluster. Its methods end the test on failure.
+type Cluster struct {
+	home    string
+	dir     string
+	config  map[string]string
+	brokers []*broker
+	admin   *kgo.Client
+}
+
+type broker struct {
+	id                  int
+	address, controller string
+	dir                 string
+	ended               <-chan error
+	cmd                 *exec.Cmd
+}
+
+// Start starts a cluster that lives until t ends. It skips t where a broker cannot be had, or fails it where
+// NCS_RELAY_REQUIRE_KAFKA is 1.
+func Start(t testing.TB, opts Options) *Cluster {
+	t.Helper()
+	require(t)
+	home, err := install(t.Context())
+	if err != nil {
+		unavailable(t, err.Error())
+	}
+	for try := 1; ; try++ {
+		c := &Cluster{home: home, dir: t.TempDir(), config: opts.Config}
+		err := c.start(t.Context(), max(opts.Brokers, 1))
+		if err == nil {
+			t.Cleanup(func() { c.stop(t) })
+			t.Logf("real Kafka %s at %s", Version, strings.Join(c.Brokers(), ","))
+			return c
+		}
+		logs := c.logs()
+		c.kill()
+		if try == startTries || !strings.Contains(logs, "Address already in use") {
+			t.Fatalf("start Kafka: %v\n%s", err, logs)
+		}
+	}
+}
+
+// Brokers are the addresses to connect to.
+func (c *Cluster) Brokers() []string {
+	addresses := make([]string, len(c.brokers))
+	for i, b := range c.brokers {
+		addresses[i] = b.address
+	}
+	return addresses
+}
+
+func (c *Cluster) start(ctx context.Context, count int) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if err := os.WriteFile(filepath.Join(c.dir, "log4j2.properties"), log4j, 0o644); err != nil {
+		return err
+	}
+	if err := c.plan(count); err != nil {
+		return err
+	}
+	for _, b := range c.brokers {
+		if err := c.format(ctx, b); err != nil {
+			return err
+		}
+		if err := c.run(b); err != nil {
+			return err
+		}
+	}
+	return c.wait(ctx)
+}
+
+// plan gives each broker its addresses. All ports are held at once, so that none is given twice.
+func (c *Cluster) plan(count int) error {
+	addresses := make([]string, 2*count)
+	for i := range addresses {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		defer listener.Close()
+		addresses[i] = listener.Addr().String()
+	}
+	for i := range count {
+		c.brokers = append(c.brokers, &broker{
+			id:         i + 1,
+			address:    addresses[2*i],
+			controller: addresses[2*i+1],
+			dir:        filepath.Join(c.dir, "broker-"+strconv.Itoa(i+1)),
+		})
+	}
+	return nil
+}
+
+// properties are the broker's server.properties: every broker is also a controller.
+func (c *Cluster) properties(b *broker) string {
+	voters := make([]string, len(c.brokers))
+	for i, voter := range c.brokers {
+		voters[i] = fmt.Sprintf("%d@%s", voter.id, voter.controller)
+	}
+	replicas := strconv.Itoa(min(len(c.brokers), 3))
+	properties := map[string]string{
+		"process.roles":                            "broker,controller",
+		"node.id":                                  strconv.Itoa(b.id),
+		"controller.quorum.voters":                 strings.Join(voters, ","),
+		"listeners":                                "PLAINTEXT://" + b.address + ",CONTROLLER://" + b.controller,
+		"advertised.listeners":                     "PLAINTEXT://" + b.address,
+		"controller.listener.names":                "CONTROLLER",
+		"log.dirs":                                 filepath.Join(b.dir, "data"),
+		"auto.create.topics.enable":                "false",
+		"default.replication.factor":               replicas,
+		"offsets.topic.num.partitions":             "1",
+		"offsets.topic.replication.factor":         replicas,
+		"transaction.state.log.num.partitions":     "1",
+		"transaction.state.log.replication.factor": replicas,
+		"transaction.state.log.min.isr":            "1",
+		"group.initial.rebalance.delay.ms":         "0",
+		"num.network.threads":                      "2",
+		"num.io.threads":                           "2",
+		"log.cleaner.dedupe.buffer.size":           "2097152", // 128 MiB of the heap otherwise
+	}
+	maps.Copy(properties, c.config)
+	var text strings.Builder
+	for _, key := range slices.Sorted(maps.Keys(properties)) {
+		fmt.Fprintf(&text, "%s=%s\n", key, properties[key])
+	}
+	return text.String()
+}
+
+const clusterID = "bmNzLXJlbGF5LXRlc3QtMQ" // 16 bytes in base64, as Kafka wants it
+
+func (c *Cluster) format(ctx context.Context, b *broker) error {
+	if err := os.MkdirAll(b.dir, 0o755); err != nil {
+		return err
+	}
+	properties := filepath.Join(b.dir, "server.properties")
+	if err := os.WriteFile(properties, []byte(c.properties(b)), 0o644); err != nil {
+		return err
+	}
+	format := c.java(ctx, "128m", "kafka.tools.StorageTool", "format", "-t", clusterID, "-c", properties)
+	if output, err := format.CombinedOutput(); err != nil {
+		return fmt.Errorf("kafka.tools.StorageTool format: %w\n%s", err, output)
+	}
+	return nil
+}
+
+func (c *Cluster) run(b *broker) error {
+	log, err := os.Create(b.logFile())
+	if err != nil {
+		return err
+	}
+	defer log.Close() // the process has its own
+	b.cmd = c.java(context.Background(), "256m", "kafka.Kafka", filepath.Join(b.dir, "server.properties"))
+	b.cmd.Stdout, b.cmd.Stderr = log, log
+	b.ended, err = start(b.cmd)
+	return err
+}
+
+func (b *broker) logFile() string { return filepath.Join(b.dir, "broker.log") }
+
+// java makes the command that runs a class of Kafka. The settings are for a short life.
+func (c *Cluster) java(ctx context.Context, heap, class string, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, "java", append([]string{
+		"-Xmx" + heap, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData",
+		"-Djava.awt.headless=true", "-Dfile.encoding=UTF-8",
+		"-Dlog4j2.configurationFile=" + filepath.Join(c.dir, "log4j2.properties"),
+		"-cp", filepath.Join(c.home, "*"), class,
+	}, args...)...)
+}
+
+// wait returns when every broker has joined the cluster.
+func (c *Cluster) wait(ctx context.Context) error {
+	admin, err := kgo.NewClient(kgo.SeedBrokers(c.Brokers()...))
+	if err != nil {
+		return err
+	}
+	c.admin = admin
+	for {
+		joined, err := c.joined(ctx)
+		if joined == len(c.brokers) {
+			return nil
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d brokers joined: %w", joined, len(c.brokers), errors.Join(ctx.Err(), err))
+		case err := <-c.brokers[0].ended:
+			return fmt.Errorf("broker ended: %w", err)
+		}
+	}
+}
+
+func (c *Cluster) joined(ctx context.Context) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	request := kmsg.NewPtrMetadataRequest()
+	request.Topics = []kmsg.MetadataRequestTopic{}
+	response, err := request.RequestWith(ctx, c.admin)
+	if err != nil {
+		return 0, err
+	}
+	return len(response.Brokers), nil
+}
+
+func (c *Cluster) stop(t testing.TB) {
+	if t.Failed() {
+		t.Logf("log of Kafka:\n%s", c.logs())
+	}
+	c.kill()
+}
+
+func (c *Cluster) kill() {
+	if c.admin != nil {
+		c.admin.Close()
+	}
+	for _, b := range c.brokers {
+		if b.ended == nil {
+			continue
+		}
+		_ = b.cmd.Process.Kill()
+		<-b.ended
+	}
+}
+
+func (c *Cluster) logs() string {
+	var all strings.Builder
+	for _, b := range c.brokers {
+		log, err := os.ReadFile(b.logFile())
+		if err != nil {
+			continue // not started yet
+		}
+		fmt.Fprintf(&all, "broker %d at %s:\n%s", b.id, b.address, log)
+	}
+	return all.String()
+}
+
+// CreateTopic creates a topic and returns when every broker knows the leaders of its partitions.
+func (c *Cluster) CreateTopic(t testing.TB, name string, partitions int, config map[string]string) {
+	t.Helper()
+	topic := kmsg.NewCreateTopicsRequestTopic()
+	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = name, int32(partitions), -1
+	for key, value := range config {
+		entry := kmsg.NewCreateTopicsRequestTopicConfig()
+		entry.Name, entry.Value = key, &value
+		topic.Configs = append(topic.Configs, entry)
+	}
+	request := kmsg.NewPtrCreateTopicsRequest()
+	request.Topics = []kmsg.CreateTopicsRequestTopic{topic}
+	response, err := request.RequestWith(t.Context(), c.admin)
+	if err == nil {
+		err = kerr.ErrorForCode(response.Topics[0].ErrorCode)
+	}
+	if err != nil {
+		t.Fatalf("create topic %s: %v", name, err)
+	}
+	c.waitForLeaders(t, name, partitions)
+}
+
+// AddPartitions raises the topic's partitions to count and returns when every broker knows their leaders.
+func (c *Cluster) AddPartitions(t testing.TB, name string, count int) {
+	t.Helper()
+	topic := kmsg.NewCreatePartitionsRequestTopic()
+	topic.Topic, topic.Count = name, int32(count)
+	request := kmsg.NewPtrCreatePartitionsRequest()
+	request.Topics = []kmsg.CreatePartitionsRequestTopic{topic}
+	response, err := request.RequestWith(t.Context(), c.admin)
+	if err == nil {
+		err = kerr.ErrorForCode(response.Topics[0].ErrorCode)
+	}
+	if err != nil {
+		t.Fatalf("add partitions to topic %s: %v", name, err)
+	}
+	c.waitForLeaders(t, name, count)
+}
+
+func (c *Cluster) waitForLeaders(t testing.TB, name string, partitions int) {
+	t.Helper()
+	deadline := time.Now().Add(toolTimeout)
+	for _, b := range c.brokers {
+		for !c.leadersKnown(t, b, name, partitions) {
+			if time.Now().After(deadline) {
+				t.Fatalf("topic %s: no leaders of %d partitions on broker %d", name, partitions, b.id)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+}
+
+func (c *Cluster) leadersKnown(t testing.TB, b *broker, name string, partitions int) bool {
+	topic := kmsg.NewMetadataRequestTopic()
+	topic.Topic = &name
+	request := kmsg.NewPtrMetadataRequest()
+	request.Topics = []kmsg.MetadataRequestTopic{topic}
+	response, err := c.admin.Broker(b.id).RetriableRequest(t.Context(), request)
+	if err != nil {
+		return false
+	}
+	found := response.(*kmsg.MetadataResponse).Topics[0]
+	return len(found.Partitions) == partitions && !slices.ContainsFunc(found.Partitions,
+		func(p kmsg.MetadataResponseTopicPartition) bool { return p.Leader < 0 || p.ErrorCode != 0 })
+}
