@@ -50,7 +50,7 @@ func NewMetrics(ctx context.Context, o Options) (*Metrics, error) {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	page, err := otelprom.New(
 		otelprom.WithRegisterer(registry),
-		otelprom.WithTranslationStrategy(otlptranslator.UnderscoreEscapingWithSuffixes), // the default is about to change
+		otelprom.WithTranslationStrategy(otlptranslator.UnderscoreEscapingWithSuffixes), // the default hangs on a global
 		otelprom.WithoutScopeInfo(),
 	)
 	if err != nil {
@@ -93,9 +93,10 @@ func (m *Metrics) Handler() http.Handler { return m.page }
 // the suffix says ("s", "By") or none, never "1", which becomes _ratio.
 func (m *Metrics) Meter() metric.Meter { return m.meter }
 
-// Shutdown sends what is collected to the collector, if there is one, and stops. The page is empty of our metrics then.
+// Shutdown sends the last values to the collector, if there is one, and stops. The page lacks the relay's metrics then.
+// A second call does nothing.
 func (m *Metrics) Shutdown(ctx context.Context) error {
-	if err := m.provider.Shutdown(ctx); err != nil {
+	if err := m.provider.Shutdown(ctx); err != nil && !errors.Is(err, sdkmetric.ErrReaderShutdown) {
 		return fmt.Errorf("export the last metrics: %w", err)
 	}
 	return nil
@@ -103,8 +104,8 @@ func (m *Metrics) Shutdown(ctx context.Context) error {
 
 // Counter makes a counter. Its name ends in _total.
 func (m *Metrics) Counter(name, help string) *Counter {
-	mustBeCounter(name)
-	c, err := m.meter.Int64Counter(metricPrefix+name, metric.WithDescription(help), metric.WithUnit(unitOf(name)))
+	full, unit := fullName(name, otlptranslator.MetricTypeMonotonicCounter)
+	c, err := m.meter.Int64Counter(full, metric.WithDescription(help), metric.WithUnit(unit))
 	must(name, err)
 	return &Counter{c}
 }
@@ -131,10 +132,11 @@ func (s *CounterSeries) Add(n int64) { s.counter.Add(context.Background(), n, s.
 
 // Histogram makes a histogram of durations with these bounds in seconds. Its name ends in _seconds.
 func (m *Metrics) Histogram(name, help string, buckets []float64) *Histogram {
-	if unitOf(name) != "s" {
+	full, unit := fullName(name, otlptranslator.MetricTypeHistogram)
+	if unit != "s" {
 		panic("BUG: histogram of durations not named _seconds: " + name)
 	}
-	h, err := m.meter.Float64Histogram(metricPrefix+name, metric.WithDescription(help), metric.WithUnit("s"),
+	h, err := m.meter.Float64Histogram(full, metric.WithDescription(help), metric.WithUnit(unit),
 		metric.WithExplicitBucketBoundaries(buckets...))
 	must(name, err)
 	return &Histogram{h}
@@ -165,10 +167,8 @@ type Observe func(value float64, labels ...attribute.KeyValue)
 // Gauge makes a gauge whose values collect reports when the page is read. A series that collect no longer reports is gone
 // from the page. collect may run concurrently with itself and must not block.
 func (m *Metrics) Gauge(name, help string, collect func(Observe)) {
-	if strings.HasSuffix(name, "_total") {
-		panic("BUG: gauge named _total: " + name)
-	}
-	_, err := m.meter.Float64ObservableGauge(metricPrefix+name, metric.WithDescription(help), metric.WithUnit(unitOf(name)),
+	full, unit := fullName(name, otlptranslator.MetricTypeGauge)
+	_, err := m.meter.Float64ObservableGauge(full, metric.WithDescription(help), metric.WithUnit(unit),
 		metric.WithFloat64Callback(callback(collect)))
 	must(name, err)
 }
@@ -176,8 +176,8 @@ func (m *Metrics) Gauge(name, help string, collect func(Observe)) {
 // CounterFunc makes a counter whose totals are kept elsewhere; collect reports them as it does for a Gauge. For numbers
 // that are contended or persisted anyway this is cheaper than a Counter.
 func (m *Metrics) CounterFunc(name, help string, collect func(Observe)) {
-	mustBeCounter(name)
-	_, err := m.meter.Float64ObservableCounter(metricPrefix+name, metric.WithDescription(help), metric.WithUnit(unitOf(name)),
+	full, unit := fullName(name, otlptranslator.MetricTypeMonotonicCounter)
+	_, err := m.meter.Float64ObservableCounter(full, metric.WithDescription(help), metric.WithUnit(unit),
 		metric.WithFloat64Callback(callback(collect)))
 	must(name, err)
 }
@@ -191,22 +191,23 @@ func callback(collect func(Observe)) metric.Float64Callback {
 	}
 }
 
-// unitOf gives the unit a name's suffix stands for. The exporter adds a unit's suffix only where the name lacks it.
-func unitOf(name string) string {
-	switch name = strings.TrimSuffix(name, "_total"); {
-	case strings.HasSuffix(name, "_seconds"):
-		return "s"
-	case strings.HasSuffix(name, "_bytes"):
-		return "By"
-	default:
-		return ""
+// fullName gives the instrument's name and unit for a name on the page, by asking the exporter's own translation whether
+// it comes out as it went in.
+func fullName(name string, kind otlptranslator.MetricType) (full, unit string) {
+	full = metricPrefix + name
+	switch base := strings.TrimSuffix(name, "_total"); {
+	case strings.HasSuffix(base, "_seconds"):
+		unit = "s"
+	case strings.HasSuffix(base, "_bytes"):
+		unit = "By"
 	}
-}
-
-func mustBeCounter(name string) {
-	if !strings.HasSuffix(name, "_total") {
-		panic("BUG: counter not named _total: " + name)
+	namer := otlptranslator.NewMetricNamer("", otlptranslator.UnderscoreEscapingWithSuffixes)
+	shown, err := namer.Build(otlptranslator.Metric{Name: full, Unit: unit, Type: kind})
+	if err == nil && shown != full {
+		err = fmt.Errorf("would be shown as %s", shown)
 	}
+	must(name, err)
+	return full, unit
 }
 
 func must(name string, err error) {

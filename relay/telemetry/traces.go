@@ -140,8 +140,8 @@ func (t *Tracing) Shutdown(ctx context.Context) error {
 	if !t.Enabled() {
 		return nil
 	}
-	// The SDK stops waiting when ctx ends but goes on exporting, for up to a minute a batch.
-	defer context.AfterFunc(ctx, t.spans.giveUp)()
+	// When ctx ends the SDK stops waiting but goes on exporting, for up to a minute a batch.
+	defer t.spans.giveUp()
 	if err := t.provider.Shutdown(ctx); err != nil {
 		return fmt.Errorf("export the last spans: %w", err)
 	}

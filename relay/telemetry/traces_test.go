@@ -1,0 +1,359 @@
+package telemetry_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/trace"
+	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	otlp "go.opentelemetry.io/proto/otlp/trace/v1"
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
+
+	"ncs-relay/relay/telemetry"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv("TELEMETRY_TEST_CHILD") != "" {
+		child()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// Tests that export are not parallel: exporters read the environment of the process, and the SDK has one error hook.
+
+// otlpServer is a collector that takes spans over HTTP.
+type otlpServer struct {
+	*httptest.Server
+	mu       sync.Mutex
+	spans    []*otlp.Span
+	resource map[string]string
+	answer   int // 0 = 200
+}
+
+func newOTLPServer(t *testing.T) *otlpServer {
+	s := &otlpServer{resource: map[string]string{}}
+	s.Server = httptest.NewServer(s)
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *otlpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var request collector.ExportTraceServiceRequest
+	body, err := io.ReadAll(r.Body)
+	if err != nil || r.URL.Path != "/v1/traces" || proto.Unmarshal(body, &request) != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.answer != 0 {
+		w.WriteHeader(s.answer)
+		return
+	}
+	for _, rs := range request.ResourceSpans {
+		for _, a := range rs.Resource.Attributes {
+			s.resource[a.Key] = a.Value.GetStringValue()
+		}
+		for _, ss := range rs.ScopeSpans {
+			s.spans = append(s.spans, ss.Spans...)
+		}
+	}
+}
+
+func newTracing(t *testing.T, env map[string]string) (*telemetry.Tracing, *bytes.Buffer) {
+	t.Helper()
+	for k, v := range env {
+		t.Setenv(k, v)
+	}
+	var out bytes.Buffer
+	tracing, err := telemetry.NewTracing(t.Context(), telemetry.Options{
+		Getenv: os.Getenv, Version: "1.2.3", Log: slog.New(slog.NewTextHandler(&out, nil)),
+	})
+	require.NoError(t, err)
+	return tracing, &out
+}
+
+var eventID = [16]byte{0xaa, 1, 2, 3, 4, 5, 6, 7, 0x08, 9, 10, 11, 12, 13, 14, 15}
+
+func TestSpansOfAnEventMeetInOneTrace(t *testing.T) {
+	server := newOTLPServer(t)
+	tracing, out := newTracing(t, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": server.URL})
+	require.True(t, tracing.Enabled())
+
+	caller := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{9}, SpanID: trace.SpanID{9}})
+	start := time.Now().Add(-time.Second)
+	ctx := trace.ContextWithRemoteSpanContext(t.Context(), caller)
+	_, ingress := tracing.StartIngress(ctx, eventID, "/ncs/recording", start, telemetry.AttrSource.String("recording"))
+	ingress.End()
+	journaled := ingress.SpanContext()
+	_, delivery := tracing.StartDelivery(t.Context(), journaled, "billing", trace.SpanKindClient)
+	delivery.End()
+	require.NoError(t, tracing.Shutdown(t.Context()))
+
+	require.Equal(t, trace.TraceID(eventID), journaled.TraceID())
+	require.True(t, journaled.IsSampled(), "the caller's decision must not count")
+	require.Len(t, server.spans, 2)
+	in, deliver := server.spans[0], server.spans[1]
+	require.Equal(t, "POST /ncs/recording", in.Name)
+	require.Equal(t, otlp.Span_SPAN_KIND_SERVER, in.Kind)
+	require.Empty(t, in.ParentSpanId)
+	require.EqualValues(t, start.UnixNano(), in.StartTimeUnixNano)
+	require.Equal(t, "deliver billing", deliver.Name)
+	require.Equal(t, otlp.Span_SPAN_KIND_CLIENT, deliver.Kind)
+	require.Equal(t, in.SpanId, deliver.ParentSpanId)
+	for _, span := range server.spans {
+		require.Equal(t, eventID[:], span.TraceId)
+	}
+	require.Equal(t, "ncs-relay", server.resource["service.name"])
+	require.Equal(t, "1.2.3", server.resource["service.version"])
+	require.Zero(t, tracing.LostSpans())
+	require.Empty(t, out.String())
+}
+
+func TestServiceNameIsTheUsers(t *testing.T) {
+	server := newOTLPServer(t)
+	tracing, _ := newTracing(t, map[string]string{
+		"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": server.URL + "/v1/traces",
+		"OTEL_SERVICE_NAME":                  "callbacks",
+	})
+	_, span := tracing.StartIngress(t.Context(), eventID, "/", time.Now())
+	span.End()
+	require.NoError(t, tracing.Shutdown(t.Context()))
+	require.Equal(t, "callbacks", server.resource["service.name"])
+}
+
+func TestTraceIDs(t *testing.T) {
+	server := newOTLPServer(t)
+	tracing, _ := newTracing(t, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": server.URL})
+	defer tracing.Shutdown(t.Context())
+
+	t.Run("an event without an id gets a random trace", func(t *testing.T) {
+		_, a := tracing.StartIngress(t.Context(), [16]byte{}, "/", time.Now())
+		_, b := tracing.StartIngress(t.Context(), [16]byte{}, "/", time.Now())
+		require.True(t, a.SpanContext().IsValid())
+		require.True(t, b.SpanContext().IsValid())
+		require.NotEqual(t, a.SpanContext().TraceID(), b.SpanContext().TraceID())
+	})
+	t.Run("copies of an event have spans of their own", func(t *testing.T) {
+		_, a := tracing.StartIngress(t.Context(), eventID, "/", time.Now())
+		_, b := tracing.StartIngress(t.Context(), eventID, "/", time.Now())
+		require.NotEqual(t, a.SpanContext().SpanID(), b.SpanContext().SpanID())
+	})
+	t.Run("an event journaled while tracing was off", func(t *testing.T) {
+		parent := trace.NewSpanContext(trace.SpanContextConfig{TraceID: eventID})
+		_, span := tracing.StartDelivery(t.Context(), parent, "billing", trace.SpanKindProducer)
+		require.Equal(t, trace.TraceID(eventID), span.SpanContext().TraceID())
+		require.True(t, span.SpanContext().IsSampled())
+	})
+	t.Run("a delivery ignores a span around it", func(t *testing.T) {
+		ctx, around := tracing.StartIngress(t.Context(), [16]byte{1}, "/", time.Now())
+		parent := trace.NewSpanContext(trace.SpanContextConfig{TraceID: eventID})
+		_, span := tracing.StartDelivery(ctx, parent, "billing", trace.SpanKindProducer)
+		require.Equal(t, trace.TraceID(eventID), span.SpanContext().TraceID())
+		require.NotEqual(t, around.SpanContext().TraceID(), span.SpanContext().TraceID())
+	})
+}
+
+func TestSampling(t *testing.T) {
+	low, high := [16]byte{15: 1}, [16]byte{8: 0xff, 15: 1} // the SDK compares bits 1 to 63 of the last eight bytes
+	for _, tt := range []struct {
+		name, sampler, arg        string
+		low, high, sampledParents bool
+	}{
+		{"default", "", "", true, true, true},
+		{"all", "always_on", "", true, true, true},
+		{"none", "always_off", "", false, false, false},
+		{"half", "traceidratio", "0.5", true, false, false},
+		{"no ratio", "traceidratio", "", true, true, true},
+		{"parents", "parentbased_traceidratio", "0.5", true, false, true},
+		{"parents only", "ParentBased_Always_Off", "", false, false, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			server := newOTLPServer(t)
+			tracing, _ := newTracing(t, map[string]string{
+				"OTEL_EXPORTER_OTLP_ENDPOINT": server.URL,
+				"OTEL_TRACES_SAMPLER":         tt.sampler, "OTEL_TRACES_SAMPLER_ARG": tt.arg,
+			})
+			defer tracing.Shutdown(t.Context())
+			for id, want := range map[[16]byte]bool{low: tt.low, high: tt.high} {
+				_, span := tracing.StartIngress(t.Context(), id, "/", time.Now())
+				require.Equal(t, want, span.SpanContext().IsSampled())
+				require.Equal(t, trace.TraceID(id), span.SpanContext().TraceID())
+				require.True(t, span.SpanContext().SpanID().IsValid())
+			}
+			parent := trace.NewSpanContext(trace.SpanContextConfig{TraceID: high, SpanID: trace.SpanID{1}, TraceFlags: trace.FlagsSampled})
+			_, span := tracing.StartDelivery(t.Context(), parent, "billing", trace.SpanKindClient)
+			require.Equal(t, tt.sampledParents, span.SpanContext().IsSampled())
+		})
+	}
+}
+
+func TestNothingIsExportedUnlessAskedFor(t *testing.T) {
+	const endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT"
+	const unreachable = "http://127.0.0.1:1"
+	for name, env := range map[string]map[string]string{
+		"nothing set":      {},
+		"only headers":     {"OTEL_EXPORTER_OTLP_HEADERS": "a=b"},
+		"only metrics":     {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": unreachable},
+		"none":             {endpoint: unreachable, "OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"},
+		"disabled":         {endpoint: unreachable, "OTEL_SDK_DISABLED": "true"},
+		"Disabled":         {endpoint: unreachable, "OTEL_SDK_DISABLED": "TRUE", "OTEL_TRACES_EXPORTER": "otlp"},
+		"bad but not used": {"OTEL_TRACES_SAMPLER": "often"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := goleak.IgnoreCurrent()
+			tracing, out := newTracing(t, env)
+			goleak.VerifyNone(t, before) // before Shutdown: none was started
+			require.False(t, tracing.Enabled())
+
+			ctx, span := tracing.StartIngress(t.Context(), eventID, "/", time.Now())
+			require.False(t, span.IsRecording())
+			require.Empty(t, telemetry.Traceparent(span.SpanContext()))
+			_, span = tracing.StartDelivery(ctx, span.SpanContext(), "billing", trace.SpanKindClient)
+			span.End()
+			require.Empty(t, telemetry.Traceparent(span.SpanContext()))
+			require.Zero(t, tracing.LostSpans())
+			require.NoError(t, tracing.Shutdown(t.Context()))
+			require.Empty(t, out.String())
+		})
+	}
+	t.Run("no environment at all", func(t *testing.T) {
+		t.Setenv(endpoint, unreachable)
+		tracing, err := telemetry.NewTracing(t.Context(), telemetry.Options{})
+		require.NoError(t, err)
+		require.False(t, tracing.Enabled())
+	})
+}
+
+func TestWrongVariablesAreErrors(t *testing.T) {
+	for _, env := range []map[string]string{
+		{"OTEL_TRACES_SAMPLER": "often"},
+		{"OTEL_TRACES_SAMPLER": "parentbased_"},
+		{"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "2"},
+		{"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "NaN"},
+		{"OTEL_TRACES_EXPORTER": "pigeon"},
+		{"OTEL_EXPORTER_OTLP_PROTOCOL": "http/smoke"},
+	} {
+		t.Run("", func(t *testing.T) {
+			t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+			for k, v := range env {
+				t.Setenv(k, v)
+			}
+			_, err := telemetry.NewTracing(t.Context(), telemetry.Options{Getenv: os.Getenv, Log: slog.New(slog.DiscardHandler)})
+			require.Error(t, err)
+		})
+	}
+}
+
+// A collector that is away costs one line, whatever the number of batches, and Shutdown ends with its context.
+func TestCollectorAway(t *testing.T) {
+	server := newOTLPServer(t)
+	server.Close() // its port now refuses connections
+	for name, answer := range map[string]int{"refuses connections": 0, "answers 500": 500, "answers 503": 503} {
+		t.Run(name, func(t *testing.T) {
+			url := server.URL
+			if answer != 0 {
+				failing := newOTLPServer(t)
+				failing.answer = answer
+				url = failing.URL
+			}
+			tracing, out := newTracing(t, map[string]string{
+				"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "10",
+			})
+			const spans = 200
+			for range spans {
+				_, span := tracing.StartIngress(t.Context(), eventID, "/", time.Now())
+				span.End()
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			defer cancel()
+			err := tracing.Shutdown(ctx)
+			require.Eventually(t, func() bool { return tracing.LostSpans() == spans }, 10*time.Second, time.Millisecond)
+			if err != nil {
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+			}
+			http.DefaultClient.CloseIdleConnections()
+			require.Equal(t, 1, strings.Count(out.String(), "\n"), out)
+			require.Contains(t, out.String(), "telemetry is not getting through")
+		})
+	}
+}
+
+func TestSpanQueueIsBoundedAndCountsItsLosses(t *testing.T) {
+	release := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-release }))
+	t.Cleanup(server.Close)
+	tracing, out := newTracing(t, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": server.URL})
+	const queue, over = 8192, 100
+	for range queue + over {
+		_, span := tracing.StartIngress(t.Context(), eventID, "/", time.Now())
+		span.End()
+	}
+	require.EqualValues(t, over, tracing.LostSpans())
+	require.Contains(t, out.String(), "queue of spans is full")
+	close(release)
+	require.NoError(t, tracing.Shutdown(t.Context()))
+	require.EqualValues(t, over, tracing.LostSpans())
+}
+
+func TestTraceparent(t *testing.T) {
+	t.Parallel()
+	id := trace.SpanContextConfig{TraceID: eventID, SpanID: trace.SpanID{1, 2, 3, 4, 5, 6, 7, 8}, TraceFlags: 0xff}
+	prefix := "00-" + hex.EncodeToString(eventID[:]) + "-0102030405060708-"
+	require.Equal(t, prefix+"01", telemetry.Traceparent(trace.NewSpanContext(id)))
+	id.TraceFlags = 0xfe
+	require.Equal(t, prefix+"00", telemetry.Traceparent(trace.NewSpanContext(id)))
+	id.SpanID = trace.SpanID{}
+	require.Empty(t, telemetry.Traceparent(trace.NewSpanContext(id)))
+}
+
+// The SDK prints what it cannot parse, tokens included, to stderr by default. Only a process of its own can show that
+// nothing is printed there.
+func TestSDKPrintsNothingAndShowsNoToken(t *testing.T) {
+	t.Parallel()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), "TELEMETRY_TEST_CHILD=1",
+		"OTEL_EXPORTER_OTLP_ENDPOINT=http://user:canary@127.0.0.1:1/%zz",
+		"OTEL_EXPORTER_OTLP_HEADERS=canary,authorization=canary%zz,can ary=x",
+		"OTEL_RESOURCE_ATTRIBUTES=malformed",
+		"OTEL_METRIC_EXPORT_INTERVAL=canary",
+	)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	require.NoError(t, cmd.Run(), stderr.String())
+	require.Empty(t, stderr.String())
+	require.Contains(t, stdout.String(), "telemetry is not getting through")
+	require.NotContains(t, stdout.String(), "canary")
+}
+
+func child() {
+	options := telemetry.Options{Getenv: os.Getenv, Log: slog.New(slog.NewTextHandler(os.Stdout, nil))}
+	tracing, err := telemetry.NewTracing(context.Background(), options)
+	if err != nil {
+		panic(err)
+	}
+	metrics, err := telemetry.NewMetrics(context.Background(), options)
+	if err != nil {
+		panic(err)
+	}
+	_, span := tracing.StartIngress(context.Background(), eventID, "/", time.Now())
+	span.End()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	tracing.Shutdown(ctx) //nolint:errcheck // nobody listens
+	metrics.Shutdown(ctx) //nolint:errcheck
+}
