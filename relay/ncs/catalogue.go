@@ -1,10 +1,8 @@
 package ncs
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 )
 
 // Product ids of the notification service. Source: "Notifications" of Agora's documentation, request body; 2 from its
@@ -170,8 +168,7 @@ type pair struct{ product, eventType int }
 
 var (
 	productNames = indexProducts()
-	infos        = indexEntries()
-	unpublished  = indexUnpublished()
+	index        = indexEntries()
 )
 
 func indexProducts() map[int]string {
@@ -182,20 +179,16 @@ func indexProducts() map[int]string {
 	return m
 }
 
-func indexEntries() map[pair]Info {
-	m := make(map[pair]Info, len(entries))
-	for _, e := range entries {
-		m[pair{e.product, e.eventType}] = e.info()
-	}
-	return m
+// row is an entry as it is looked up.
+type row struct {
+	info        Info
+	unpublished bool
 }
 
-func indexUnpublished() map[pair]bool {
-	m := make(map[pair]bool)
+func indexEntries() map[pair]row {
+	m := make(map[pair]row, len(entries))
 	for _, e := range entries {
-		if e.unpublished {
-			m[pair{e.product, e.eventType}] = true
-		}
+		m[pair{e.product, e.eventType}] = row{e.info(), e.unpublished}
 	}
 	return m
 }
@@ -213,8 +206,8 @@ func (e entry) info() Info {
 
 // Lookup gives the catalogue's entry, or an Info with Known false and names made of the numbers.
 func Lookup(productID, eventType int) Info {
-	if i, ok := infos[pair{productID, eventType}]; ok {
-		return i
+	if r, ok := index[pair{productID, eventType}]; ok {
+		return r.info
 	}
 	return Info{
 		ProductID: productID,
@@ -244,30 +237,35 @@ func Catalogue() []Info {
 // Products lists the known products, ordered by id.
 func Products() []Product { return slices.Clone(products) }
 
-// ParseProduct gives the id of a product by its name, or of an unknown one by "unknown_<id>".
-func ParseProduct(name string) (int, error) {
-	for _, p := range products {
-		if p.Name == name {
-			return p.ID, nil
-		}
+// HasChannel tells whether notifications of the type name a channel. It is true for unknown types, of which anything may
+// be expected.
+func (i Info) HasChannel() bool {
+	if !i.Known {
+		return true
 	}
-	id, ok := unknownNumber(name)
-	if !ok {
-		return 0, fmt.Errorf("unknown product %q", name)
+	switch i.ProductID {
+	case productRecording:
+		return !isCloudTranscoder(i.EventType) // its inputs and outputs may be of several channels
+	case productMediaPush:
+		return i.EventType == 1 || i.EventType == 2 // the others leave transcodeOptions out
+	case productFusionCDN:
+		return false
 	}
-	if known, ok := productNames[id]; ok {
-		return 0, fmt.Errorf("product %d is named %q", id, known)
-	}
-	return id, nil
+	return true
 }
 
-// unknownNumber reads the number of "unknown_<number>", written as productName and Lookup write it.
-func unknownNumber(name string) (int, bool) {
-	digits, ok := strings.CutPrefix(name, unknownPrefix)
-	if !ok || !isInteger([]byte(digits), integer) {
-		return 0, false
+// HasServiceType tells whether notifications of the type state a serviceType. It is true for unknown types.
+func (i Info) HasServiceType() bool {
+	if !i.Known {
+		return true
 	}
-	return wholeNumber([]byte(digits))
+	switch i.ProductID {
+	case productRecording:
+		return !isCloudTranscoder(i.EventType)
+	case productSpeechToText:
+		return isLegacySpeechToText(i.EventType)
+	}
+	return false
 }
 
 func isCloudTranscoder(eventType int) bool { return eventType >= 110 && eventType <= 113 }

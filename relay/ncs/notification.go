@@ -34,7 +34,7 @@ type Notification struct {
 	line  *line // of the identity table
 }
 
-// entityFields gives the field that names the entity of a catalogued event: what the product's events are ordered by.
+// entityField gives the field that names the entity of a catalogued event: what the product's events are ordered by.
 //
 // For RTC that is the channel and not the user, so that everything that happens in a channel stays in order. For
 // Cloud Recording it is the recording id and not the channel, as one channel can be recorded several times at once.

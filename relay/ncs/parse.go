@@ -16,7 +16,7 @@ import (
 // MalformedError says why a body is not a notification.
 type MalformedError struct {
 	Reason string // one of the Reason constants: bounded, fit for a metric label
-	Detail string // for people; may quote member names of the body, at most about 200 bytes; "" = nothing to add
+	Detail string // for people; may quote a little of the body, at most about 200 bytes; "" = nothing to add
 }
 
 func (e *MalformedError) Error() string {
@@ -303,17 +303,14 @@ func (n *Notification) readEnvelope() error {
 	return nil
 }
 
-// wholeNumber reads a JSON number written without sign, fraction and exponent.
-func wholeNumber(raw []byte) (int, bool) {
-	if len(raw) > len("2147483647") {
+// wholeNumber reads a number of 0 to 2147483647 written as digits alone.
+func wholeNumber(digits []byte) (int, bool) {
+	if !isInteger(digits, integer) || digits[0] == '-' || len(digits) > len("2147483647") {
 		return 0, false
 	}
 	v := 0
-	for _, c := range raw {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		v = v*10 + int(c-'0')
+	for _, d := range digits {
+		v = v*10 + int(d-'0')
 	}
 	return v, v <= math.MaxInt32
 }
