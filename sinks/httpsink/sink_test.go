@@ -1,0 +1,494 @@
+package httpsink_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay"
+	"ncs-relay/sinks/httpsink"
+	"ncs-relay/sinks/sinktest"
+)
+
+const (
+	webhookSecret    = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" // of the specification's own example
+	oldWebhookSecret = "q83vASNFZ4mrze8BI0VniavN7wEjRWeJq83vASNFZ4k="
+)
+
+// TestWireBytes fixes the whole head of a call: what is sent, what is left out, what Go does not add.
+func TestWireBytes(t *testing.T) {
+	t.Parallel()
+	heads := make(chan []string, 1)
+	addr := listen(t, func(c net.Conn) {
+		head, _ := readCall(c)
+		heads <- head
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	})
+	s := newSink(t, config("http://"+addr+"/hooks?a=b"))
+	e := sinktest.Event(1, "sid/1 ä+")
+	require.NoError(t, send(t, s, e))
+	want := []string{
+		"POST /hooks?a=b HTTP/1.1",
+		"Host: " + addr,
+		"User-Agent: ncs-relay/test",
+		fmt.Sprintf("Content-Length: %d", len(e.Body)),
+		"Agora-Signature: " + e.SignatureV1,
+		"Agora-Signature-V2: " + e.SignatureV2,
+		"Content-Type: application/json",
+		"Idempotency-Key: " + e.ID.String(),
+		"Ncs-Relay-Attempt: 1",
+		"Ncs-Relay-Category: recorder",
+		"Ncs-Relay-Entity: sid%2F1%20%C3%A4%2B",
+		"Ncs-Relay-Event: recorder_slice_start",
+		"Ncs-Relay-Event-Id: " + e.ID.String(),
+		"Ncs-Relay-Event-Type: 42",
+		"Ncs-Relay-Product: cloud_recording",
+		"Ncs-Relay-Received-At: 2026-11-23T12:00:01.007Z",
+		"Ncs-Relay-Source: recording",
+	}
+	require.Empty(t, cmp.Diff(want, <-heads))
+}
+
+func TestHeadersConfigured(t *testing.T) {
+	t.Parallel()
+	headers := make(chan http.Header, 1)
+	far := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { headers <- r.Header.Clone() }))
+	defer far.Close()
+	call := func(change func(*httpsink.Config), a relay.Attempt) http.Header {
+		s := newSink(t, config(far.URL, change))
+		_, err := s.Send(t.Context(), s.Lane(a.Event), []relay.Attempt{a})
+		require.NoError(t, err)
+		return <-headers
+	}
+	e := sinktest.Event(1, "sid 1")
+
+	t.Run("fixed headers and bearer token", func(t *testing.T) {
+		h := call(func(c *httpsink.Config) {
+			c.Headers = map[string]relay.Secret{"x-team": relay.NewSecret("media")}
+			c.BearerToken = relay.NewSecret("token")
+		}, sinktest.Batch(e)[0])
+		require.Equal(t, "media", h.Get("X-Team"))
+		require.Equal(t, "Bearer token", h.Get("Authorization"))
+	})
+	t.Run("basic auth", func(t *testing.T) {
+		h := call(func(c *httpsink.Config) {
+			c.BasicAuth = &httpsink.BasicAuth{Username: "ä", Password: relay.NewSecret("p:w")}
+		}, sinktest.Batch(e)[0])
+		user, password, ok := (&http.Request{Header: h}).BasicAuth()
+		require.True(t, ok)
+		require.Equal(t, []string{"ä", "p:w"}, []string{user, password})
+	})
+	t.Run("CloudEvents", func(t *testing.T) {
+		h := call(func(c *httpsink.Config) { c.CloudEvents = true }, sinktest.Batch(e)[0])
+		got := map[string]string{}
+		for name := range h {
+			if rest, ok := strings.CutPrefix(name, "Ce-"); ok {
+				got[rest] = h.Get(name)
+			}
+		}
+		require.Empty(t, cmp.Diff(map[string]string{
+			"Specversion": "1.0", "Id": e.ID.String(), "Source": "/ncs/recording", "Type": "agora.ncs.cloud_recording.recorder_slice_start",
+			"Subject": "sid%201", "Time": "2026-11-23T12:00:01.007Z",
+		}, got))
+		require.Equal(t, "application/json", h.Get("Content-Type"))
+	})
+	t.Run("Standard Webhooks with two secrets, on a replay", func(t *testing.T) {
+		before := time.Now().Unix()
+		h := call(func(c *httpsink.Config) {
+			c.StandardWebhooks = &httpsink.StandardWebhooks{Secrets: []relay.Secret{relay.NewSecret(webhookSecret), relay.NewSecret(oldWebhookSecret)}}
+		}, relay.Attempt{Event: e, Number: 1, Replay: 4})
+		require.Equal(t, e.ID.String()+"-r4", h.Get("Webhook-Id"))
+		require.Equal(t, h.Get("Idempotency-Key"), h.Get("Webhook-Id"))
+		signatures := strings.Split(h.Get("Webhook-Signature"), " ")
+		require.Len(t, signatures, 2)
+		for i, secret := range []string{webhookSecret[len("whsec_"):], oldWebhookSecret} {
+			key, err := base64.StdEncoding.DecodeString(secret)
+			require.NoError(t, err)
+			mac := hmac.New(sha256.New, key)
+			fmt.Fprintf(mac, "%s.%s.%s", h.Get("Webhook-Id"), h.Get("Webhook-Timestamp"), e.Body)
+			require.Equal(t, "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)), signatures[i])
+		}
+		var at int64
+		_, err := fmt.Sscan(h.Get("Webhook-Timestamp"), &at)
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, at, before)
+		require.LessOrEqual(t, at, time.Now().Unix())
+	})
+}
+
+func TestVerdicts(t *testing.T) {
+	t.Parallel()
+	const (
+		delivered = "delivered"
+		again     = "again"
+		never     = "never"
+	)
+	verdicts := map[string][]int{
+		delivered: {200, 201, 202, 203, 204, 206, 226, 299},
+		again: {300, 301, 302, 303, 304, 307, 308, 401, 403, 404, 405, 407, 408, 409, 410, 421, 423, 425, 429,
+			500, 501, 502, 503, 504, 507, 520, 599, 600, 999},
+		never: {400, 402, 406, 411, 412, 413, 414, 415, 416, 417, 418, 422, 424, 426, 428, 431, 451, 499},
+	}
+	var status atomic.Int64
+	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(int(status.Load())) }))
+	t.Cleanup(far.Close)
+	s := newSink(t, config(far.URL))
+	for want, statuses := range verdicts {
+		for _, code := range statuses {
+			status.Store(int64(code))
+			err := send(t, s, sinktest.Event(1, "sid"))
+			got := again
+			switch {
+			case err == nil:
+				got = delivered
+			case relay.IsPermanent(err):
+				got = never
+			}
+			require.Equal(t, want, got, "status %d: %v", code, err)
+			if err != nil {
+				require.ErrorContains(t, err, fmt.Sprintf("answered %d", code))
+			}
+		}
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	date := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(http.TimeFormat) }
+	tests := []struct {
+		name     string
+		status   int
+		value    string
+		min, max time.Duration // 0, 0: a plain error
+	}{
+		{"seconds on 429", 429, "7", 7 * time.Second, 7 * time.Second},
+		{"seconds on 503", 503, "120", 2 * time.Minute, 2 * time.Minute},
+		{"seconds on 301", 301, "5", 5 * time.Second, 5 * time.Second},
+		{"date", 503, date(10 * time.Minute), 9 * time.Minute, 10 * time.Minute},
+		{"capped", 429, "86400", time.Hour, time.Hour},
+		{"date capped", 429, date(30 * 24 * time.Hour), time.Hour, time.Hour},
+		{"zero", 429, "0", 0, 0},
+		{"negative", 429, "-1", 0, 0},
+		{"signed", 429, "+1", 0, 0},
+		{"overflow", 429, "99999999999999999999", 0, 0},
+		{"fraction", 429, "1.5", 0, 0},
+		{"past date", 503, date(-time.Hour), 0, 0},
+		{"words", 503, "soon", 0, 0},
+		{"absent", 503, "", 0, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if tt.value != "" {
+					w.Header().Set("Retry-After", tt.value)
+				}
+				w.WriteHeader(tt.status)
+			}))
+			t.Cleanup(far.Close)
+			err := send(t, newSink(t, config(far.URL)), sinktest.Event(1, "sid"))
+			require.Error(t, err)
+			var after *relay.RetryAfterError
+			if tt.max == 0 {
+				require.NotErrorAs(t, err, &after)
+				return
+			}
+			require.ErrorAs(t, err, &after)
+			require.GreaterOrEqual(t, after.After, tt.min)
+			require.LessOrEqual(t, after.After, tt.max)
+		})
+	}
+}
+
+func TestPermanentIgnoresRetryAfter(t *testing.T) {
+	t.Parallel()
+	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "7")
+		w.WriteHeader(http.StatusBadRequest)
+	}))
+	t.Cleanup(far.Close)
+	err := send(t, newSink(t, config(far.URL)), sinktest.Event(1, "sid"))
+	require.True(t, relay.IsPermanent(err))
+	var after *relay.RetryAfterError
+	require.NotErrorAs(t, err, &after)
+}
+
+func TestRedirectIsNotFollowed(t *testing.T) {
+	t.Parallel()
+	elsewhere := newReceiver(t)
+	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, strings.Replace(elsewhere.URL, "http://", "http://user:canary@", 1)+"/moved?token=canary", http.StatusTemporaryRedirect)
+	}))
+	t.Cleanup(far.Close)
+	err := send(t, newSink(t, config(far.URL)), sinktest.Event(1, "sid"))
+	require.ErrorContains(t, err, "307 Temporary Redirect (redirects are not followed; this one points to "+elsewhere.URL+"/moved)")
+	require.NotContains(t, err.Error(), "canary")
+	require.Empty(t, elsewhere.all(t))
+}
+
+func TestErrorShowsTheAnswerSafely(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name, answer, want string
+	}{
+		{"text", `{"error":"no such account"}`, `"{\"error\":\"no such account\"}"`},
+		{"control characters", "a\x1b[31m\r\nb\x00\u202e", `"a\x1b[31m\r\nb\x00\u202e"`},
+		{"not UTF-8", "a\xff\xfeb", `"a\xff\xfeb"`},
+		{"long", strings.Repeat("é", 5000), strings.Repeat("é", 98) + `..."`},
+		{"long controls", strings.Repeat("\x01", 5000), strings.Repeat(`\x01`, 49) + `..."`},
+		{"empty", "", "answered 500 Internal Server Error"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(http.StatusInternalServerError)
+				io.WriteString(w, tt.answer)
+			}))
+			t.Cleanup(far.Close)
+			err := send(t, newSink(t, config(far.URL)), sinktest.Event(1, "sid"))
+			require.ErrorContains(t, err, tt.want)
+			require.Less(t, len(err.Error()), 300)
+		})
+	}
+}
+
+// TestMisbehavingServers runs servers that do not speak HTTP as they should. Each call must end, well within the time-out unless
+// the row says otherwise, and say something useful.
+func TestMisbehavingServers(t *testing.T) {
+	t.Parallel()
+	const ok = "HTTP/1.1 200 OK\r\n"
+	forever := func(c net.Conn, text string) {
+		for _, err := io.WriteString(c, text); err == nil; _, err = io.WriteString(c, text) {
+		}
+	}
+	tests := []struct {
+		name    string
+		timeout time.Duration
+		serve   func(net.Conn)
+		want    string // of the error; "" = delivered
+	}{
+		{"closes without an answer", time.Minute, func(c net.Conn) {}, "EOF"},
+		{"half a status line", time.Minute, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 20") }, "malformed"},
+		{"not HTTP", time.Minute, func(c net.Conn) { io.WriteString(c, "SSH-2.0-\x1b[2J\r\n") }, `malformed HTTP response \"SSH-2.0-\\x1b[2J\"`},
+		{"1xx flood", time.Minute, func(c net.Conn) { forever(c, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n") }, "call to "},
+		{"endless headers", time.Minute, func(c net.Conn) { io.WriteString(c, ok); forever(c, "X-A: "+strings.Repeat("a", 1000)+"\r\n") }, "headers exceeded"},
+		{"endless header line", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"X-A: "); forever(c, strings.Repeat("a", 1000)) }, "headers exceeded"},
+		{"endless body, 200", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"\r\n"); forever(c, strings.Repeat("a", 1000)) }, ""},
+		{"endless body, 500", time.Minute, func(c net.Conn) {
+			io.WriteString(c, "HTTP/1.1 500 No\r\n\r\n")
+			forever(c, strings.Repeat("a", 1000))
+		}, "500"},
+		{"body promised and not sent, 200", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"Content-Length: 100\r\n\r\nabc"); hold(c) }, ""},
+		{"body promised and not sent, 503", time.Minute, func(c net.Conn) {
+			io.WriteString(c, "HTTP/1.1 503 No\r\nContent-Length: 100\r\n\r\nabc")
+			hold(c)
+		}, `503 Service Unavailable: "abc"`},
+		{"bad chunks, 200", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"Transfer-Encoding: chunked\r\n\r\nzz\r\n") }, ""},
+		{"compressed bomb", time.Minute, func(c net.Conn) {
+			io.WriteString(c, "HTTP/1.1 500 No\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00")
+		}, `500 Internal Server Error: "\x1f\x8b\b\x00"`},
+		{"switches protocols", time.Minute, func(c net.Conn) {
+			io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+			hold(c)
+		}, "101 Switching Protocols"},
+		{"two content lengths", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab") }, "Content-Length"},
+		{"never answers", 50 * time.Millisecond, hold, "no answer from "},
+		{"header trickle", 50 * time.Millisecond, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\nX-"); hold(c) }, "within 50ms"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			addr := listen(t, func(c net.Conn) {
+				readCall(c)
+				tt.serve(c)
+			})
+			s := newSink(t, config("http://"+addr, func(c *httpsink.Config) { c.Timeout = tt.timeout }))
+			err := send(t, s, sinktest.Event(1, "sid"))
+			if tt.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, tt.want)
+			require.False(t, relay.IsPermanent(err))
+		})
+	}
+}
+
+// TestRepeatedOnClosedConnection shows why a call carries an Idempotency-Key: the transport repeats it when the
+// connection it took from the pool breaks before the first byte of an answer, even though the server had it all.
+func TestRepeatedOnClosedConnection(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Int64
+	keys := make(chan string, 10)
+	addr := listen(t, func(c net.Conn) {
+		in := bufio.NewReader(c)
+		for {
+			r, err := http.ReadRequest(in)
+			if err != nil {
+				return
+			}
+			io.Copy(io.Discard, r.Body)
+			keys <- r.Header.Get("Idempotency-Key")
+			if calls.Add(1) == 2 {
+				return // took the second call and hung up
+			}
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		}
+	})
+	s := newSink(t, config("http://"+addr))
+	first, second := sinktest.Event(1, "sid"), sinktest.Event(2, "sid")
+	require.NoError(t, send(t, s, first))
+	require.NoError(t, send(t, s, second))
+	require.Equal(t, []string{first.ID.String(), second.ID.String(), second.ID.String()}, []string{<-keys, <-keys, <-keys})
+}
+
+func TestNobodyListens(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	err = send(t, newSink(t, config("http://"+l.Addr().String()+"/path?token=canary")), sinktest.Event(1, "sid"))
+	require.ErrorContains(t, err, "connection refused")
+	require.NotContains(t, err.Error(), "canary")
+	require.False(t, relay.IsPermanent(err))
+}
+
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	for _, http2 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("http2 %v", http2), func(t *testing.T) {
+			t.Parallel()
+			protos := make(chan int, 1)
+			far := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { protos <- r.ProtoMajor }))
+			far.EnableHTTP2 = http2
+			far.Config.ErrorLog = log.New(io.Discard, "", 0)
+			far.StartTLS()
+			t.Cleanup(far.Close)
+
+			s := newSink(t, config(far.URL))
+			err := send(t, s, sinktest.Event(1, "sid"))
+			require.ErrorContains(t, err, "certificate", "an unknown authority is not trusted")
+			require.False(t, relay.IsPermanent(err))
+
+			pool := x509.NewCertPool()
+			pool.AddCert(far.Certificate())
+			trusting := newSink(t, config(far.URL))
+			trusting.Trust(pool)
+			require.NoError(t, send(t, trusting, sinktest.Event(1, "sid")))
+			require.Equal(t, map[bool]int{false: 1, true: 2}[http2], <-protos)
+		})
+	}
+}
+
+// TestConnectionsAreKept: with the default of two idle connections a busy sink dials for nearly every call.
+func TestConnectionsAreKept(t *testing.T) {
+	t.Parallel()
+	const lanes, rounds = 8, 20
+	var dialled atomic.Int64
+	all := make(chan struct{})
+	var arrived atomic.Int64
+	far := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if arrived.Add(1) == lanes {
+			close(all) // the first call of every lane is there: as many connections as lanes
+		}
+		<-all
+		io.WriteString(w, "some answer that has to be read before the connection can be used again")
+	}))
+	far.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			dialled.Add(1)
+		}
+	}
+	far.Start()
+	t.Cleanup(far.Close)
+	s := newSink(t, config(far.URL, func(c *httpsink.Config) { c.Concurrency = lanes }))
+	done := make(chan error, lanes)
+	for lane := range lanes {
+		go func() {
+			for n := range rounds {
+				e := sinktest.Event(n, fmt.Sprint(lane))
+				if _, err := s.Send(context.Background(), s.Lane(e), sinktest.Batch(e)); err != nil {
+					done <- err
+					return
+				}
+			}
+			done <- nil
+		}()
+	}
+	for range lanes {
+		require.NoError(t, <-done)
+	}
+	require.EqualValues(t, lanes, dialled.Load())
+}
+
+func TestBatchStopsAtTheFirstFailure(t *testing.T) {
+	t.Parallel()
+	far := newReceiver(t)
+	s := newSink(t, config(far.URL))
+	first, second, third := sinktest.Event(1, "sid"), sinktest.Event(2, "sid"), sinktest.Event(3, "sid")
+	far.set(http.StatusBadGateway)(second.ID.String())
+	taken, err := s.Send(t.Context(), s.Lane(first), sinktest.Batch(first, second, third))
+	require.Equal(t, 1, taken)
+	require.ErrorContains(t, err, "502")
+	require.Len(t, far.all(t), 1)
+}
+
+// listen runs serve for every connection, closes it afterwards, and waits at the end of the test for all.
+func listen(t *testing.T, serve func(net.Conn)) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				serve(c)
+			}()
+		}
+	}()
+	t.Cleanup(func() { l.Close(); <-ended })
+	return l.Addr().String()
+}
+
+// hold keeps a connection open until the other side closes it.
+func hold(c net.Conn) { io.Copy(io.Discard, c) }
+
+// readCall reads one call and returns its head.
+func readCall(c net.Conn) (head []string, body []byte) {
+	in := bufio.NewReader(c)
+	length := 0
+	for {
+		line, err := in.ReadString('\n')
+		line = strings.TrimRight(line, "\r\n")
+		if err != nil || line == "" {
+			break
+		}
+		fmt.Sscanf(line, "Content-Length: %d", &length)
+		head = append(head, line)
+	}
+	body = make([]byte, length)
+	io.ReadFull(in, body)
+	return head, body
+}
