@@ -1,0 +1,104 @@
+package filesink
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// file is what a sink needs of an *os.File.
+type file interface {
+	io.Writer
+	io.ReaderAt
+	io.Closer
+	Sync() error
+	Truncate(size int64) error
+	Stat() (fs.FileInfo, error)
+	Fd() uintptr
+}
+
+// openAppend opens path for appending. Events hold personal data: the file is not for everybody's eyes.
+func openAppend(path string) (file, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o640)
+	if err != nil {
+		return nil, err // not f: a nil *os.File in an interface is not nil
+	}
+	return f, nil
+}
+
+var errLocked = errors.New("another sink or process is writing this file")
+
+// lock makes f ours until it is closed.
+func lock(f file) error {
+	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return errLocked
+	}
+	if err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	return nil
+}
+
+// makeDir makes dir, and makes it last through a power cut together with those above it that were made too.
+func makeDir(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if parent != dir {
+		if err := makeDir(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(parent)
+}
+
+// syncDir makes names created or renamed in dir last.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+const scanStep = 64 << 10
+
+// lineEnd is the offset behind the last newline in the first size bytes of f, looked for from the end because the file may be huge.
+func lineEnd(f io.ReaderAt, size int64) (int64, error) {
+	buf := make([]byte, min(size, scanStep))
+	for end := size; end > 0; {
+		start := max(0, end-scanStep)
+		part := buf[:end-start]
+		if _, err := f.ReadAt(part, start); err != nil && !errors.Is(err, io.EOF) {
+			return 0, err
+		}
+		if i := bytes.LastIndexByte(part, '\n'); i >= 0 {
+			return start + int64(i) + 1, nil
+		}
+		end = start
+	}
+	return 0, nil
+}
+
+// requireOurs refuses to cut bytes that no sink wrote: somebody may have pointed the path at another file. A power cut
+// can leave zeros where a line was.
+func requireOurs(f io.ReaderAt, end, size int64) error {
+	start := make([]byte, min(size-end, int64(len(lineStart))))
+	if _, err := f.ReadAt(start, end); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if start[0] != 0 && !bytes.HasPrefix([]byte(lineStart), start) {
+		return errors.New("the last line has no end and is not of a file sink; choose another path or complete the line")
+	}
+	return nil
+}
