@@ -1,0 +1,80 @@
+package kafkasink_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay/ncs"
+	"ncs-relay/sinks/kafkasink"
+)
+
+func TestCheckReportsEveryMistake(t *testing.T) {
+	t.Parallel()
+	broker := []string{"k1.internal:9092"}
+	for name, test := range map[string]struct {
+		brokers []string
+		topic   string
+		want    []string // path: problem
+	}{
+		"good":                  {append(broker, "[::1]:9093"), "ncs.{product}.{category}-{event}", nil},
+		"nothing":               {nil, "", []string{"brokers: no broker given", "topic: no topic given"}},
+		"no port":               {[]string{"k1"}, "t", []string{`brokers[0]: "k1" is not host:port`}},
+		"no host":               {[]string{":9092"}, "t", []string{`brokers[0]: ":9092" has no host`}},
+		"odd ports":             {[]string{"k1:0", "k2:65536", "k3:kafka"}, "t", []string{`brokers[0]: "k1:0" has no valid port`, `brokers[1]: "k2:65536" has no valid port`, `brokers[2]: "k3:kafka" has no valid port`}},
+		"unknown placeholder":   {broker, "ncs.{entity}", []string{`topic: topic "ncs.{entity}": {entity} is not a placeholder`}},
+		"open placeholder":      {broker, "ncs.{product", []string{`topic: topic "ncs.{product" has a { without }`}},
+		"closing brace alone":   {broker, "ncs.product}", []string{`topic: "ncs.product}" is not a legal topic`}},
+		"illegal character":     {broker, "ncs/events", []string{`topic: "ncs/events" is not a legal topic`}},
+		"dots":                  {broker, "..", []string{`topic: ".." is not a legal topic`}},
+		"too long":              {broker, strings.Repeat("x", 250), []string{`topic: topic "` + strings.Repeat("x", 250) + `" has 250 characters, Kafka allows 249`}},
+		"as long as is allowed": {broker, strings.Repeat("x", 249), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := kafkasink.Config{Brokers: test.brokers, Topic: test.topic}
+			var got []string
+			cfg.Check(func(path, problem, hint string) {
+				got = append(got, path+": "+problem)
+				require.NotEmpty(t, hint)
+			})
+			require.Empty(t, cmp.Diff(test.want, got))
+		})
+	}
+}
+
+func TestATemplateIsTooLongWhenOneOfItsTopicsIs(t *testing.T) {
+	t.Parallel()
+	cfg := kafkasink.Config{Brokers: []string{"k1:9092"}, Topic: strings.Repeat("x", 240) + "{event}"}
+	problems := 0
+	cfg.Check(func(path, problem, hint string) {
+		problems++
+		require.Contains(t, problem, "Kafka allows 249")
+	})
+	require.Equal(t, 1, problems)
+}
+
+func TestTopicsAreMadeOfCatalogueNamesOnly(t *testing.T) {
+	t.Parallel()
+	cfg := kafkasink.Config{Topic: "ncs.{product}.{category}.{event}"}
+	got := cfg.Topics([]ncs.Info{
+		ncs.Lookup(3, 31),
+		ncs.Lookup(3, 31),
+		ncs.Lookup(3, 99_999),
+		ncs.Lookup(99_999, 1),
+		{},
+	})
+	require.Empty(t, cmp.Diff([]string{
+		"ncs.cloud_recording.unknown.unknown",
+		"ncs.cloud_recording.uploader.uploaded",
+		"ncs.unknown.unknown.unknown",
+	}, got))
+}
+
+func TestATopicWithoutPlaceholdersIsOne(t *testing.T) {
+	t.Parallel()
+	cfg := kafkasink.Config{Topic: "ncs"}
+	require.Equal(t, []string{"ncs"}, cfg.Topics(ncs.Catalogue()))
+}

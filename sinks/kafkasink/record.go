@@ -1,0 +1,68 @@
+package kafkasink
+
+import (
+	"strconv"
+
+	"github.com/segmentio/kafka-go"
+
+	"ncs-relay/relay"
+)
+
+const receivedAtFormat = "2006-01-02T15:04:05.000Z07:00"
+
+// records makes the records of a batch, anew for each request: kafka-go reads keys and values as streams, which are empty
+// the second time.
+func records(batch []relay.Attempt, cloudEvents bool) []kafka.Record {
+	made := make([]kafka.Record, len(batch))
+	for i := range batch {
+		made[i] = record(&batch[i], cloudEvents)
+	}
+	return made
+}
+
+func record(a *relay.Attempt, cloudEvents bool) kafka.Record {
+	made := kafka.Record{
+		Time:    a.ReceivedAt,
+		Value:   kafka.NewBytes(a.Body),
+		Headers: headers(a, cloudEvents),
+	}
+	if a.Entity != "" { // an empty key would be a key
+		made.Key = kafka.NewBytes([]byte(a.Entity))
+	}
+	return made
+}
+
+func headers(a *relay.Attempt, cloudEvents bool) []kafka.Header {
+	made := make([]kafka.Header, 0, 18)
+	add := func(key, value string) {
+		if value != "" {
+			made = append(made, kafka.Header{Key: key, Value: []byte(value)})
+		}
+	}
+	id, receivedAt := a.ID.String(), a.ReceivedAt.UTC().Format(receivedAtFormat)
+	add("agora-signature", a.SignatureV1)
+	add("agora-signature-v2", a.SignatureV2)
+	add("content-type", a.ContentType)
+	add("ncs-event-id", id)
+	add("ncs-product", a.Info.Product)
+	add("ncs-event", a.Info.Event)
+	add("ncs-event-type", strconv.Itoa(a.Info.EventType))
+	add("ncs-category", a.Info.Category)
+	add("ncs-source", a.Source)
+	add("ncs-received-at", receivedAt)
+	if a.Replay != 0 {
+		add("ncs-replay", strconv.FormatUint(uint64(a.Replay), 10))
+	}
+	add("traceparent", a.Traceparent)
+	if cloudEvents {
+		// Binary mode of the CloudEvents Kafka binding; its datacontenttype is the header content-type. The time is that
+		// of the relay, because not every product's body has one.
+		add("ce_specversion", "1.0")
+		add("ce_id", id)
+		add("ce_source", "/ncs/"+a.Source)
+		add("ce_type", "agora.ncs."+a.Info.Product+"."+a.Info.Event)
+		add("ce_time", receivedAt)
+		add("ce_subject", a.Entity)
+	}
+	return made
+}

@@ -1,0 +1,104 @@
+package kafkasink
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"ncs-relay/relay/ncs"
+)
+
+// unknown stands for every name that is not in the catalogue, so that senders cannot make up topics.
+const unknown = "unknown"
+
+const maxTopicLength = 249 // of Kafka: a topic names a directory
+
+var legalTopic = regexp.MustCompile(`^[a-zA-Z0-9._-]+$`)
+
+// topicTemplate is a topic name with placeholders, cut into text and placeholders in turns.
+type topicTemplate struct {
+	parts    []string
+	products map[string]bool // those of the catalogue
+}
+
+func parseTopic(text string) (*topicTemplate, error) {
+	t := &topicTemplate{products: make(map[string]bool)}
+	for _, product := range ncs.Products() {
+		t.products[product.Name] = true
+	}
+	for rest := text; rest != ""; {
+		before, after, found := strings.Cut(rest, "{")
+		t.parts = append(t.parts, before)
+		if !found {
+			break
+		}
+		name, after, closed := strings.Cut(after, "}")
+		if !closed {
+			return nil, fmt.Errorf("topic %q has a { without }", text)
+		}
+		if !slices.Contains([]string{"product", "category", "event"}, name) {
+			return nil, fmt.Errorf("topic %q: {%s} is not a placeholder", text, name)
+		}
+		t.parts = append(t.parts, name)
+		rest = after
+	}
+	return t, nil
+}
+
+// expand names the topic of an event.
+func (t *topicTemplate) expand(info ncs.Info) string {
+	if len(t.parts) == 1 {
+		return t.parts[0]
+	}
+	var b strings.Builder
+	for i, part := range t.parts {
+		if i%2 == 0 {
+			b.WriteString(part)
+			continue
+		}
+		b.WriteString(t.value(part, info))
+	}
+	return b.String()
+}
+
+func (t *topicTemplate) value(placeholder string, info ncs.Info) string {
+	switch {
+	case placeholder == "product" && t.products[info.Product]:
+		return info.Product
+	case placeholder == "category" && info.Known:
+		return info.Category
+	case placeholder == "event" && info.Known:
+		return info.Event
+	}
+	return unknown
+}
+
+// expandAll names the topics of the given events, sorted and without repetition.
+func (t *topicTemplate) expandAll(infos []ncs.Info) []string {
+	topics := make([]string, 0, len(infos))
+	for _, info := range infos {
+		topics = append(topics, t.expand(info))
+	}
+	slices.Sort(topics)
+	return slices.Compact(topics)
+}
+
+// all names every topic the template can give: those of the catalogue's events, and of events it does not know.
+func (t *topicTemplate) all() []string {
+	infos := ncs.Catalogue()
+	for product := range t.products {
+		infos = append(infos, ncs.Info{Product: product})
+	}
+	return t.expandAll(append(infos, ncs.Info{}))
+}
+
+func checkTopicName(topic string) string {
+	switch {
+	case len(topic) > maxTopicLength:
+		return fmt.Sprintf("topic %q has %d characters, Kafka allows %d", topic, len(topic), maxTopicLength)
+	case topic == "." || topic == ".." || !legalTopic.MatchString(topic):
+		return fmt.Sprintf("%q is not a legal topic", topic)
+	}
+	return ""
+}
