@@ -1,6 +1,7 @@
 package route
 
-// RuleConfig is one entry of routes.
+// RuleConfig is one entry of routes. Compile checks it, since most of its mistakes show only beside the catalogue, the
+// sinks and the other rules.
 type RuleConfig struct {
 	Match MatchConfig `yaml:"match"`
 	When  string      `yaml:"when"`

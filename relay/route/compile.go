@@ -1,0 +1,471 @@
+package route
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"ncs-relay/relay/ncs"
+)
+
+// Source is an ingress path as far as rules are concerned.
+type Source struct {
+	Name     string
+	Products []string // what it lets in, by name; empty = everything
+}
+
+// Severity says how much a finding weighs.
+type Severity int
+
+// Severities of findings.
+const (
+	Error   Severity = iota // the configuration cannot be used
+	Warning                 // a rule that does not do what it seems to
+	Note                    // worth knowing, and often meant
+)
+
+// Report takes one finding. The path is that of the configuration, such as "routes[2].match.event[0]"; problem says what
+// is wrong, including the value; hint says what to do, "" if that is obvious.
+type Report func(s Severity, path, problem, hint string)
+
+// Options are what a Router is compiled from.
+type Options struct {
+	Rules     []RuleConfig
+	Unmatched []string // sinks of events to which no rule applies; may be empty
+	Sinks     []string // names of the configured sinks, in their order; a finding about one has the path "sinks[i]"
+	Sources   []Source // the configured sources
+	Report    Report   // nil = findings are not wanted
+}
+
+// Compile compiles rules and reports everything that is wrong or odd about them. It returns nil if there was an Error.
+func Compile(o Options) *Router {
+	c := compiler{Options: o}
+	r := &Router{
+		rules:     make([]rule, len(o.Rules)),
+		unmatched: dedupe(o.Unmatched),
+		sinks:     slices.Clone(o.Sinks),
+		sources:   slices.Clone(o.Sources),
+	}
+	for i, rc := range o.Rules {
+		r.rules[i] = c.rule(fmt.Sprintf("routes[%d]", i), rc)
+	}
+	c.sinkNames("unmatched", o.Unmatched)
+	if c.failed {
+		return nil
+	}
+	r.kinds = kindsOf(c.products)
+	for i := range r.rules {
+		c.reachability(fmt.Sprintf("routes[%d].match", i), &r.rules[i], r.kinds)
+	}
+	c.sameConditions()
+	c.unusedSinks()
+	return r
+}
+
+// compiler carries the findings of a compilation.
+type compiler struct {
+	Options
+	failed   bool
+	products []int // ids that rules name
+}
+
+func (c *compiler) report(s Severity, path, problem, hint string) {
+	c.failed = c.failed || s == Error
+	if c.Report != nil {
+		c.Report(s, path, problem, hint)
+	}
+}
+
+func (c *compiler) rule(path string, rc RuleConfig) rule {
+	var r rule
+	m := rc.Match
+	at := func(key string) string { return path + ".match." + key }
+	if len(m.Product) > 0 {
+		r.conditions = append(r.conditions, productCondition(m.Product, c.productIDs(at("product"), m.Product)))
+	}
+	if len(m.Event) > 0 {
+		r.conditions = append(r.conditions, eventCondition(m.Event, c.events(at("event"), m)))
+	}
+	if len(m.Category) > 0 {
+		c.names(at("category"), m.Category, "category", categories())
+		r.conditions = append(r.conditions, categoryCondition(m.Category))
+	}
+	if len(m.ServiceType) > 0 {
+		r.conditions = append(r.conditions, serviceTypeCondition(m.ServiceType, c.serviceTypes(at("service_type"), m.ServiceType)))
+	}
+	if len(m.Source) > 0 {
+		c.names(at("source"), m.Source, "source", c.sourceNames())
+		r.conditions = append(r.conditions, sourceCondition(m.Source, c.Sources))
+	}
+	if len(m.Channel) > 0 {
+		r.conditions = append(r.conditions, channelCondition(m.Channel, c.globs(at("channel"), m.Channel)))
+	}
+	if len(m.Entity) > 0 {
+		c.notEmpty(at("entity"), m.Entity)
+		r.conditions = append(r.conditions, entityCondition(m.Entity))
+	}
+	r.when = c.when(path+".when", rc.When)
+	r.to = c.to(path+".to", rc.To)
+	return r
+}
+
+func (c *compiler) productIDs(path string, names []string) []int {
+	ids := make([]int, len(names))
+	for i, name := range names {
+		id, err := ncs.ParseProduct(name)
+		if err != nil {
+			c.report(Error, index(path, i), fmt.Sprintf("unknown product %q", name), productHint(name))
+			continue
+		}
+		ids[i] = id
+		c.products = append(c.products, id)
+	}
+	c.repeated(path, names)
+	return ids
+}
+
+func productHint(name string) string {
+	if id, err := strconv.Atoi(name); err == nil {
+		return "products go by name: " + ncs.Lookup(id, 0).Product
+	}
+	return didYouMean(name, productNames())
+}
+
+// events compiles the events of a match. Where a product is wrong already, they are judged without the products.
+func (c *compiler) events(path string, m MatchConfig) []ncs.Selector {
+	selectors := make([]ncs.Selector, len(m.Event))
+	products := slices.DeleteFunc(slices.Clone(m.Product), func(name string) bool {
+		_, err := ncs.ParseProduct(name)
+		return err != nil
+	})
+	unsure := len(products) < len(m.Product)
+	for i, event := range m.Event {
+		s, err := ncs.ParseEvent(products, event)
+		if err == nil {
+			selectors[i] = s
+			c.namedByNow(index(path, i), event, s)
+			if product, _, ok := strings.Cut(event, "."); ok {
+				id, _ := ncs.ParseProduct(product)
+				c.products = append(c.products, id)
+			}
+			continue
+		}
+		problem, hint := eventProblem(products, event)
+		if !unsure || strings.HasPrefix(problem, "unknown") {
+			c.report(Error, index(path, i), problem, hint)
+		}
+	}
+	c.repeated(path, m.Event)
+	return selectors
+}
+
+// eventProblem says what is wrong with an event that ncs.ParseEvent refused.
+func eventProblem(products []string, event string) (problem, hint string) {
+	if number, err := strconv.Atoi(event); err == nil && len(products) != 1 {
+		return numberProblem(number)
+	}
+	if _, err := ncs.ParseEvent(nil, event); err == nil {
+		return fmt.Sprintf("%s is an event of %s, not of %s", event, andList(productsWith(event)), orList(products)), ""
+	}
+	product, name, qualified := strings.Cut(event, ".")
+	if !qualified {
+		return fmt.Sprintf("unknown event %q", event), didYouMean(event, eventNames(products))
+	}
+	if _, err := ncs.ParseProduct(product); err != nil {
+		return fmt.Sprintf("unknown product %q in event %q", product, event), didYouMean(product, productNames())
+	}
+	problem = fmt.Sprintf("unknown event %q", event)
+	if hint = didYouMean(name, eventNames([]string{product})); hint == "" && len(productsWith(name)) > 0 {
+		hint = fmt.Sprintf("%s is an event of %s", name, andList(productsWith(name)))
+	}
+	return problem, hint
+}
+
+func numberProblem(number int) (problem, hint string) {
+	var meanings []string
+	for _, info := range ncs.Catalogue() {
+		if info.EventType == number {
+			meanings = append(meanings, info.Product+"."+info.Event)
+		}
+	}
+	problem = fmt.Sprintf("event %d needs exactly one product, because numbers mean something else in each product", number)
+	if len(meanings) == 0 {
+		return problem, "add one product"
+	}
+	return problem, "add one product, or write " + orList(meanings)
+}
+
+// productsWith lists the products that have an event of that name, which may name a product itself.
+func productsWith(event string) []string {
+	if product, _, ok := strings.Cut(event, "."); ok {
+		return []string{product}
+	}
+	var products []string
+	for _, info := range ncs.Catalogue() {
+		if info.Event == event && !slices.Contains(products, info.Product) {
+			products = append(products, info.Product)
+		}
+	}
+	return products
+}
+
+// namedByNow tells of unknown_<number> of types that have a name, which such a rule was most likely written before.
+func (c *compiler) namedByNow(path, event string, s ncs.Selector) {
+	if !strings.Contains(event, "unknown_") {
+		return
+	}
+	for _, info := range ncs.Catalogue() {
+		if s.Matches(info) {
+			c.report(Note, path, fmt.Sprintf("%s has a name by now", event), "write "+info.Product+"."+info.Event)
+		}
+	}
+}
+
+func (c *compiler) serviceTypes(path string, values []string) []int {
+	numbers := make([]int, len(values))
+	for i, v := range values {
+		number, err := strconv.Atoi(v)
+		if err != nil || number < 0 {
+			c.report(Error, index(path, i), fmt.Sprintf("service type %q is not a number", v), "for example 2, the uploader")
+		}
+		numbers[i] = number
+	}
+	c.repeated(path, values)
+	return numbers
+}
+
+func (c *compiler) globs(path string, patterns []string) []glob {
+	globs := make([]glob, len(patterns))
+	c.notEmpty(path, patterns)
+	for i, p := range patterns {
+		if strings.ContainsAny(p, `?[\`) {
+			c.report(Note, index(path, i), fmt.Sprintf("only * is special in channel %q: the rest is taken literally", p), "")
+		}
+		globs[i] = compileGlob(p)
+	}
+	c.repeated(path, patterns)
+	return globs
+}
+
+func (c *compiler) when(path, src string) *Expr {
+	if src == "" {
+		return nil
+	}
+	x, err := CompileExpr(src)
+	if err != nil {
+		c.report(Error, path, err.Error(), exprHint(err))
+	}
+	return x
+}
+
+func exprHint(err error) string {
+	unknown, ok := strings.CutPrefix(err.Error(), "unknown name ")
+	if !ok {
+		return ""
+	}
+	name, _, _ := strings.Cut(unknown, " ")
+	if hint := didYouMean(name, slices.Concat(variableNames, allowed)); hint != "" {
+		return hint
+	}
+	return "available are " + andList(variableNames)
+}
+
+func (c *compiler) to(path string, names []string) []int {
+	if len(names) == 0 {
+		c.report(Error, path, "no sink", "name at least one of: "+strings.Join(c.Sinks, ", "))
+	}
+	c.sinkNames(path, names)
+	var to []int
+	for _, name := range names {
+		if s := slices.Index(c.Sinks, name); s >= 0 {
+			to = append(to, s)
+		}
+	}
+	return to
+}
+
+func (c *compiler) sinkNames(path string, names []string) { c.names(path, names, "sink", c.Sinks) }
+
+// names checks that every name is one of those known.
+func (c *compiler) names(path string, names []string, what string, known []string) {
+	for i, name := range names {
+		if !slices.Contains(known, name) {
+			c.report(Error, index(path, i), fmt.Sprintf("unknown %s %q", what, name), didYouMean(name, known))
+		}
+	}
+	c.repeated(path, names)
+}
+
+func (c *compiler) notEmpty(path string, values []string) {
+	for i, v := range values {
+		if v == "" {
+			c.report(Error, index(path, i), "is empty", "an event that lacks the field never matches; leave the key out to take all")
+		}
+	}
+}
+
+func (c *compiler) repeated(path string, values []string) {
+	for i, v := range values {
+		if slices.Contains(values[:i], v) {
+			c.report(Warning, index(path, i), fmt.Sprintf("%q is listed twice", v), "")
+		}
+	}
+}
+
+// reachability warns of conditions that event types can never satisfy.
+func (c *compiler) reachability(path string, r *rule, kinds []kind) {
+	selected := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool {
+		return slices.ContainsFunc(r.conditions, func(c condition) bool { return c.decidedByKind() && !c.possible(k) })
+	})
+	if len(selected) == 0 {
+		c.report(Warning, path, "no event can match: there is none with "+andList(wantsOf(r)), "")
+		return
+	}
+	if !slices.ContainsFunc(selected, func(k kind) bool { return k.arrivesAt(c.Sources) }) {
+		c.report(Warning, path, "no event can match: no source lets in "+andList(wantsOf(r)), "")
+		return
+	}
+	for _, condition := range r.conditions {
+		if condition.decidedByKind() {
+			continue
+		}
+		able, unable := 0, []kind(nil)
+		for _, k := range selected {
+			switch {
+			case !condition.possible(k):
+				unable = append(unable, k)
+			case !k.open || condition.key == "source":
+				able++
+			}
+		}
+		if len(unable) > 0 {
+			c.unable(path+"."+condition.key, condition.key, able, unable, kinds)
+		}
+	}
+}
+
+// unable reports the event types that a rule selects and that cannot satisfy one of its keys.
+func (c *compiler) unable(path, key string, able int, unable, kinds []kind) {
+	reason := "they have no " + key
+	if key == "source" {
+		reason = "the source does not let them in"
+	}
+	if able == 0 {
+		c.report(Warning, path, fmt.Sprintf("no event the rule names can match: %s (%s)", reason, summary(unable, kinds)), "")
+		return
+	}
+	if key != "source" { // taking only what a source lets in is what a source in a rule is for
+		c.report(Note, path, fmt.Sprintf("never holds for %s: %s", summary(unable, kinds), reason), "")
+	}
+}
+
+// wantsOf lists what a rule asks of the kind of an event.
+func wantsOf(r *rule) []string {
+	var wants []string
+	for _, c := range r.conditions {
+		if c.decidedByKind() {
+			wants = append(wants, c.key+" "+orList(c.wants))
+		}
+	}
+	return wants
+}
+
+// summary names kinds, and a product in place of all of its types.
+func summary(some, all []kind) string {
+	var names []string
+	for _, k := range some {
+		name := k.String()
+		if count(some, k.ProductID) == count(all, k.ProductID) {
+			name = k.Product + ".*"
+		}
+		if !k.open && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// count counts the kinds of a product that have a name.
+func count(kinds []kind, productID int) int {
+	n := 0
+	for _, k := range kinds {
+		if k.ProductID == productID && !k.open {
+			n++
+		}
+	}
+	return n
+}
+
+func (c *compiler) sameConditions() {
+	first := map[string]int{}
+	for i, rc := range c.Rules {
+		conditions := fmt.Sprintf("%q %q", rc.Match, rc.When)
+		if j, ok := first[conditions]; ok {
+			c.report(Warning, fmt.Sprintf("routes[%d]", i), fmt.Sprintf("same conditions as routes[%d]", j),
+				"put the sinks of both into one rule")
+			continue
+		}
+		first[conditions] = i
+	}
+}
+
+func (c *compiler) unusedSinks() {
+	used := slices.Clone(c.Unmatched)
+	for _, rc := range c.Rules {
+		used = append(used, rc.To...)
+	}
+	for i, name := range c.Sinks {
+		if !slices.Contains(used, name) {
+			c.report(Warning, index("sinks", i), fmt.Sprintf("no rule sends anything to sink %q", name), "")
+		}
+	}
+}
+
+func (c *compiler) sourceNames() []string {
+	names := make([]string, len(c.Sources))
+	for i, s := range c.Sources {
+		names[i] = s.Name
+	}
+	return names
+}
+
+func productNames() []string {
+	var names []string
+	for _, p := range ncs.Products() {
+		names = append(names, p.Name)
+	}
+	return names
+}
+
+// eventNames lists the event names of some products; none = of all.
+func eventNames(products []string) []string {
+	var names []string
+	for _, info := range ncs.Catalogue() {
+		if len(products) == 0 || slices.Contains(products, info.Product) {
+			names = append(names, info.Event)
+		}
+	}
+	return names
+}
+
+func categories() []string {
+	names := []string{ncs.Lookup(unknownProduct, 0).Category}
+	for _, info := range ncs.Catalogue() {
+		names = append(names, info.Category)
+	}
+	return dedupe(names)
+}
+
+func index(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }
+
+// dedupe keeps the first of equal strings.
+func dedupe(s []string) []string {
+	var out []string
+	for _, v := range s {
+		if !slices.Contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	return out
+}
