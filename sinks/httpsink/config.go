@@ -111,7 +111,7 @@ func reserved(name string) bool {
 }
 
 func (c *Config) checkHeaders(report func(path, problem, hint string)) {
-	seen := map[string]bool{}
+	seen := map[string]string{} // the name as written, by canonical name
 	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
 		path, canonical := "headers["+name+"]", http.CanonicalHeaderKey(name)
 		switch {
@@ -119,17 +119,17 @@ func (c *Config) checkHeaders(report func(path, problem, hint string)) {
 			report(path, "is not a header name", "")
 		case reserved(canonical):
 			report(path, "is set by the relay itself", "choose another name")
-		case seen[canonical]:
+		case seen[canonical] != "":
 			report(path, "is there twice", "header names differ by more than upper and lower case")
 		case !c.Headers[name].IsSet():
 			report(path, "has no value", "")
 		case !sendable(c.Headers[name]):
 			report(path, "has a value that cannot be sent", "a line break or another control character is in it")
 		}
-		seen[canonical] = true
+		seen[canonical] = name
 	}
-	if seen["Authorization"] && (c.BearerToken.IsSet() || c.BasicAuth != nil) {
-		report("headers[Authorization]", "is there besides bearer_token or basic_auth", "keep one of them")
+	if name := seen["Authorization"]; name != "" && (c.BearerToken.IsSet() || c.BasicAuth != nil) {
+		report("headers["+name+"]", "is there besides bearer_token or basic_auth", "keep one of them")
 	}
 }
 

@@ -2,6 +2,7 @@ package httpsink_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -13,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -491,4 +493,49 @@ func readCall(c net.Conn) (head []string, body []byte) {
 	body = make([]byte, length)
 	io.ReadFull(in, body)
 	return head, body
+}
+
+// BenchmarkSend compares the sink with the same calls made by a bare http.Client in the same run, 16 at a time.
+func BenchmarkSend(b *testing.B) {
+	far := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }))
+	defer far.Close()
+	e := sinktest.Event(1, "sid")
+	b.Run("sink", func(b *testing.B) {
+		s, err := httpsink.New(config(far.URL), "ncs-relay/test")
+		require.NoError(b, err)
+		defer s.Close()
+		batch, lane := sinktest.Batch(e), s.Lane(e)
+		parallel(b, func() error {
+			_, err := s.Send(b.Context(), lane, batch)
+			return err
+		})
+	})
+	b.Run("bare client", func(b *testing.B) {
+		transport := &http.Transport{MaxIdleConns: 16, MaxIdleConnsPerHost: 16}
+		defer transport.CloseIdleConnections()
+		client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
+		parallel(b, func() error {
+			answer, err := client.Post(far.URL, "application/json", bytes.NewReader(e.Body))
+			if err != nil {
+				return err
+			}
+			defer answer.Body.Close()
+			_, err = io.Copy(io.Discard, answer.Body)
+			return err
+		})
+	})
+}
+
+func parallel(b *testing.B, call func() error) {
+	b.ReportAllocs()
+	b.SetParallelism(16 / runtime.GOMAXPROCS(0))
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if err := call(); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
 }
