@@ -1,6 +1,9 @@
 package journal
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Config bounds the journal on disk.
 type Config struct {
@@ -15,6 +18,17 @@ func (c *Config) SetDefaults() {
 	c.MaxSize = 20 << 30
 }
 
+// Check reports what is wrong with c.
+func (c *Config) Check(report func(path, problem, hint string)) {
+	const least = 128 << 20 // two segments: one is written while the other is read
+	if c.MaxSize < least {
+		report("max_size", fmt.Sprintf("%d bytes is too small", c.MaxSize), "use 128MiB or more")
+	}
+	if c.Retention < time.Minute {
+		report("retention", fmt.Sprintf("%v is too short", c.Retention), "use 1m or more; it is how far back a replay can reach")
+	}
+}
+
 // DeadConfig bounds the dead letters kept.
 type DeadConfig struct {
 	Retention time.Duration `yaml:"retention"`
@@ -25,4 +39,14 @@ type DeadConfig struct {
 func (c *DeadConfig) SetDefaults() {
 	c.Retention = 14 * 24 * time.Hour
 	c.MaxSize = 2 << 30
+}
+
+// Check reports what is wrong with c.
+func (c *DeadConfig) Check(report func(path, problem, hint string)) {
+	if c.MaxSize < 1<<20 {
+		report("max_size", fmt.Sprintf("%d bytes is too small", c.MaxSize), "use 1MiB or more")
+	}
+	if c.Retention < time.Minute {
+		report("retention", fmt.Sprintf("%v is too short", c.Retention), "use 1m or more; after it a dead letter is gone")
+	}
 }

@@ -1,98 +1,482 @@
+// Package journal keeps accepted events on disk until every sink they are owed to has settled them.
+//
+// Promise: when an append is reported done without error, the record is on disk, and Cursor.Next hands it out to each of
+// its sinks, across any number of crashes, until it is settled. Nothing that is on disk but damaged is taken for the
+// end of the log: it is reported, skipped and counted. A full or failing disk makes appends fail, and nothing else; they
+// work again when it does.
+//
+// The directory holds
+//
+//	FORMAT   names the format and its version
+//	LOCK     held by the process that has the journal open
+//	log/     the records, in segments named by first position and salt
+//	state.db what the sinks have settled, known keys, dead letters; bbolt
+//
+// A record is written once, to the log, and read from there, out of the page cache as a rule. What sinks have settled
+// is in memory and written to state.db a few times a second.
+//
+// Left to others: which sinks an event is owed to, what makes two notifications copies, when to retry, how much a sink
+// may owe.
 package journal
-
-// Skeleton of the package's API. Bodies to be written.
 
 import (
 	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
 	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"time"
+
+	"go.etcd.io/bbolt"
 )
 
-// Position orders events; 0 is "before everything".
-type Position uint64
+var (
+	// ErrFull is in the chain of errors that say that the volume, or our own limits on it, leave no room.
+	ErrFull = errors.New("journal is full")
+	// ErrClosed is given to appends that come too late.
+	ErrClosed = errors.New("journal is closed")
+	// ErrTooLarge is returned for a record that fits no segment.
+	ErrTooLarge = errors.New("record is too large for the journal")
+	// ErrLocked means that another process has the directory open.
+	ErrLocked = errors.New("data directory is in use by another process")
+	// ErrForeign means that the directory holds something else.
+	ErrForeign = errors.New("data directory is not empty and not a journal")
+	// ErrNewer means that a newer version of the program wrote the directory.
+	ErrNewer = errors.New("data directory was written by a newer version")
+)
 
-type SinkID uint32
-
-type Record struct {
-	Position    Position // set by the journal
-	ID, Key     [16]byte
-	Time        time.Time // received, ms
-	Source      string
-	ProductID   int
-	EventType   int
-	Entity      string
-	Sinks       []SinkID // owed to
-	Quarantine  string   // why it is not understood; "" for an ordinary event
-	ContentType string
-	SignatureV1 string
-	SignatureV2 string
-	SpanID      [8]byte
-	TraceFlags  byte
-	Body        []byte
-}
-
+// Options say how a journal is kept.
 type Options struct {
 	Config
 	Dead        DeadConfig
-	Logger      *slog.Logger
-	SegmentSize int64
-	// ...
+	Logger      *slog.Logger  // nil: none
+	SegmentSize int64         // 0: 64 MiB; a record must fit in one
+	KeepKeys    int           // known keys kept, 0: 1,000,000
+	KeepKeysFor time.Duration // 0: no limit
+	FS          FS            // nil: DiskFS; the state file is on the real disk in any case
 }
 
-type Journal struct{}
+const defaultSegmentSize = 64 << 20
 
-func Open(dir string, opts Options) (*Journal, error) { panic("skeleton") }
+// Journal is an open journal. Its methods may be called concurrently.
+type Journal struct {
+	dir    string
+	opts   Options
+	fs     FS
+	logger *slog.Logger
+	lock   io.Closer
+	log    *segments
+	state  *state
+	queue  *queue
+	writer *committer
+	sweeps chan struct{} // asks for room
 
-func (j *Journal) Run(ctx context.Context) error { panic("skeleton") }
+	// saving serializes what writes to state.db: checkpoints, new sinks, sweeps.
+	saving sync.Mutex
 
-// Append queues rec. When it returns nil, done will be called exactly once, from the journal's own goroutine.
+	mu        sync.Mutex // guards what follows, and the owed totals of cursors
+	known     durable    // what totals and keys account for
+	sinks     map[string]*Cursor
+	byID      map[SinkID]*Cursor
+	keys      []knownKey // accepted since the last checkpoint
+	keysSaved int        // in state.db
+	keptBytes int64      // in state.db
+	dirty     bool
+	faults    uint64
+	failing   bool // the last append failed
+}
+
+// Open opens the journal in dir, creating it if there is none. It starts nothing: call Run, then Close.
+// ErrLocked, ErrForeign and ErrNewer are final; other errors come from the disk and may pass.
+func Open(dir string, opts Options) (_ *Journal, err error) {
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.SegmentSize == 0 {
+		opts.SegmentSize = defaultSegmentSize
+	}
+	if opts.KeepKeys == 0 {
+		opts.KeepKeys = 1_000_000
+	}
+	if opts.FS == nil {
+		opts.FS = DiskFS{}
+	}
+	j := &Journal{dir: dir, opts: opts, fs: opts.FS, logger: opts.Logger, queue: newQueue(), sweeps: make(chan struct{}, 1),
+		sinks: make(map[string]*Cursor), byID: make(map[SinkID]*Cursor)}
+	defer func() {
+		if err != nil {
+			_ = j.release()
+		}
+	}()
+	if j.lock, err = claimDirectory(j.fs, dir); err != nil {
+		return nil, err
+	}
+	if j.state, err = openState(filepath.Join(dir, "state.db"), j.fs); err != nil {
+		return nil, err
+	}
+	if err := j.loadState(); err != nil {
+		return nil, err
+	}
+	if j.log, err = openSegments(j.fs, filepath.Join(dir, "log"), j.logger, j.known); err != nil {
+		return nil, fmt.Errorf("log: %w", err)
+	}
+	if err := j.foldTail(); err != nil {
+		return nil, err
+	}
+	j.writer = &committer{log: j.log, size: opts.SegmentSize, next: j.firstFree(), report: j.appendFault, account: j.account,
+		space: &space{fs: j.fs, dir: dir, minFree: opts.MinFree, maxSize: opts.MaxSize, used: j.used, sweep: j.sweeps}}
+	return j, nil
+}
+
+// Run writes what is appended, saves what is settled, and makes room, until ctx ends. It then writes what was queued,
+// and returns when everything it started has ended. Appends that come later fail with ErrClosed.
+func (j *Journal) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	wg.Go(func() { j.commitLoop(ctx) })
+	wg.Go(func() { j.checkpointLoop(ctx) })
+	wg.Go(func() { j.sweepLoop(ctx) })
+	wg.Wait()
+	return j.Checkpoint()
+}
+
+// Close saves what is settled and releases the directory. Run, if it was called, must have returned.
+func (j *Journal) Close() error {
+	for _, e := range j.queue.take(true) {
+		e.done(0, ErrClosed)
+	}
+	return errors.Join(j.Checkpoint(), j.release())
+}
+
+func (j *Journal) release() error {
+	var errs []error
+	if j.writer != nil && j.writer.active != nil {
+		j.writer.seal()
+	}
+	if j.state != nil {
+		errs = append(errs, j.state.close())
+	}
+	if j.lock != nil {
+		errs = append(errs, j.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// loadState reads the frontier and the cursors.
+func (j *Journal) loadState() error {
+	return j.state.view(func(tx *bbolt.Tx) (err error) {
+		if j.known, err = decodeDurable(tx.Bucket(bucketMeta).Get(metaFrontier)); err != nil {
+			return fmt.Errorf("frontier: %w", err)
+		}
+		if b := tx.Bucket(bucketMeta).Get(metaKept); b != nil {
+			d := decoder{b: b}
+			j.keptBytes = int64(d.uvarint())
+		}
+		if err := tx.Bucket(bucketKeys).ForEach(func(_, chunk []byte) error {
+			j.keysSaved += len(chunk) / keySize
+			return nil
+		}); err != nil {
+			return err
+		}
+		return tx.Bucket(bucketSinks).ForEach(func(name, v []byte) error {
+			d := decoder{b: v}
+			id := SinkID(d.uvarint())
+			saved, err := decodeCursor(tx.Bucket(bucketCursors).Get(sinkKey(id)))
+			if err != nil || d.err != nil {
+				return fmt.Errorf("sink %q: %w", name, errors.Join(err, d.err))
+			}
+			j.addCursor(newCursor(j, string(name), id, saved))
+			return nil
+		})
+	})
+}
+
+func (j *Journal) addCursor(c *Cursor) {
+	j.sinks[c.name], j.byID[c.id] = c, c
+}
+
+// foldTail counts what was appended after the last checkpoint.
+func (j *Journal) foldTail() error {
+	for {
+		st, ok, err := j.log.after(j.known.pos, place{j.known.seg, j.known.off})
+		if err != nil || !ok {
+			return err
+		}
+		err = j.log.walk(st, func(off int64, f frame, payload []byte) bool {
+			if f.pos > j.known.pos {
+				j.accountPayload(f.pos, payload)
+			}
+			return true
+		})
+		if err != nil {
+			return err
+		}
+		j.known = durable{mark{st.last, st.end}, st.seg.first}
+		j.dirty = true
+	}
+}
+
+func (j *Journal) accountPayload(pos Position, payload []byte) {
+	r, err := decodePayload(pos, payload)
+	if err != nil {
+		return // reported by whoever reads it
+	}
+	j.countOwed(r.Sinks, int64(len(r.Body)))
+	j.noteKey(pos, payload)
+}
+
+func (j *Journal) countOwed(sinks []SinkID, size int64) { // j.mu is held
+	for _, id := range sinks {
+		if c := j.byID[id]; c != nil {
+			c.owed++
+			c.owedBytes += uint64(size)
+		}
+	}
+}
+
+func (j *Journal) noteKey(pos Position, payload []byte) { // j.mu is held
+	j.keys = append(j.keys, knownKey{pos, payloadKey(payload), payloadID(payload), payloadTime(payload)})
+	if len(j.keys) > 2*j.opts.KeepKeys { // state.db cannot be written, or there are very many
+		j.keys = slices.Delete(j.keys, 0, len(j.keys)-j.opts.KeepKeys)
+	}
+}
+
+// firstFree is past every position that was ever mentioned.
+func (j *Journal) firstFree() Position {
+	pos := max(j.log.frontier, j.log.floor, j.known.pos)
+	for _, c := range j.byID {
+		pos = max(pos, c.read)
+	}
+	return pos + 1
+}
+
+// Append queues a copy of rec. When it returns nil, done will be called exactly once,
+// with the record's position, which is then on disk, or with the reason why it is not known to be; the event may
+// come to be delivered even then. done runs on the journal's goroutine and must not block. While the queue is full,
+// Append waits until ctx ends.
 func (j *Journal) Append(ctx context.Context, rec *Record, done func(Position, error)) error {
-	panic("skeleton")
+	if err := j.checkSinks(rec.Sinks); err != nil {
+		return err
+	}
+	buf := make([]byte, recordHeader, frameSize(payloadFixed+128+len(rec.Source)+len(rec.Entity)+len(rec.Quarantine)+
+		len(rec.ContentType)+len(rec.SignatureV1)+len(rec.SignatureV2)+5*len(rec.Sinks)+len(rec.Body)))
+	buf = appendPayload(buf, rec)
+	if frameSize(len(buf)-recordHeader) > j.opts.SegmentSize-segmentHeader {
+		return fmt.Errorf("%w: %d bytes", ErrTooLarge, len(buf))
+	}
+	return j.queue.put(ctx, &entry{buf: buf, sinks: slices.Clone(rec.Sinks), size: int64(len(rec.Body)),
+		crc: crc32.Checksum(buf[recordHeader:], castagnoli), done: done})
 }
 
-// Outcome is how a delivery was settled.
-type Outcome uint8
-
-const (
-	Delivered Outcome = iota + 1
-	Skipped
-	Dropped
-)
-
-type Retry struct {
-	Attempts    int
-	FirstError  string
-	LastError   string
-	FirstFailed time.Time
-	LastFailed  time.Time
-	Next        time.Time
+func (j *Journal) checkSinks(ids []SinkID) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for i, id := range ids {
+		if j.byID[id] == nil {
+			return fmt.Errorf("append: sink %d is not known", id)
+		}
+		if slices.Contains(ids[:i], id) {
+			return fmt.Errorf("append: sink %d is named twice", id)
+		}
+	}
+	return nil
 }
 
-type Open_ struct {
-	Position Position
-	Retry    Retry
+func (j *Journal) commitLoop(ctx context.Context) {
+	for {
+		select {
+		case <-j.queue.wake:
+			j.writer.commit(j.queue.take(false))
+		case <-ctx.Done():
+			j.writer.commit(j.queue.take(true))
+			return
+		}
+	}
 }
 
-// DeadLetter is a delivery given up.
-type DeadLetter struct {
-	Position Position
-	Reason   string
-	At       time.Time
-	Retry    Retry
+// account is called by the committer before anybody can read the records, so that nothing is settled before it is owed.
+func (j *Journal) account(entries []*entry, frames []frame, seg Position, end int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for i, e := range entries {
+		j.countOwed(e.sinks, e.size)
+		j.noteKey(frames[i].pos, e.payload())
+	}
+	j.known = durable{mark{frames[len(frames)-1].pos, end}, seg}
+	j.dirty = true
+	if j.failing {
+		j.failing = false
+		j.logger.Info("the journal takes events again", "position", j.known.pos)
+	}
 }
 
-type Totals struct{ Owed, Delivered, Dead, Skipped, Dropped, Pending uint64 }
+func (j *Journal) appendFault(err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.faults++
+	if !j.failing {
+		j.failing = true
+		j.logger.Error("the journal cannot take events", "error", err)
+	}
+}
 
-// Cursor is what one sink has settled.
-type Cursor struct{}
+// Appended returns a channel that is closed when the next records can be read. Take it before calling Next.
+func (j *Journal) Appended() <-chan struct{} { return j.log.wakeup() }
 
-func (j *Journal) Sink(name string) (*Cursor, error)            { panic("skeleton") }
-func (c *Cursor) ID() SinkID                                    { panic("skeleton") }
-func (c *Cursor) Unsettled() []Open_                            { panic("skeleton") }
-func (c *Cursor) Next(maxBytes int) (recs []*Record, err error) { panic("skeleton") }
-func (c *Cursor) Load(pos []Position) ([]*Record, error)        { panic("skeleton") }
-func (c *Cursor) Settle(pos Position, o Outcome)                { panic("skeleton") }
-func (c *Cursor) Failed(pos Position, r Retry)                  { panic("skeleton") }
-func (c *Cursor) Bury(d DeadLetter)                             { panic("skeleton") }
-func (c *Cursor) Totals() Totals                                { panic("skeleton") }
-func (j *Journal) Appended() <-chan struct{}                    { panic("skeleton") }
+// Frontier is the position of the last record on disk.
+func (j *Journal) Frontier() Position { return j.log.front() }
+
+// Sink opens the cursor of a sink. A new name starts at the frontier and is on disk before Sink returns; a known one
+// goes on where it was.
+func (j *Journal) Sink(name string) (*Cursor, error) {
+	j.saving.Lock()
+	defer j.saving.Unlock()
+	j.mu.Lock()
+	c, known := j.sinks[name], j.known.pos
+	j.mu.Unlock()
+	if c == nil {
+		var err error
+		if c, err = j.createSink(name, known); err != nil {
+			return nil, fmt.Errorf("sink %q: %w", name, err)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.opened = true
+	return c, nil
+}
+
+func (j *Journal) createSink(name string, start Position) (*Cursor, error) {
+	saved := &savedCursor{read: start}
+	var id SinkID
+	err := j.state.update(func(tx *bbolt.Tx) error {
+		sinks := tx.Bucket(bucketSinks)
+		n, err := sinks.NextSequence()
+		if err != nil {
+			return err
+		}
+		id = SinkID(n)
+		if err := sinks.Put([]byte(name), binary.AppendUvarint(nil, n)); err != nil {
+			return err
+		}
+		return tx.Bucket(bucketCursors).Put(sinkKey(id), saved.encode())
+	})
+	if err != nil {
+		return nil, err
+	}
+	c := newCursor(j, name, id, saved)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.addCursor(c)
+	return c, nil
+}
+
+// SinkStatus is what is known of a sink, opened or not.
+type SinkStatus struct {
+	Name         string
+	Opened       bool // in this life of the process
+	Totals       Totals
+	PendingBytes int64
+	Letters      uint64 // dead letters kept
+}
+
+// Sinks lists every sink the journal knows, by name.
+func (j *Journal) Sinks() []SinkStatus {
+	j.mu.Lock()
+	cursors := make([]*Cursor, 0, len(j.sinks))
+	for _, c := range j.sinks {
+		cursors = append(cursors, c)
+	}
+	j.mu.Unlock()
+	list := make([]SinkStatus, len(cursors))
+	for i, c := range cursors {
+		list[i] = SinkStatus{Name: c.name, Totals: c.Totals(), PendingBytes: c.PendingBytes()}
+		c.mu.Lock()
+		list[i].Opened, list[i].Letters = c.opened, c.letters+uint64(len(c.buried))
+		c.mu.Unlock()
+	}
+	slices.SortFunc(list, func(a, b SinkStatus) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
+
+// Load reads records by position, in ascending order, from the log or from what was kept of it. When some are lost for
+// good it returns the others and a *LostError; any other error may pass.
+func (j *Journal) Load(positions []Position) ([]*Record, error) {
+	wanted := slices.Clone(positions)
+	slices.Sort(wanted)
+	wanted = slices.Compact(wanted)
+	found := make(map[Position]*Record, len(wanted))
+	var errs []error
+	take := func(pos Position, payload []byte) {
+		r, err := decodePayload(pos, payload)
+		if err != nil {
+			errs = append(errs, err)
+			return
+		}
+		found[pos] = r
+	}
+	// The log first: a sweep copies before it deletes.
+	if err := j.log.load(wanted, take); err != nil {
+		return nil, err
+	}
+	if len(found) < len(wanted) {
+		err := j.state.view(func(tx *bbolt.Tx) error {
+			for _, pos := range wanted {
+				if p := tx.Bucket(bucketKept).Get(positionKey(pos)); p != nil && found[pos] == nil {
+					take(pos, p)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	var recs []*Record
+	var lost []Position
+	for _, pos := range wanted {
+		if r := found[pos]; r != nil {
+			recs = append(recs, r)
+		} else {
+			lost = append(lost, pos)
+		}
+	}
+	if len(lost) > 0 {
+		errs = append(errs, &LostError{lost})
+	}
+	return recs, errors.Join(errs...)
+}
+
+// Stats describe the log.
+type Stats struct {
+	Frontier    Position
+	Segments    int
+	Bytes       int64 // the log and what was kept of it
+	TornBytes   int64 // of an unfinished write, cut at start
+	Damaged     int64 // stretches found damaged
+	LostRecords int64 // in them
+	Faults      uint64
+}
+
+func (j *Journal) Stats() Stats {
+	s := Stats{Bytes: j.used()}
+	j.log.mu.RLock()
+	s.Frontier, s.Segments, s.TornBytes, s.Damaged, s.LostRecords = j.log.frontier, len(j.log.list), j.log.torn, j.log.damaged, j.log.lost
+	j.log.mu.RUnlock()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	s.Faults = j.faults
+	return s
+}
+
+func (j *Journal) used() int64 {
+	j.mu.Lock()
+	kept := j.keptBytes
+	j.mu.Unlock()
+	return kept + j.log.bytes()
+}

@@ -1,0 +1,241 @@
+package journal
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// checkpointInterval is the least time between two transactions. What was settled in between is delivered again after
+// a crash.
+const checkpointInterval = 250 * time.Millisecond
+
+func (j *Journal) checkpointLoop(ctx context.Context) {
+	timer := time.NewTimer(checkpointInterval)
+	defer timer.Stop()
+	failing := false
+	for {
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return
+		}
+		start := time.Now()
+		switch err := j.Checkpoint(); {
+		case err != nil && !failing:
+			j.logger.Error("what sinks have settled cannot be saved: a restart would deliver it again", "error", err)
+			failing = true
+		case err == nil && failing:
+			j.logger.Info("what sinks have settled is saved again")
+			failing = false
+		}
+		timer.Reset(max(checkpointInterval, 4*time.Since(start))) // a large state takes a fifth of the time at most
+	}
+}
+
+// snapshot is what one transaction saves. All of it is about positions that are on disk.
+type snapshot struct {
+	known   durable
+	keys    []knownKey
+	cursors map[*Cursor]*savedCursor
+	buried  map[*Cursor][]DeadLetter
+}
+
+// Checkpoint saves what changed. Run does so a few times a second.
+func (j *Journal) Checkpoint() error {
+	j.saving.Lock()
+	defer j.saving.Unlock()
+	if j.state == nil {
+		return nil
+	}
+	return j.save(nil)
+}
+
+// save runs one transaction with everything that changed, and more where given, which finds all cursors in the
+// snapshot. When it fails everything counts as changed again. j.saving is held.
+func (j *Journal) save(more func(*bbolt.Tx, *snapshot) error) error {
+	snap := j.snapshot(more != nil)
+	if len(snap.cursors) == 0 && len(snap.keys) == 0 && more == nil {
+		return nil
+	}
+	surplus := 0
+	err := j.state.update(func(tx *bbolt.Tx) (err error) {
+		if err := putKeys(tx, snap.keys); err != nil {
+			return err
+		}
+		if surplus, err = j.trimKeys(tx, len(snap.keys)); err != nil {
+			return err
+		}
+		if err := snap.putLetters(tx); err != nil {
+			return err
+		}
+		if more != nil {
+			if err := more(tx, snap); err != nil {
+				return err
+			}
+		}
+		for c, s := range snap.cursors {
+			if err := tx.Bucket(bucketCursors).Put(sinkKey(c.id), s.encode()); err != nil {
+				return err
+			}
+		}
+		return tx.Bucket(bucketMeta).Put(metaFrontier, snap.known.encode())
+	})
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err != nil {
+		j.restore(snap)
+		return err
+	}
+	j.keysSaved += len(snap.keys) - surplus
+	for c, s := range snap.cursors {
+		c.mu.Lock()
+		c.letters, c.letterBytes = s.letters, s.letterBytes
+		c.buried = slices.Clone(c.buried[len(snap.buried[c]):])
+		c.mu.Unlock()
+	}
+	return nil
+}
+
+func (j *Journal) snapshot(all bool) *snapshot {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	snap := &snapshot{known: j.known, keys: j.keys, cursors: make(map[*Cursor]*savedCursor), buried: make(map[*Cursor][]DeadLetter)}
+	for _, c := range j.byID {
+		c.mu.Lock()
+		if all || c.dirty || j.dirty {
+			snap.cursors[c] = c.snapshot()
+			snap.buried[c] = slices.Clone(c.buried)
+		}
+		c.dirty = false
+		c.mu.Unlock()
+	}
+	j.keys, j.dirty = nil, false
+	return snap
+}
+
+// restore makes what a failed transaction should have saved wait for the next. j.mu is held.
+func (j *Journal) restore(snap *snapshot) {
+	j.keys = append(snap.keys, j.keys...)
+	j.dirty = true
+}
+
+func (s *snapshot) putLetters(tx *bbolt.Tx) error {
+	for c, buried := range s.buried {
+		for i := range buried {
+			l := &buried[i]
+			if err := tx.Bucket(bucketDead).Put(deadKey(c.id, l.Position), encodeLetter(l)); err != nil {
+				return err
+			}
+			s.cursors[c].letters++
+			s.cursors[c].letterBytes += uint64(l.Size + letterOverhead)
+		}
+	}
+	return nil
+}
+
+func (j *Journal) trimKeys(tx *bbolt.Tx, added int) (int, error) {
+	oldest := int64(0)
+	if j.opts.KeepKeysFor > 0 {
+		oldest = time.Now().Add(-j.opts.KeepKeysFor).UnixMilli()
+	}
+	j.mu.Lock()
+	surplus := j.keysSaved + added - j.opts.KeepKeys
+	j.mu.Unlock()
+	return trimKeys(tx, surplus, oldest)
+}
+
+// Keys calls fn with the newest keys known, at most n of them and none received before since, oldest first. It covers
+// every record on disk when it is called. It is meant for the start: nothing is saved while it runs.
+func (j *Journal) Keys(n int, since time.Time, fn func(key, id [16]byte, t time.Time, pos Position)) error {
+	j.saving.Lock()
+	defer j.saving.Unlock()
+	j.mu.Lock()
+	fresh, skip := slices.Clone(j.keys), j.keysSaved+len(j.keys)-n
+	j.mu.Unlock()
+	oldest := since.UnixMilli()
+	emit := func(k knownKey) {
+		if skip > 0 {
+			skip--
+		} else if k.time >= oldest {
+			fn(k.key, k.id, time.UnixMilli(k.time), k.pos)
+		}
+	}
+	err := j.state.view(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketKeys).ForEach(func(k, chunk []byte) error {
+			for i := range len(chunk) / keySize {
+				emit(chunkKey(keyPosition(k), chunk, i))
+			}
+			return nil
+		})
+	})
+	for _, k := range fresh {
+		emit(k)
+	}
+	return err
+}
+
+// DeadLetters lists a sink's dead letters after a position, at most n. Their records come by Load.
+func (j *Journal) DeadLetters(sink string, after Position, n int) ([]DeadLetter, error) {
+	j.mu.Lock()
+	c := j.sinks[sink]
+	j.mu.Unlock()
+	if c == nil {
+		return nil, nil
+	}
+	byPos := make(map[Position]DeadLetter)
+	c.mu.Lock()
+	for _, l := range c.buried {
+		if l.Position > after {
+			byPos[l.Position] = l
+		}
+	}
+	c.mu.Unlock()
+	stored := 0
+	err := j.state.view(func(tx *bbolt.Tx) error {
+		return letters(tx, c.id, after, func(l DeadLetter) bool {
+			byPos[l.Position] = l
+			stored++
+			return stored < n
+		})
+	})
+	list := make([]DeadLetter, 0, len(byPos))
+	for _, l := range byPos {
+		list = append(list, l)
+	}
+	slices.SortFunc(list, func(a, b DeadLetter) int { return cmp.Compare(a.Position, b.Position) })
+	return list[:min(n, len(list))], err
+}
+
+// DropLetter removes a dead letter. It stays counted in Totals.Dead.
+func (j *Journal) DropLetter(sink string, pos Position) error {
+	j.mu.Lock()
+	c := j.sinks[sink]
+	j.mu.Unlock()
+	if c == nil {
+		return nil
+	}
+	j.saving.Lock()
+	defer j.saving.Unlock()
+	return j.save(func(tx *bbolt.Tx, snap *snapshot) error {
+		return snap.dropLetter(tx, c, pos)
+	})
+}
+
+func (s *snapshot) dropLetter(tx *bbolt.Tx, c *Cursor, pos Position) error {
+	k := deadKey(c.id, pos)
+	v := tx.Bucket(bucketDead).Get(k)
+	if v == nil {
+		return nil
+	}
+	l, err := decodeLetter(pos, v)
+	if err != nil {
+		return err
+	}
+	s.cursors[c].letters--
+	s.cursors[c].letterBytes -= uint64(l.Size + letterOverhead)
+	return tx.Bucket(bucketDead).Delete(k)
+}

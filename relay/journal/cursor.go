@@ -1,0 +1,269 @@
+package journal
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Outcome is how a delivery was settled, other than by becoming a dead letter.
+type Outcome uint8
+
+const (
+	Delivered Outcome = iota + 1 // the sink took it
+	Skipped                      // an operator said so
+	Dropped                      // given up without keeping it, loudly
+)
+
+// Retry is the history of a delivery that failed. Texts are kept up to 1 KiB, times in milliseconds.
+type Retry struct {
+	Attempts    int
+	FirstError  string
+	LastError   string
+	FirstFailed time.Time
+	LastFailed  time.Time
+	Next        time.Time // when it is due again
+}
+
+const maxError = 1024
+
+// Pending is a delivery that was handed out and is not settled.
+type Pending struct {
+	Position Position
+	Retry    Retry // zero when it has not failed
+}
+
+// DeadLetter is a delivery given up. Its record is kept as long as the letter.
+type DeadLetter struct {
+	Position Position
+	Reason   string // up to 1 KiB is kept
+	At       time.Time
+	Retry    Retry
+	Size     int64 // of the body; set by the journal
+}
+
+// Totals are the deliveries of a sink since it exists. Owed = Delivered + Dead + Skipped + Dropped + Pending.
+type Totals struct{ Owed, Delivered, Dead, Skipped, Dropped, Pending uint64 }
+
+// Cursor is what one sink has read and settled. In memory it is always up to date; on disk up to a checkpoint ago, so
+// after a crash some deliveries are handed out again. All methods may be called concurrently; none but Next and Load
+// touches the disk.
+type Cursor struct {
+	j    *Journal
+	id   SinkID
+	name string
+
+	nextMu sync.Mutex // one Next at a time
+
+	mu     sync.Mutex // guards what follows; taken after Journal.mu where both are needed
+	opened bool       // in this life of the process
+	read   Position   // what is owed up to here is in open or settled
+	at     place      // of the record after read
+	open   map[Position]*delivery
+	order  []Position // of open, ascending; holds some that are settled by now
+	tally             // owed and owedBytes are guarded by Journal.mu instead
+	buried []DeadLetter
+	dirty  bool
+}
+
+type delivery struct {
+	size  int64
+	retry *Retry
+}
+
+func newCursor(j *Journal, name string, id SinkID, saved *savedCursor) *Cursor {
+	c := &Cursor{j: j, id: id, name: name, read: saved.read, at: saved.at, tally: saved.tally,
+		open: make(map[Position]*delivery, len(saved.pending))}
+	for _, d := range saved.pending {
+		c.open[d.pos] = &delivery{d.size, d.retry}
+		c.order = append(c.order, d.pos)
+	}
+	return c
+}
+
+// ID is what records owed to this sink carry in Record.Sinks.
+func (c *Cursor) ID() SinkID { return c.id }
+
+// Name is the sink's.
+func (c *Cursor) Name() string { return c.name }
+
+// Pending returns the deliveries handed out and not settled, in order. Asked before the first Next these are the ones
+// that an earlier life of the process left; their records come by Load.
+func (c *Cursor) Pending() []Pending {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.compact()
+	pending := make([]Pending, len(c.order))
+	for i, pos := range c.order {
+		pending[i].Position = pos
+		if r := c.open[pos].retry; r != nil {
+			pending[i].Retry = *r
+		}
+	}
+	return pending
+}
+
+// Next hands out the next records owed to the sink, in order, each once per life of the process, up to the first that
+// makes the bodies maxBytes or more. It returns none when it has caught up with the journal: wait on Journal.Appended,
+// taken before the call. Records own their memory. After an error, which may pass, call it again.
+func (c *Cursor) Next(maxBytes int) ([]*Record, error) {
+	c.nextMu.Lock()
+	defer c.nextMu.Unlock()
+	c.mu.Lock()
+	read, at := c.read, c.at
+	c.mu.Unlock()
+
+	var recs []*Record
+	for size := 0; len(recs) == 0; {
+		st, ok, err := c.j.log.after(read, at)
+		if err != nil || !ok {
+			return nil, err
+		}
+		full := false
+		err = c.j.log.walk(st, func(off int64, f frame, payload []byte) bool {
+			read, at = f.pos, place{st.seg.first, off + f.size()}
+			if !payloadOwed(payload, c.id) {
+				return true
+			}
+			r, err := decodePayload(f.pos, payload)
+			if err != nil {
+				c.j.log.unreadable(st.seg, off, f, err)
+				return true
+			}
+			recs = append(recs, r)
+			size += len(r.Body)
+			full = size >= maxBytes
+			return !full
+		})
+		if err == nil && !full {
+			read, at = st.last, place{st.seg.first, st.end}
+		}
+		c.took(recs, read, at)
+		if err != nil && len(recs) == 0 {
+			return nil, err
+		}
+	}
+	return recs, nil
+}
+
+func (c *Cursor) took(recs []*Record, read Position, at place) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range recs {
+		c.add(r.Position, int64(len(r.Body)))
+	}
+	c.read, c.at, c.dirty = read, at, true
+}
+
+func (c *Cursor) add(pos Position, size int64) {
+	c.open[pos] = &delivery{size: size}
+	c.order = append(c.order, pos)
+}
+
+// LostError names positions whose records are not in the journal any more: damaged on disk. Settle them as Dropped.
+type LostError struct{ Positions []Position }
+
+func (e *LostError) Error() string {
+	return fmt.Sprintf("%d records are lost to damage, the first at position %d", len(e.Positions), e.Positions[0])
+}
+
+// Load reads records by position, in ascending order. When some are lost for good it returns the others and a
+// *LostError; any other error may pass.
+func (c *Cursor) Load(positions []Position) ([]*Record, error) { return c.j.Load(positions) }
+
+// Settle ends a delivery. It is idempotent: positions that were not handed out, or are settled, are ignored.
+func (c *Cursor) Settle(pos Position, o Outcome) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.remove(pos) == nil {
+		return
+	}
+	switch o {
+	case Delivered:
+		c.delivered++
+	case Skipped:
+		c.skipped++
+	default:
+		c.dropped++
+	}
+}
+
+// Failed notes a failed attempt at a delivery that stays pending.
+func (c *Cursor) Failed(pos Position, r Retry) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if d := c.open[pos]; d != nil {
+		d.retry, c.dirty = &r, true
+	}
+}
+
+// Bury settles a delivery by making it a dead letter. Until the next checkpoint a crash makes it pending again.
+func (c *Cursor) Bury(l DeadLetter) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d := c.remove(l.Position)
+	if d == nil {
+		return
+	}
+	l.Size = d.size
+	c.buried = append(c.buried, l)
+	c.dead++
+}
+
+func (c *Cursor) remove(pos Position) *delivery { // c.mu is held
+	d := c.open[pos]
+	if d == nil {
+		return nil
+	}
+	delete(c.open, pos)
+	c.settledBytes += uint64(d.size)
+	c.dirty = true
+	if len(c.order) > 2*len(c.open)+64 {
+		c.compact()
+	}
+	return d
+}
+
+func (c *Cursor) compact() { // c.mu is held
+	if len(c.order) > len(c.open) {
+		c.order = slices.DeleteFunc(c.order, func(pos Position) bool { return c.open[pos] == nil })
+	}
+}
+
+// Totals returns one snapshot.
+func (c *Cursor) Totals() Totals {
+	c.j.mu.Lock()
+	defer c.j.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return Totals{Owed: c.owed, Delivered: c.delivered, Dead: c.dead, Skipped: c.skipped, Dropped: c.dropped,
+		Pending: c.owed - c.settled()}
+}
+
+// PendingBytes are the bodies not settled, read or not.
+func (c *Cursor) PendingBytes() int64 {
+	c.j.mu.Lock()
+	defer c.j.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return int64(c.owedBytes - c.settledBytes)
+}
+
+// Read returns the position up to which the sink was read.
+func (c *Cursor) Read() Position {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.read
+}
+
+// snapshot returns what a checkpoint saves. Journal.mu and c.mu are held.
+func (c *Cursor) snapshot() *savedCursor {
+	c.compact()
+	s := &savedCursor{read: c.read, at: c.at, tally: c.tally, pending: make([]savedDelivery, len(c.order))}
+	for i, pos := range c.order {
+		d := c.open[pos]
+		s.pending[i] = savedDelivery{pos, d.size, d.retry}
+	}
+	return s
+}

@@ -1,0 +1,92 @@
+//go:build unix
+
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// DiskFS is the FS of the operating system. Files hold customer data and are readable by their owner only.
+type DiskFS struct{}
+
+var _ FS = DiskFS{}
+
+func (DiskFS) MkdirAll(dir string) error { return os.MkdirAll(dir, 0o700) }
+
+func (DiskFS) List(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	return names, nil
+}
+
+func (DiskFS) Create(name string) (File, error) {
+	return openDisk(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+}
+
+func (DiskFS) Open(name string) (File, error) { return openDisk(name, os.O_RDWR) }
+
+func openDisk(name string, flags int) (File, error) {
+	f, err := os.OpenFile(name, flags, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return diskFile{f}, nil
+}
+
+func (DiskFS) Remove(name string) error     { return os.Remove(name) }
+func (DiskFS) Rename(from, to string) error { return os.Rename(from, to) }
+
+func (DiskFS) SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func (DiskFS) Free(dir string) (free, total int64, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, 0, fmt.Errorf("statfs %s: %w", dir, err)
+	}
+	block := int64(st.Bsize)
+	return int64(st.Bavail) * block, int64(st.Blocks) * block, nil
+}
+
+func (DiskFS) Lock(name string) (io.Closer, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, ErrLocked
+		}
+		return nil, fmt.Errorf("lock %s: %w", name, err)
+	}
+	return f, nil // closing releases the lock
+}
+
+func (DiskFS) CommitState(commit func() error) error { return commit() }
+
+type diskFile struct{ *os.File }
+
+func (f diskFile) Size() (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}

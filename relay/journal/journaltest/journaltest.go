@@ -1,0 +1,563 @@
+// Package journaltest holds the contract suite of the journal, which every journal must pass, and a file system that
+// forgets what was not synced and fails on demand.
+package journaltest
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay/journal"
+)
+
+// Opener opens the journal of one directory, again and again: what an earlier one left must be there.
+type Opener func(t testing.TB) *journal.Journal
+
+// Run runs the contract suite. setup gives an Opener of a new directory, with segments small enough that a test
+// writes several of them.
+func Run(t *testing.T, setup func(t *testing.T) Opener) {
+	tests := []struct {
+		name string
+		run  func(*testing.T, Opener)
+	}{
+		{"reads in append order what was appended", testOrder},
+		{"hands out nothing beyond the frontier", testFrontier},
+		{"settles in any order, any number of times", testSettle},
+		{"hands out after a restart what was not settled", testRestart},
+		{"reports each of many concurrent appends once", testConcurrent},
+		{"reports appends that come too late", testClosed},
+		{"refuses records it cannot keep", testRefuse},
+		{"knows keys after a restart, oldest first", testKeys},
+		{"keeps accounts balanced", testTotals},
+		{"keeps dead letters", testDeadLetters},
+		{"never gives a sink's id to another name", testSinks},
+		{"starts a new sink at the frontier", testNewSink},
+		{"keeps unsettled records when it makes room", testRetention},
+		{"is not held back by a sink that is gone", testRemovedSink},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			tt.run(t, setup(t))
+		})
+	}
+}
+
+// Start runs j and returns what stops and closes it.
+func Start(t testing.TB, j *journal.Journal) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- j.Run(ctx) }()
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			cancel()
+			require.NoError(t, <-ended)
+			require.NoError(t, j.Close())
+		})
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// Record makes the nth record of a test, different from all others in every field.
+func Record(n int, sinks ...journal.SinkID) *journal.Record {
+	r := &journal.Record{
+		Time: time.UnixMilli(1_750_000_000_000 + int64(n)), Source: "recording", ProductID: 3, EventType: n % 100, Entity: fmt.Sprintf("sid-%d", n%7),
+		Sinks: sinks, ContentType: "application/json", SignatureV2: fmt.Sprintf("%064x", n), TraceFlags: 1,
+		Body: fmt.Appendf(nil, `{"noticeId":"%d","fill":"%0*d"}`, n, n%300, 0),
+	}
+	if n%5 == 0 {
+		r.Quarantine, r.SignatureV1 = "odd", fmt.Sprintf("%040x", n)
+	}
+	binary.BigEndian.PutUint64(r.ID[:], uint64(n)+1)
+	binary.BigEndian.PutUint64(r.Key[8:], uint64(n)+1)
+	binary.BigEndian.PutUint64(r.SpanID[:], uint64(n)+1)
+	return r
+}
+
+// Append appends and waits for the outcome.
+func Append(j *journal.Journal, r *journal.Record) (journal.Position, error) {
+	type outcome struct {
+		pos journal.Position
+		err error
+	}
+	done := make(chan outcome, 1)
+	if err := j.Append(context.Background(), r, func(pos journal.Position, err error) { done <- outcome{pos, err} }); err != nil {
+		return 0, err
+	}
+	o := <-done
+	return o.pos, o.err
+}
+
+func fill(t testing.TB, j *journal.Journal, from, n int, sinks ...journal.SinkID) []*journal.Record {
+	t.Helper()
+	var recs []*journal.Record
+	for i := range n {
+		r := Record(from+i, sinks...)
+		pos, err := Append(j, r)
+		require.NoError(t, err)
+		r.Position = pos
+		recs = append(recs, r)
+	}
+	return recs
+}
+
+func sink(t testing.TB, j *journal.Journal, name string) *journal.Cursor {
+	t.Helper()
+	c, err := j.Sink(name)
+	require.NoError(t, err)
+	return c
+}
+
+// Drain reads until there is nothing more.
+func Drain(t testing.TB, c *journal.Cursor, maxBytes int) (all []*journal.Record) {
+	t.Helper()
+	for {
+		recs, err := c.Next(maxBytes)
+		require.NoError(t, err)
+		if len(recs) == 0 {
+			return all
+		}
+		all = append(all, recs...)
+	}
+}
+
+// Positions are those of recs.
+func Positions(recs []*journal.Record) []journal.Position {
+	var p []journal.Position
+	for _, r := range recs {
+		p = append(p, r.Position)
+	}
+	return p
+}
+
+func pending(c *journal.Cursor) []journal.Position {
+	var p []journal.Position
+	for _, d := range c.Pending() {
+		p = append(p, d.Position)
+	}
+	return p
+}
+
+func balanced(t testing.TB, c *journal.Cursor) journal.Totals {
+	t.Helper()
+	n := c.Totals()
+	require.Equal(t, n.Owed, n.Delivered+n.Dead+n.Skipped+n.Dropped+n.Pending, "%+v", n)
+	return n
+}
+
+func testOrder(t *testing.T, open Opener) {
+	j := open(t)
+	Start(t, j)
+	a, b := sink(t, j, "a"), sink(t, j, "b")
+	both := fill(t, j, 0, 50, a.ID(), b.ID())
+	onlyA := fill(t, j, 50, 50, a.ID())
+	fill(t, j, 100, 10)
+	require.Empty(t, cmp.Diff(slices.Concat(both, onlyA), Drain(t, a, 1000)))
+	require.Empty(t, cmp.Diff(both, Drain(t, b, 1)))
+	require.True(t, slices.IsSorted(Positions(both)))
+
+	loaded, err := a.Load([]journal.Position{onlyA[3].Position, both[2].Position, both[49].Position})
+	require.NoError(t, err)
+	require.Empty(t, cmp.Diff([]*journal.Record{both[2], both[49], onlyA[3]}, loaded))
+}
+
+func testFrontier(t *testing.T, open Opener) {
+	j := open(t)
+	Start(t, j)
+	c := sink(t, j, "a")
+	for n := range 100 {
+		appended := j.Appended()
+		require.Empty(t, Drain(t, c, 1))
+		var pos journal.Position
+		got := make(chan error, 1)
+		require.NoError(t, j.Append(t.Context(), Record(n, c.ID()), func(p journal.Position, err error) { pos = p; got <- err }))
+		require.NoError(t, <-got)
+		<-appended
+		require.Equal(t, pos, j.Frontier())
+		require.Equal(t, []journal.Position{pos}, Positions(Drain(t, c, 1)))
+	}
+}
+
+func testSettle(t *testing.T, open Opener) {
+	j := open(t)
+	Start(t, j)
+	c := sink(t, j, "a")
+	recs := fill(t, j, 0, 20, c.ID())
+	c.Settle(recs[0].Position, journal.Delivered)
+	require.EqualValues(t, 20, balanced(t, c).Pending, "nothing was handed out yet")
+	Drain(t, c, 1<<20)
+	for _, i := range []int{5, 3, 19, 5, 0} {
+		c.Settle(recs[i].Position, journal.Delivered)
+		c.Settle(recs[i].Position, journal.Skipped)
+		c.Bury(journal.DeadLetter{Position: recs[i].Position})
+		c.Failed(recs[i].Position, journal.Retry{Attempts: 1})
+	}
+	require.Equal(t, journal.Totals{Owed: 20, Delivered: 4, Pending: 16}, balanced(t, c))
+	require.Len(t, c.Pending(), 16)
+	require.Empty(t, Drain(t, c, 1<<20), "handed out once")
+}
+
+func testRestart(t *testing.T, open Opener) {
+	j := open(t)
+	stop := Start(t, j)
+	c := sink(t, j, "a")
+	recs := fill(t, j, 0, 60, c.ID())
+	for handed := 0; handed < 40; {
+		next, err := c.Next(1)
+		require.NoError(t, err)
+		handed += len(next)
+	}
+	for i := range 40 {
+		if i%3 != 0 {
+			c.Settle(recs[i].Position, journal.Delivered)
+		}
+	}
+	retry := journal.Retry{Attempts: 3, FirstError: "refused", LastError: "time-out", FirstFailed: time.UnixMilli(1), LastFailed: time.UnixMilli(2), Next: time.UnixMilli(3)}
+	c.Failed(recs[9].Position, retry)
+	before := balanced(t, c)
+	stop()
+
+	j = open(t)
+	Start(t, j)
+	c = sink(t, j, "a")
+	require.Equal(t, before, balanced(t, c))
+	var want []journal.Pending
+	for i := 0; i < 40; i += 3 {
+		p := journal.Pending{Position: recs[i].Position}
+		if i == 9 {
+			p.Retry = retry
+		}
+		want = append(want, p)
+	}
+	require.Empty(t, cmp.Diff(want, c.Pending()))
+	require.Empty(t, cmp.Diff(recs[40:], Drain(t, c, 1)))
+	more := fill(t, j, 60, 1, c.ID())
+	require.Greater(t, more[0].Position, recs[59].Position)
+}
+
+func testConcurrent(t *testing.T, open Opener) {
+	j := open(t)
+	Start(t, j)
+	c := sink(t, j, "a")
+	const workers, each = 8, 50
+	var mu sync.Mutex
+	calls := make(map[int]int)
+	at := make(map[journal.Position]int)
+	var last journal.Position
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := range each {
+				n := w*each + i
+				wg.Add(1)
+				err := j.Append(context.Background(), Record(n, c.ID()), func(pos journal.Position, err error) {
+					defer wg.Done()
+					mu.Lock()
+					defer mu.Unlock()
+					calls[n]++
+					at[pos] = n
+					if err != nil || pos <= last {
+						t.Errorf("done(%d, %v) after %d", pos, err, last)
+					}
+					last = pos
+				})
+				if err != nil {
+					wg.Done()
+					t.Errorf("append: %v", err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.Len(t, calls, workers*each)
+	for n, times := range calls {
+		require.Equal(t, 1, times, "record %d", n)
+	}
+	got := Drain(t, c, 4096)
+	require.Len(t, got, workers*each)
+	for _, r := range got {
+		want := Record(at[r.Position], c.ID())
+		want.Position = r.Position
+		require.Empty(t, cmp.Diff(want, r))
+	}
+}
+
+func testClosed(t *testing.T, open Opener) {
+	j := open(t)
+	results := make(chan error, 10)
+	for n := range 10 {
+		require.NoError(t, j.Append(t.Context(), Record(n), func(_ journal.Position, err error) { results <- err }))
+	}
+	require.NoError(t, j.Close())
+	for range 10 {
+		require.ErrorIs(t, <-results, journal.ErrClosed)
+	}
+	_, err := Append(j, Record(11))
+	require.ErrorIs(t, err, journal.ErrClosed)
+
+	j = open(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	for n := range 10 {
+		require.NoError(t, j.Append(t.Context(), Record(n), func(_ journal.Position, err error) { results <- err }))
+	}
+	cancel()
+	require.NoError(t, j.Run(ctx))
+	for range 10 {
+		require.NoError(t, <-results, "what was queued when Run was to end is written")
+	}
+	require.NoError(t, j.Close())
+}
+
+func testRefuse(t *testing.T, open Opener) {
+	j := open(t)
+	Start(t, j)
+	never := func(journal.Position, error) { t.Error("done was called") }
+	require.Error(t, j.Append(t.Context(), Record(1, 99), never), "no such sink")
+	c := sink(t, j, "a")
+	require.Error(t, j.Append(t.Context(), Record(1, c.ID(), c.ID()), never))
+	huge := Record(1, c.ID())
+	huge.Body = make([]byte, 65<<20)
+	require.ErrorIs(t, j.Append(t.Context(), huge, never), journal.ErrTooLarge)
+}
+
+func testKeys(t *testing.T, open Opener) {
+	j := open(t)
+	stop := Start(t, j)
+	recs := fill(t, j, 0, 30)
+	require.NoError(t, j.Checkpoint())
+	recs = append(recs, fill(t, j, 30, 30)...)
+	type known struct {
+		Key, ID [16]byte
+		Pos     journal.Position
+		Time    time.Time
+	}
+	check := func(n int, since time.Time, want []*journal.Record) {
+		t.Helper()
+		var got, all []known
+		require.NoError(t, j.Keys(n, since, func(key, id [16]byte, at time.Time, pos journal.Position) {
+			got = append(got, known{key, id, pos, at})
+		}))
+		for _, r := range want {
+			all = append(all, known{r.Key, r.ID, r.Position, r.Time})
+		}
+		require.Empty(t, cmp.Diff(all, got))
+	}
+	check(1000, time.Time{}, recs)
+	check(40, time.Time{}, recs[20:])
+	stop()
+	j = open(t)
+	Start(t, j)
+	check(1000, time.Time{}, recs)
+	check(7, time.Time{}, recs[53:])
+	check(1000, recs[45].Time, recs[45:])
+}
+
+func testTotals(t *testing.T, open Opener) {
+	j := open(t)
+	stop := Start(t, j)
+	c := sink(t, j, "a")
+	recs := fill(t, j, 0, 12, c.ID())
+	fill(t, j, 12, 5)
+	Drain(t, c, 1<<20)
+	c.Settle(recs[0].Position, journal.Delivered)
+	c.Settle(recs[1].Position, journal.Skipped)
+	c.Settle(recs[2].Position, journal.Dropped)
+	c.Bury(journal.DeadLetter{Position: recs[3].Position, Reason: "no"})
+	want := journal.Totals{Owed: 12, Delivered: 1, Dead: 1, Skipped: 1, Dropped: 1, Pending: 8}
+	require.Equal(t, want, balanced(t, c))
+	var size int
+	for _, r := range recs[4:] {
+		size += len(r.Body)
+	}
+	require.EqualValues(t, size, c.PendingBytes())
+	stop()
+	j = open(t)
+	Start(t, j)
+	status := j.Sinks()
+	require.Equal(t, []journal.SinkStatus{{Name: "a", Totals: want, PendingBytes: int64(size), Letters: 1}}, status)
+	require.Equal(t, want, balanced(t, sink(t, j, "a")))
+}
+
+func testDeadLetters(t *testing.T, open Opener) {
+	j := open(t)
+	stop := Start(t, j)
+	c := sink(t, j, "a")
+	recs := fill(t, j, 0, 10, c.ID())
+	Drain(t, c, 1<<20)
+	var want []journal.DeadLetter
+	for i := range 6 {
+		l := journal.DeadLetter{Position: recs[i].Position, Reason: fmt.Sprint("refused ", i), At: time.UnixMilli(int64(i + 1)), Size: int64(len(recs[i].Body)),
+			Retry: journal.Retry{Attempts: i, FirstError: "x", LastError: "y", FirstFailed: time.UnixMilli(5), LastFailed: time.UnixMilli(6)}}
+		want = append(want, l)
+		c.Bury(l)
+		if i == 2 {
+			require.NoError(t, j.Checkpoint())
+		}
+	}
+	check := func() {
+		t.Helper()
+		got, err := j.DeadLetters("a", 0, 100)
+		require.NoError(t, err)
+		require.Empty(t, cmp.Diff(want, got))
+		got, err = j.DeadLetters("a", want[1].Position, 2)
+		require.NoError(t, err)
+		require.Empty(t, cmp.Diff(want[2:4], got))
+		loaded, err := j.Load([]journal.Position{want[len(want)-1].Position})
+		require.NoError(t, err)
+		require.Empty(t, cmp.Diff(recs[5:6], loaded))
+	}
+	check()
+	stop()
+	j = open(t)
+	Start(t, j)
+	check()
+	c = sink(t, j, "a")
+	require.Equal(t, Positions(recs[6:]), pending(c))
+	require.NoError(t, j.DropLetter("a", want[0].Position))
+	require.NoError(t, j.DropLetter("a", want[0].Position))
+	want = want[1:]
+	check()
+	require.EqualValues(t, 6, balanced(t, c).Dead)
+	require.EqualValues(t, 5, j.Sinks()[0].Letters)
+}
+
+func testSinks(t *testing.T, open Opener) {
+	ids := make(map[string]journal.SinkID)
+	used := make(map[journal.SinkID]string)
+	for _, names := range [][]string{{"a", "b"}, {"c", "b"}, {"d", "a"}} {
+		j := open(t)
+		stop := Start(t, j)
+		for _, name := range names {
+			id := sink(t, j, name).ID()
+			if known, ok := ids[name]; ok {
+				require.Equal(t, known, id)
+			} else {
+				require.Empty(t, used[id])
+			}
+			ids[name], used[id] = id, name
+		}
+		stop()
+	}
+	j := open(t)
+	Start(t, j)
+	var names []string
+	for _, s := range j.Sinks() {
+		names = append(names, s.Name)
+		require.False(t, s.Opened)
+	}
+	require.Equal(t, []string{"a", "b", "c", "d"}, names)
+}
+
+func testNewSink(t *testing.T, open Opener) {
+	j := open(t)
+	Start(t, j)
+	a := sink(t, j, "a")
+	fill(t, j, 0, 10, a.ID())
+	b := sink(t, j, "b")
+	require.Empty(t, Drain(t, b, 1))
+	require.Equal(t, journal.Totals{}, b.Totals())
+	recs := fill(t, j, 10, 3, a.ID(), b.ID())
+	require.Empty(t, cmp.Diff(recs, Drain(t, b, 1)))
+}
+
+// later is when every record of a test is older than any retention.
+var later = time.Now().AddDate(10, 0, 0)
+
+func testRetention(t *testing.T, open Opener) {
+	j := open(t)
+	stop := Start(t, j)
+	a, b := sink(t, j, "a"), sink(t, j, "b")
+	recs := fill(t, j, 0, 200, a.ID(), b.ID())
+	Drain(t, a, 1<<20)
+	segments := j.Stats().Segments
+	require.Greater(t, segments, 3, "segments must be small for this test")
+	require.NoError(t, j.Sweep(t.Context(), later))
+	require.Equal(t, segments, j.Stats().Segments, "b has read nothing")
+
+	Drain(t, b, 1<<20)
+	for i, r := range recs {
+		switch {
+		case i%10 == 0:
+			a.Bury(journal.DeadLetter{Position: r.Position, At: later})
+		case i%10 == 1:
+			a.Failed(r.Position, journal.Retry{Attempts: 1})
+		default:
+			a.Settle(r.Position, journal.Delivered)
+		}
+		b.Settle(r.Position, journal.Delivered)
+	}
+	require.NoError(t, j.Sweep(t.Context(), later))
+	require.Equal(t, 1, j.Stats().Segments)
+	check := func() {
+		t.Helper()
+		var want []*journal.Record
+		for i, r := range recs {
+			if i%10 < 2 {
+				want = append(want, r)
+			}
+		}
+		got, err := j.Load(Positions(want))
+		require.NoError(t, err)
+		require.Empty(t, cmp.Diff(want, got))
+	}
+	check()
+	_, err := j.Load([]journal.Position{recs[2].Position})
+	var lost *journal.LostError
+	require.ErrorAs(t, err, &lost)
+	require.Equal(t, []journal.Position{recs[2].Position}, lost.Positions)
+	stop()
+
+	j = open(t)
+	Start(t, j)
+	a = sink(t, j, "a")
+	sink(t, j, "b")
+	check()
+	require.Len(t, a.Pending(), 20)
+	for _, p := range a.Pending() {
+		a.Settle(p.Position, journal.Delivered)
+	}
+	before := j.Stats().Bytes
+	require.NoError(t, j.Sweep(t.Context(), later.AddDate(10, 0, 0)))
+	require.NoError(t, j.Sweep(t.Context(), later.AddDate(10, 0, 0)))
+	require.Less(t, j.Stats().Bytes, before, "what nothing refers to is not kept")
+	letters, err := j.DeadLetters("a", 0, 100)
+	require.NoError(t, err)
+	require.Empty(t, letters, "older than their own limit")
+	_, err = j.Load([]journal.Position{recs[0].Position})
+	require.True(t, errors.As(err, &lost))
+}
+
+func testRemovedSink(t *testing.T, open Opener) {
+	j := open(t)
+	stop := Start(t, j)
+	a, b := sink(t, j, "a"), sink(t, j, "b")
+	recs := fill(t, j, 0, 100, a.ID(), b.ID())
+	stop()
+	j = open(t)
+	stop = Start(t, j)
+	b = sink(t, j, "b")
+	for _, r := range Drain(t, b, 1<<20) {
+		b.Settle(r.Position, journal.Delivered)
+	}
+	require.NoError(t, j.Sweep(t.Context(), later))
+	require.Equal(t, 1, j.Stats().Segments)
+	stop()
+	j = open(t)
+	Start(t, j)
+	a = sink(t, j, "a")
+	handed, err := a.Load(pending(a))
+	require.NoError(t, err)
+	handed = append(handed, Drain(t, a, 1<<20)...)
+	require.Empty(t, cmp.Diff(recs, handed), "it finds everything when it comes back")
+	require.EqualValues(t, 100, balanced(t, a).Pending)
+}

@@ -1,0 +1,303 @@
+package journal
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"slices"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+const sweepInterval = 10 * time.Second
+
+func (j *Journal) sweepLoop(ctx context.Context) {
+	ticker := time.NewTicker(sweepInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-j.sweeps:
+		case <-ctx.Done():
+			return
+		}
+		if err := j.Sweep(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			j.logger.Error("old records cannot be removed", "error", err)
+		}
+	}
+}
+
+// Sweep makes room: it deletes segments that every opened sink has read and that are older than the retention, or the
+// oldest of them whatever their age while the journal is larger than max_size; then dead letters beyond their limits,
+// and kept records that nothing refers to any more. What is not settled, or a dead letter, in a segment is kept by
+// copying it to state.db first. Sinks not opened in this life of the process do not hold segments back.
+func (j *Journal) Sweep(ctx context.Context, now time.Time) error {
+	if err := j.dropLetters(now); err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		done, err := j.sweepSegment(now)
+		if err != nil {
+			return err
+		}
+		if done {
+			return j.dropKept()
+		}
+	}
+	return ctx.Err()
+}
+
+// sweepSegment deletes the oldest segment if it may be.
+func (j *Journal) sweepSegment(now time.Time) (done bool, err error) {
+	j.saving.Lock()
+	defer j.saving.Unlock()
+	j.log.mu.RLock()
+	if len(j.log.list) < 2 { // the last is being written
+		j.log.mu.RUnlock()
+		return true, nil
+	}
+	s := j.log.list[0]
+	end, last, newest := s.end, s.last, s.newest
+	j.log.mu.RUnlock()
+
+	old := newest < now.Add(-j.opts.Retention).UnixMilli()
+	over := j.opts.MaxSize > 0 && j.used() > j.opts.MaxSize
+	if !(old || over) || !j.readBeyond(last) {
+		return true, nil
+	}
+	st := stretch{seg: s, off: segmentHeader, end: end, behind: s.first - 1, last: last}
+	if err := j.advanceClosed(st); err != nil {
+		return false, err
+	}
+	if err := j.save(func(tx *bbolt.Tx, snap *snapshot) error { return j.keep(tx, snap, st) }); err != nil {
+		return false, err
+	}
+	return false, j.log.removeOldest(s)
+}
+
+// readBeyond tells whether every opened sink has read up to pos.
+func (j *Journal) readBeyond(pos Position) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, c := range j.byID {
+		c.mu.Lock()
+		behind := c.opened && c.read < pos
+		c.mu.Unlock()
+		if behind {
+			return false
+		}
+	}
+	return true
+}
+
+// advanceClosed reads a segment on behalf of sinks that are not opened: what it owes them becomes unsettled. j.saving
+// keeps Sink from opening one meanwhile.
+func (j *Journal) advanceClosed(st stretch) error {
+	type owed struct {
+		pos  Position
+		size int64
+	}
+	closed := make(map[SinkID][]owed)
+	behind := make(map[SinkID]Position)
+	j.mu.Lock()
+	for id, c := range j.byID {
+		c.mu.Lock()
+		if !c.opened && c.read < st.last {
+			behind[id] = c.read
+		}
+		c.mu.Unlock()
+	}
+	j.mu.Unlock()
+	if len(behind) == 0 {
+		return nil
+	}
+	err := j.log.walk(st, func(_ int64, f frame, payload []byte) bool {
+		payloadSinks(payload, func(id SinkID) {
+			if read, ok := behind[id]; ok && f.pos > read {
+				if r, err := decodePayload(f.pos, payload); err == nil {
+					closed[id] = append(closed[id], owed{f.pos, int64(len(r.Body))})
+				}
+			}
+		})
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	for id := range behind {
+		j.mu.Lock()
+		c := j.byID[id]
+		j.mu.Unlock()
+		c.mu.Lock()
+		for _, o := range closed[id] {
+			c.add(o.pos, o.size)
+		}
+		c.read, c.at, c.dirty = st.last, place{st.seg.first, st.end}, true
+		c.mu.Unlock()
+	}
+	return nil
+}
+
+// keep copies what is unsettled or a dead letter in a segment to the state.
+func (j *Journal) keep(tx *bbolt.Tx, snap *snapshot, st stretch) error {
+	referred, err := snap.referred(tx, st.seg.first, st.last)
+	if err != nil {
+		return err
+	}
+	kept := tx.Bucket(bucketKept)
+	return j.changeKept(tx, func() (change int64, err error) {
+		loadErr := j.log.load(referred, func(pos Position, payload []byte) {
+			if err == nil && kept.Get(positionKey(pos)) == nil {
+				err = kept.Put(positionKey(pos), slices.Clone(payload))
+				change += int64(len(payload))
+			}
+		})
+		return change, errors.Join(err, loadErr)
+	})
+}
+
+// referred lists the positions in [first, last] that the state, once tx is committed, names as unsettled or as a dead
+// letter, ascending. What is settled since the snapshot is kept until the next sweep.
+func (s *snapshot) referred(tx *bbolt.Tx, first, last Position) ([]Position, error) {
+	var positions []Position
+	for c, saved := range s.cursors {
+		for _, d := range saved.pending {
+			if d.pos >= first && d.pos <= last {
+				positions = append(positions, d.pos)
+			}
+		}
+		err := letters(tx, c.id, first-1, func(l DeadLetter) bool {
+			if l.Position > last {
+				return false
+			}
+			positions = append(positions, l.Position)
+			return true
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(positions)
+	return slices.Compact(positions), nil
+}
+
+func (j *Journal) changeKept(tx *bbolt.Tx, fn func() (int64, error)) error {
+	change, err := fn()
+	if err != nil {
+		return err
+	}
+	j.mu.Lock()
+	kept := j.keptBytes + change
+	j.mu.Unlock()
+	tx.OnCommit(func() {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.keptBytes = kept
+	})
+	return tx.Bucket(bucketMeta).Put(metaKept, binary.AppendUvarint(nil, uint64(kept)))
+}
+
+// dropKept removes kept records that nothing refers to.
+func (j *Journal) dropKept() error {
+	j.saving.Lock()
+	defer j.saving.Unlock()
+	empty := true
+	err := j.state.view(func(tx *bbolt.Tx) error {
+		k, _ := tx.Bucket(bucketKept).Cursor().First()
+		empty = k == nil
+		return nil
+	})
+	if err != nil || empty {
+		return err
+	}
+	return j.save(func(tx *bbolt.Tx, snap *snapshot) error {
+		referred, err := snap.referred(tx, 1, ^Position(0)-1)
+		if err != nil {
+			return err
+		}
+		return j.changeKept(tx, func() (change int64, err error) {
+			var gone [][]byte
+			err = tx.Bucket(bucketKept).ForEach(func(k, v []byte) error {
+				if _, ok := slices.BinarySearch(referred, keyPosition(k)); !ok {
+					gone = append(gone, slices.Clone(k))
+					change -= int64(len(v))
+				}
+				return nil
+			})
+			for _, k := range gone {
+				err = errors.Join(err, tx.Bucket(bucketKept).Delete(k))
+			}
+			return change, err
+		})
+	})
+}
+
+// dropLetters removes the oldest dead letters beyond their limits.
+func (j *Journal) dropLetters(now time.Time) error {
+	j.saving.Lock()
+	defer j.saving.Unlock()
+	total, count := int64(0), uint64(0)
+	j.mu.Lock()
+	for _, c := range j.byID {
+		c.mu.Lock()
+		total, count = total+int64(c.letterBytes), count+c.letters
+		c.mu.Unlock()
+	}
+	j.mu.Unlock()
+	if count == 0 {
+		return nil
+	}
+	dropped := 0
+	err := j.save(func(tx *bbolt.Tx, snap *snapshot) error {
+		dropped = 0
+		for {
+			c, l, err := snap.oldestLetter(tx)
+			if err != nil || c == nil {
+				return err
+			}
+			expired := j.opts.Dead.Retention > 0 && l.At.Before(now.Add(-j.opts.Dead.Retention))
+			over := j.opts.Dead.MaxSize > 0 && total > j.opts.Dead.MaxSize
+			if !expired && !over {
+				return nil
+			}
+			if err := snap.dropLetter(tx, c, l.Position); err != nil {
+				return err
+			}
+			total -= l.Size + letterOverhead
+			dropped++
+		}
+	})
+	if err == nil && dropped > 0 {
+		j.logger.Error("dead letters beyond their limits were dropped", "letters", dropped)
+	}
+	return err
+}
+
+// oldestLetter finds the first of all sinks.
+func (s *snapshot) oldestLetter(tx *bbolt.Tx) (oldest *Cursor, letter DeadLetter, err error) {
+	for c := range s.cursors {
+		err := letters(tx, c.id, 0, func(l DeadLetter) bool {
+			if oldest == nil || l.Position < letter.Position {
+				oldest, letter = c, l
+			}
+			return false
+		})
+		if err != nil {
+			return nil, letter, err
+		}
+	}
+	return oldest, letter, nil
+}
+
+// removeOldest deletes the first segment of the log.
+func (l *segments) removeOldest(s *segment) error {
+	if err := l.fs.Remove(l.path(s.name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	l.mu.Lock()
+	l.list = slices.Clone(l.list[1:])
+	l.mu.Unlock()
+	return l.fs.SyncDir(l.dir)
+}

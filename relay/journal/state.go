@@ -1,0 +1,332 @@
+package journal
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// state is the small file beside the log: what each sink has settled, the keys known, dead letters, and records that
+// outlive their segment. It says nothing about the log that is not already durable there.
+//
+// A commit that failed may have taken effect. Therefore transactions write absolute values only, and are repeated
+// whole.
+type state struct {
+	db *bbolt.DB
+	fs FS
+}
+
+var (
+	bucketMeta    = []byte("meta")    // "frontier" -> durable; "kept" -> bytes in bucketKept
+	bucketSinks   = []byte("sinks")   // name -> id; the bucket's sequence is the last id given
+	bucketCursors = []byte("cursors") // id -> cursor
+	bucketKeys    = []byte("keys")    // first position -> known keys of consecutive positions
+	bucketDead    = []byte("dead")    // id, position -> dead letter
+	bucketKept    = []byte("kept")    // position -> payload
+
+	metaFrontier = []byte("frontier")
+	metaKept     = []byte("kept")
+)
+
+func openState(path string, fsys FS) (s *state, err error) {
+	defer recoverState(&err)
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType})
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, asFull(err))
+	}
+	s = &state{db: db, fs: fsys}
+	if err := s.prepare(); err != nil {
+		_ = db.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *state) prepare() error {
+	buckets := [][]byte{bucketMeta, bucketSinks, bucketCursors, bucketKeys, bucketDead, bucketKept}
+	complete := true
+	err := s.view(func(tx *bbolt.Tx) error {
+		for _, b := range buckets {
+			complete = complete && tx.Bucket(b) != nil
+		}
+		return nil
+	})
+	if err != nil || complete { // a full disk must not keep us from starting, so nothing is written without need
+		return err
+	}
+	return s.update(func(tx *bbolt.Tx) error {
+		for _, b := range buckets {
+			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// recoverState makes an error of what bbolt panics with when pages of its file are damaged.
+func recoverState(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("state file is damaged: %v", p)
+	}
+}
+
+func (s *state) view(fn func(*bbolt.Tx) error) (err error) {
+	defer recoverState(&err)
+	return s.db.View(fn)
+}
+
+func (s *state) update(fn func(*bbolt.Tx) error) (err error) {
+	defer recoverState(&err)
+	tx, err := s.db.Begin(true)
+	if err != nil {
+		return fmt.Errorf("state: %w", err)
+	}
+	defer func() { _ = tx.Rollback() }() // nothing after a commit
+	if err := fn(tx); err != nil {
+		return fmt.Errorf("state: %w", asFull(err))
+	}
+	if err := s.fs.CommitState(tx.Commit); err != nil {
+		return fmt.Errorf("state: %w", asFull(err))
+	}
+	return nil
+}
+
+func (s *state) close() error { return s.db.Close() }
+
+func positionKey(pos Position) []byte { return binary.BigEndian.AppendUint64(nil, uint64(pos)) }
+
+func sinkKey(id SinkID) []byte { return binary.BigEndian.AppendUint32(nil, uint32(id)) }
+
+func deadKey(id SinkID, pos Position) []byte {
+	return binary.BigEndian.AppendUint64(sinkKey(id), uint64(pos))
+}
+
+func keyPosition(k []byte) Position { return Position(binary.BigEndian.Uint64(k)) }
+
+// The frontier.
+
+func (d durable) encode() []byte {
+	b := binary.AppendUvarint(nil, uint64(d.pos))
+	b = binary.AppendUvarint(b, uint64(d.seg))
+	return binary.AppendUvarint(b, uint64(d.off))
+}
+
+func decodeDurable(b []byte) (durable, error) {
+	if b == nil {
+		return durable{}, nil
+	}
+	d := decoder{b: b}
+	v := durable{}
+	v.pos, v.seg, v.off = Position(d.uvarint()), Position(d.uvarint()), int64(d.uvarint())
+	return v, d.err
+}
+
+// Cursors.
+
+const cursorVersion = 1
+
+// savedCursor is a cursor as it is kept.
+type savedCursor struct {
+	read Position
+	at   place
+	tally
+	pending []savedDelivery // ascending
+}
+
+// tally counts the deliveries of a sink. Owed minus the outcomes is what is pending.
+type tally struct {
+	owed, owedBytes                   uint64
+	delivered, dead, skipped, dropped uint64
+	settledBytes                      uint64
+	letters, letterBytes              uint64 // dead letters kept
+}
+
+func (t *tally) settled() uint64 { return t.delivered + t.dead + t.skipped + t.dropped }
+
+func (t *tally) fields() [9]*uint64 {
+	return [...]*uint64{&t.owed, &t.owedBytes, &t.delivered, &t.dead, &t.skipped, &t.dropped, &t.settledBytes, &t.letters, &t.letterBytes}
+}
+
+type savedDelivery struct {
+	pos   Position
+	size  int64
+	retry *Retry
+}
+
+func (c *savedCursor) encode() []byte {
+	b := make([]byte, 0, 128+4*len(c.pending))
+	b = append(b, cursorVersion)
+	b = binary.AppendUvarint(b, uint64(c.read))
+	b = binary.AppendUvarint(b, uint64(c.at.seg))
+	b = binary.AppendUvarint(b, uint64(c.at.off))
+	for _, v := range c.tally.fields() {
+		b = binary.AppendUvarint(b, *v)
+	}
+	b = binary.AppendUvarint(b, uint64(len(c.pending)))
+	last := Position(0)
+	for _, d := range c.pending {
+		b = binary.AppendUvarint(b, uint64(d.pos-last))
+		last = d.pos
+		hasRetry := uint64(0)
+		if d.retry != nil {
+			hasRetry = 1
+		}
+		b = binary.AppendUvarint(b, uint64(d.size)<<1|hasRetry)
+		if d.retry != nil {
+			b = appendRetry(b, d.retry)
+		}
+	}
+	return b
+}
+
+func decodeCursor(b []byte) (*savedCursor, error) {
+	if len(b) == 0 || b[0] != cursorVersion {
+		return nil, errors.New("cursor of unknown version")
+	}
+	d := decoder{b: b[1:]}
+	c := &savedCursor{read: Position(d.uvarint())}
+	c.at = place{Position(d.uvarint()), int64(d.uvarint())}
+	for _, v := range c.tally.fields() {
+		*v = d.uvarint()
+	}
+	last := Position(0)
+	for n := d.uvarint(); n > 0 && d.err == nil; n-- {
+		last += Position(d.uvarint())
+		size := d.uvarint()
+		s := savedDelivery{pos: last, size: int64(size >> 1)}
+		if size&1 == 1 {
+			r := d.retry()
+			s.retry = &r
+		}
+		c.pending = append(c.pending, s)
+	}
+	return c, d.err
+}
+
+func appendRetry(b []byte, r *Retry) []byte {
+	b = binary.AppendUvarint(b, uint64(r.Attempts))
+	for _, s := range [...]string{r.FirstError, r.LastError} {
+		s = s[:min(len(s), maxError)]
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		b = append(b, s...)
+	}
+	for _, t := range [...]time.Time{r.FirstFailed, r.LastFailed, r.Next} {
+		b = appendTime(b, t)
+	}
+	return b
+}
+
+func (d *decoder) retry() Retry {
+	return Retry{Attempts: int(d.uvarint()), FirstError: d.str(), LastError: d.str(),
+		FirstFailed: d.time(), LastFailed: d.time(), Next: d.time()}
+}
+
+func appendTime(b []byte, t time.Time) []byte {
+	if t.IsZero() {
+		return binary.AppendVarint(b, 0)
+	}
+	return binary.AppendVarint(b, t.UnixMilli())
+}
+
+func (d *decoder) time() time.Time {
+	if ms := d.varint(); ms != 0 {
+		return time.UnixMilli(ms)
+	}
+	return time.Time{}
+}
+
+// Dead letters.
+
+const letterOverhead = 256 // what a letter takes besides its body, roughly
+
+func encodeLetter(l *DeadLetter) []byte {
+	b := binary.AppendUvarint(nil, uint64(l.Size))
+	reason := l.Reason[:min(len(l.Reason), maxError)]
+	b = binary.AppendUvarint(b, uint64(len(reason)))
+	b = append(b, reason...)
+	b = appendTime(b, l.At)
+	return appendRetry(b, &l.Retry)
+}
+
+func decodeLetter(pos Position, b []byte) (DeadLetter, error) {
+	d := decoder{b: b}
+	l := DeadLetter{Position: pos, Size: int64(d.uvarint()), Reason: d.str(), At: d.time(), Retry: d.retry()}
+	return l, d.err
+}
+
+// letters calls fn with a sink's dead letters after a position, until it returns false.
+func letters(tx *bbolt.Tx, id SinkID, after Position, fn func(DeadLetter) bool) error {
+	prefix := sinkKey(id)
+	c := tx.Bucket(bucketDead).Cursor()
+	for k, v := c.Seek(deadKey(id, after+1)); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
+		l, err := decodeLetter(keyPosition(k[4:]), v)
+		if err != nil {
+			return fmt.Errorf("dead letter of sink %d at %d: %w", id, keyPosition(k[4:]), err)
+		}
+		if !fn(l) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// Known keys. A chunk holds those of consecutive positions, so that the position needs no room.
+
+const keySize = 16 + 16 + 8
+
+type knownKey struct {
+	pos     Position
+	key, id [16]byte
+	time    int64 // ms
+}
+
+// putKeys writes one chunk for each run of consecutive positions.
+func putKeys(tx *bbolt.Tx, keys []knownKey) error {
+	for len(keys) > 0 {
+		n := 1
+		for n < len(keys) && keys[n].pos == keys[n-1].pos+1 {
+			n++
+		}
+		chunk := make([]byte, 0, n*keySize)
+		for _, k := range keys[:n] {
+			chunk = append(chunk, k.key[:]...)
+			chunk = append(chunk, k.id[:]...)
+			chunk = binary.LittleEndian.AppendUint64(chunk, uint64(k.time))
+		}
+		if err := tx.Bucket(bucketKeys).Put(positionKey(keys[0].pos), chunk); err != nil {
+			return err
+		}
+		keys = keys[n:]
+	}
+	return nil
+}
+
+func chunkKey(first Position, chunk []byte, i int) knownKey {
+	b := chunk[i*keySize:]
+	k := knownKey{pos: first + Position(i), time: int64(binary.LittleEndian.Uint64(b[32:]))}
+	copy(k.key[:], b)
+	copy(k.id[:], b[16:])
+	return k
+}
+
+// trimKeys deletes chunks that lie wholly beyond what is wanted, and returns how many keys that were.
+func trimKeys(tx *bbolt.Tx, surplus int, oldest int64) (int, error) {
+	deleted := 0
+	c := tx.Bucket(bucketKeys).Cursor()
+	for k, v := c.First(); k != nil; k, v = c.First() {
+		n := len(v) / keySize
+		if n > 0 && deleted+n > surplus && chunkKey(0, v, n-1).time >= oldest {
+			break
+		}
+		if err := c.Delete(); err != nil {
+			return 0, err
+		}
+		deleted += n
+	}
+	return deleted, nil
+}
