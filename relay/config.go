@@ -1,6 +1,12 @@
 package relay
 
-import "time"
+import (
+	"fmt"
+	"path"
+	"strings"
+	"time"
+	"unicode"
+)
 
 // SourceConfig is one ingress path with its secrets.
 type SourceConfig struct {
@@ -12,12 +18,72 @@ type SourceConfig struct {
 	Signature   string   `yaml:"signature"`
 	MaxBody     int64    `yaml:"max_body,bytes"`
 	TestMatch   string   `yaml:"test_match"`
+
+	// Resolved are all secrets in effect: Secrets and the contents of SecretFiles. The config package fills it.
+	Resolved []Secret `yaml:"-"`
 }
 
 // SetDefaults fills what the configuration may leave out.
 func (c *SourceConfig) SetDefaults() {
 	c.Signature = "v2"
 	c.MaxBody = 1 << 20
+}
+
+// Check reports what is wrong with c. Whether the products exist, the files can be read and the expression compiles is
+// seen by the config package.
+func (c *SourceConfig) Check(report func(path, problem, hint string)) {
+	c.checkNames(report)
+	if len(c.Secrets)+len(c.SecretFiles) == 0 {
+		report("secrets", "no secret given", "give secrets or secret_files; Agora's Console shows the secret of each product")
+	}
+	for i, s := range c.Secrets {
+		if !s.IsSet() {
+			report(fmt.Sprintf("secrets[%d]", i), "the secret is empty", "with an empty secret anybody could sign")
+		}
+	}
+	if c.Signature != "v2" && c.Signature != "any" {
+		report("signature", fmt.Sprintf("unknown signature rule %q", c.Signature), "use v2 or any")
+	}
+	const most = 64 << 20 // bodies are read into memory; Agora's have a few KiB
+	if c.MaxBody < 1<<10 || c.MaxBody > most {
+		report("max_body", fmt.Sprintf("%d bytes is out of range", c.MaxBody), "use 1KiB to 64MiB")
+	}
+}
+
+func (c *SourceConfig) checkNames(report func(path, problem, hint string)) {
+	switch {
+	case c.Name == "":
+		report("name", "no name given", NameRule)
+	case !ValidName(c.Name):
+		report("name", fmt.Sprintf("name %q is not allowed", c.Name), NameRule)
+	}
+	switch {
+	case c.Path == "":
+		report("path", "no path given", "for example /ncs/recording")
+	case !ValidPath(c.Path):
+		report("path", fmt.Sprintf("path %q is not allowed", c.Path), PathRule)
+	}
+}
+
+// NameRule says in words what ValidName accepts.
+const NameRule = "use up to 63 of a-z 0-9 _ . - and begin with a letter or digit"
+
+// ValidName tells whether a source or sink may be called name. Names are metric labels, header values and arguments on
+// the command line.
+func ValidName(name string) bool {
+	if len(name) == 0 || len(name) > 63 || strings.ContainsRune("_.-", rune(name[0])) {
+		return false
+	}
+	return strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_.-") == ""
+}
+
+// PathRule says in words what ValidPath accepts.
+const PathRule = "begin with /, and use no query, percent sign, space, // or .. and no / at the end"
+
+// ValidPath tells whether the ingress can serve p, which is compared exactly with the decoded path of a call.
+func ValidPath(p string) bool {
+	unusual := func(r rune) bool { return strings.ContainsRune(`?#%\`, r) || unicode.IsSpace(r) || !unicode.IsPrint(r) }
+	return strings.HasPrefix(p, "/") && path.Clean(p) == p && !strings.ContainsFunc(p, unusual)
 }
 
 // DedupConfig bounds the memory of known events.
@@ -32,6 +98,20 @@ func (c *DedupConfig) SetDefaults() {
 	c.MaxKeys = 1_000_000
 	c.Window = 24 * time.Hour
 	c.OnConflict = "deliver"
+}
+
+// Check reports what is wrong with c.
+func (c *DedupConfig) Check(report func(path, problem, hint string)) {
+	const most = 1 << 30 // beyond the memory of any machine
+	if c.MaxKeys <= 0 || c.MaxKeys > most {
+		report("max_keys", fmt.Sprintf("%d is out of range", c.MaxKeys), "use 1 or more; each key takes some hundred bytes of memory")
+	}
+	if c.Window <= 0 {
+		report("window", "the window is empty", "use the longest time after which a copy may come, such as 24h")
+	}
+	if c.OnConflict != "deliver" && c.OnConflict != "drop" {
+		report("on_conflict", fmt.Sprintf("unknown choice %q", c.OnConflict), "use deliver or drop")
+	}
 }
 
 // LimitsConfig bounds what the ingress takes on at once.
@@ -50,6 +130,23 @@ func (c *LimitsConfig) SetDefaults() {
 	c.IdleTimeout = 90 * time.Second
 }
 
+// Check reports what is wrong with c.
+func (c *LimitsConfig) Check(report func(path, problem, hint string)) {
+	if c.Connections <= 0 {
+		report("connections", fmt.Sprintf("%d is out of range", c.Connections), "use 1 or more")
+	}
+	if c.InFlight <= 0 {
+		report("in_flight", fmt.Sprintf("%d is out of range", c.InFlight), "use 1 or more")
+	}
+	if c.ReadTimeout < 10*time.Second {
+		report("read_timeout", fmt.Sprintf("%v is too short", c.ReadTimeout), "use 10s or more: Agora waits 10s for a call")
+	}
+	if c.IdleTimeout <= time.Minute {
+		report("idle_timeout", fmt.Sprintf("%v is too short", c.IdleTimeout),
+			"use more than 60s: load balancers keep idle connections that long, and a call on one just closed is lost")
+	}
+}
+
 // ShutdownConfig paces the end of the process.
 type ShutdownConfig struct {
 	Delay   time.Duration `yaml:"delay"`
@@ -60,6 +157,14 @@ type ShutdownConfig struct {
 func (c *ShutdownConfig) SetDefaults() {
 	c.Delay = 5 * time.Second
 	c.Timeout = 20 * time.Second
+}
+
+// Check reports what is wrong with c.
+func (c *ShutdownConfig) Check(report func(path, problem, hint string)) {
+	if c.Timeout <= c.Delay {
+		report("timeout", fmt.Sprintf("%v leaves no time after the delay of %v", c.Timeout, c.Delay),
+			"use more than delay: it bounds the whole shutdown")
+	}
 }
 
 // RetryConfig says how long and how often a sink's deliveries are tried.
@@ -77,6 +182,19 @@ func (c *RetryConfig) SetDefaults() {
 	c.MaxAge = 24 * time.Hour
 }
 
+// Check reports what is wrong with c.
+func (c *RetryConfig) Check(report func(path, problem, hint string)) {
+	if c.Initial < time.Millisecond {
+		report("initial", fmt.Sprintf("%v is too short", c.Initial), "use 1ms or more")
+	}
+	if c.MaxInterval < c.Initial {
+		report("max_interval", fmt.Sprintf("%v is shorter than initial, which is %v", c.MaxInterval, c.Initial), "")
+	}
+	if c.MaxAttempts < 0 {
+		report("max_attempts", fmt.Sprintf("%d is negative", c.MaxAttempts), "use 0 for no limit")
+	}
+}
+
 // BacklogConfig bounds what a sink may owe.
 type BacklogConfig struct {
 	MaxSize int64 `yaml:"max_size,bytes"`
@@ -84,6 +202,13 @@ type BacklogConfig struct {
 
 // SetDefaults fills what the configuration may leave out.
 func (c *BacklogConfig) SetDefaults() { c.MaxSize = 4 << 30 }
+
+// Check reports what is wrong with c.
+func (c *BacklogConfig) Check(report func(path, problem, hint string)) {
+	if c.MaxSize < 1<<20 {
+		report("max_size", fmt.Sprintf("%d bytes is too small", c.MaxSize), "use 1MiB or more")
+	}
+}
 
 // UnmarshalText sets the secret's value.
 func (s *Secret) UnmarshalText(b []byte) error { s.value = string(b); return nil }

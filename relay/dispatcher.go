@@ -1,0 +1,622 @@
+package relay
+
+import (
+	"cmp"
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/telemetry"
+)
+
+// SinkSpec is one destination as the gateway needs it.
+type SinkSpec struct {
+	Name           string
+	Sink           Sink
+	Concurrency    int // Sends at the same time; at least 1
+	Unordered      bool
+	Retry          RetryConfig
+	PropagateTrace bool
+	SpanKind       trace.SpanKind // of its deliveries: producer (Kafka) or client
+}
+
+const (
+	// windowBytes bounds the bodies a dispatcher holds for lanes that can run. Lanes that wait for a retry hold
+	// positions only and read their events again when due, so a failing entity never uses it up.
+	windowBytes = 8 << 20
+
+	// maxQueued bounds the positions a dispatcher holds; beyond it reading pauses, and the rest stays in the journal.
+	maxQueued = 200_000
+)
+
+// dispatcher delivers what one sink is owed: it reads events in the order of the journal, keeps them in order per lane,
+// retries, and settles each delivery in the sink's cursor. One goroutine owns all of its state; Sends run in
+// goroutines of their own and report to it.
+type dispatcher struct {
+	SinkSpec
+	journal *journal.Journal
+	cursor  *journal.Cursor
+	log     *slog.Logger
+	metrics *sinkMetrics
+	tracing *telemetry.Tracing
+
+	lanes    map[laneKey]*lane
+	fresh    laneQueue       // can run now
+	again    laneQueue       // can run now, after a failure
+	waiting  laneHeap        // wait for a retry, the next due first
+	draining map[string]bool // groups that wait for their last Send before they are laned anew
+	sending  map[string]int  // Sends in flight per group
+	inFlight int             // Sends in flight
+	retrying int             // of these, Sends of lanes that failed before
+	unlaned  []item          // to be put into lanes, in order, before anything else is read or sent
+	queued   int             // positions in all lanes
+	loaded   int             // bytes of bodies held
+	caughtUp bool            // the last read found nothing
+	readAt   time.Time       // not before: set when the journal could not be read
+	results  chan sendResult
+}
+
+// laneKey is a lane, or for unordered events the lane of that one event.
+type laneKey struct {
+	Lane
+	position journal.Position
+}
+
+// lane is a queue of deliveries that are made one batch after the other.
+type lane struct {
+	key     laneKey
+	items   []item
+	backoff *retryBackoff // nil until a Send failed
+	batch   int           // items of the failed batch, which is sent again with the same events; 0 = free choice
+	due     time.Time     // of the next try; meaningful while waiting
+	waiting bool          // in dispatcher.waiting, holding positions only
+}
+
+// item is one delivery in a lane.
+type item struct {
+	position journal.Position
+	event    *Event         // nil: to be read again before it is sent
+	retry    *journal.Retry // nil: not tried yet
+}
+
+func (it *item) attempts() int {
+	if it.retry == nil {
+		return 0
+	}
+	return it.retry.Attempts
+}
+
+type sendResult struct {
+	lane  *lane
+	batch []Attempt
+	taken int
+	err   error
+	took  time.Duration
+	cut   bool // ended because the process stops: the outcome is unknown
+}
+
+func newDispatcher(spec SinkSpec, j *journal.Journal, c *journal.Cursor, log *slog.Logger, m *sinkMetrics, tr *telemetry.Tracing) *dispatcher {
+	return &dispatcher{
+		SinkSpec: spec,
+		journal:  j,
+		cursor:   c,
+		log:      log.With("sink", spec.Name),
+		metrics:  m,
+		tracing:  tr,
+		lanes:    make(map[laneKey]*lane),
+		draining: make(map[string]bool),
+		sending:  make(map[string]int),
+		results:  make(chan sendResult),
+	}
+}
+
+// run delivers until ctx ends, then waits for the Sends in flight. A Send still running when hard ends is cut off: its
+// outcome is unknown, so it is made again by the next process.
+func (d *dispatcher) run(ctx, hard context.Context) {
+	defer func() { // every Send is joined, whatever ends the loop
+		for d.inFlight > 0 {
+			d.finish(<-d.results)
+		}
+	}()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+
+	for _, p := range d.cursor.Pending() {
+		it := item{position: p.Position}
+		if p.Retry.Attempts > 0 {
+			it.retry = &p.Retry
+		}
+		d.unlaned = append(d.unlaned, it)
+	}
+	for {
+		appended := d.journal.Appended() // before reading, so that nothing slips in between
+		now := time.Now()
+		d.wakeDue(now)
+		if !now.Before(d.readAt) {
+			if err := d.fill(); err != nil {
+				d.log.Error("cannot read owed events from the journal", "error", err)
+				d.readAt = now.Add(time.Second)
+			}
+		}
+		if len(d.unlaned) == 0 {
+			d.start(hard, now)
+		}
+		if due := d.nextDue(); !due.IsZero() {
+			timer.Reset(time.Until(due))
+		}
+		if !d.caughtUp {
+			appended = nil // a result makes room to read on, not a new event
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case r := <-d.results:
+			d.finish(r)
+		case <-appended:
+		case <-timer.C:
+		}
+	}
+}
+
+// nextDue is when something has to be done without a result or a new event; zero = never.
+func (d *dispatcher) nextDue() time.Time {
+	var due time.Time
+	if len(d.waiting) > 0 {
+		due = d.waiting[0].due
+	}
+	if d.readAt.After(time.Now()) && (due.IsZero() || d.readAt.Before(due)) {
+		due = d.readAt
+	}
+	return due
+}
+
+// fill brings owed events into lanes: first those that have to be laned (again), then new ones while there is room.
+func (d *dispatcher) fill() error {
+	d.caughtUp = false
+	if err := d.layOut(); err != nil {
+		return err
+	}
+	for d.loaded < windowBytes && d.queued < maxQueued {
+		records, err := d.cursor.Next(min(windowBytes-d.loaded, 1<<20))
+		if err != nil {
+			return err
+		}
+		if len(records) == 0 {
+			d.caughtUp = true
+			return nil
+		}
+		for _, r := range records {
+			ev := eventOf(r)
+			d.enqueue(item{position: ev.Position, event: ev})
+		}
+	}
+	return nil
+}
+
+// layOut puts the unlaned items into their lanes. Lanes that begin with failed items go on where they stopped.
+func (d *dispatcher) layOut() error {
+	if len(d.unlaned) == 0 {
+		return nil
+	}
+	for len(d.unlaned) > 0 {
+		chunk := d.unlaned[:min(len(d.unlaned), 512)]
+		positions := make([]journal.Position, len(chunk))
+		for i, it := range chunk {
+			positions[i] = it.position
+		}
+		events, err := d.load(positions)
+		if err != nil {
+			return err
+		}
+		for i, it := range chunk {
+			if it.event = events[i]; it.event == nil {
+				d.lost(it.position)
+				continue
+			}
+			d.enqueue(it)
+		}
+		d.unlaned = d.unlaned[len(chunk):]
+	}
+	d.unlaned = nil
+	for _, l := range d.fresh.takeAll() {
+		d.resume(l)
+	}
+	return nil
+}
+
+// resume starts a lane that was laid out. One that begins with failed items sends these again as one batch, not before
+// it is due.
+func (d *dispatcher) resume(l *lane) {
+	for l.batch < len(l.items) && l.items[l.batch].attempts() > 0 {
+		l.batch++
+	}
+	if l.batch == 0 {
+		d.makeReady(l)
+		return
+	}
+	head := l.items[0].retry
+	l.backoff = newRetryBackoff(d.Retry)
+	l.backoff.skip(head.Attempts)
+	if head.Next.After(time.Now()) {
+		d.wait(l, head.Next)
+	} else {
+		d.makeReady(l)
+	}
+}
+
+// enqueue appends a delivery to its lane.
+func (d *dispatcher) enqueue(it item) {
+	key := laneKey{Lane: d.Sink.Lane(it.event)}
+	if key.Key == "" || d.Unordered {
+		key.position = it.position
+	}
+	l := d.lanes[key]
+	if l == nil {
+		l = &lane{key: key}
+		d.lanes[key] = l
+		d.makeReady(l)
+	}
+	if l.waiting || d.loaded >= windowBytes {
+		it.event = nil
+	} else {
+		d.loaded += it.event.size()
+	}
+	l.items = append(l.items, it)
+	d.queued++
+}
+
+func (d *dispatcher) makeReady(l *lane) {
+	l.waiting = false
+	if l.backoff == nil {
+		d.fresh.push(l)
+	} else {
+		d.again.push(l)
+	}
+}
+
+func (d *dispatcher) wait(l *lane, due time.Time) {
+	l.waiting = true
+	l.due = due
+	d.unload(l)
+	heap.Push(&d.waiting, l)
+}
+
+// unload drops the bodies a lane holds; they are read again when it runs.
+func (d *dispatcher) unload(l *lane) {
+	for i := range l.items {
+		if ev := l.items[i].event; ev != nil {
+			d.loaded -= ev.size()
+			l.items[i].event = nil
+		}
+	}
+}
+
+func (d *dispatcher) wakeDue(now time.Time) {
+	for len(d.waiting) > 0 && !d.waiting[0].due.After(now) {
+		d.makeReady(heap.Pop(&d.waiting).(*lane))
+	}
+}
+
+// start sends the next batch of every ready lane for which there is a slot. Lanes that failed before take at most half
+// of the slots, so that a dead entity or partition leaves room for the living.
+func (d *dispatcher) start(ctx context.Context, now time.Time) {
+	for d.inFlight < d.Concurrency {
+		var l *lane
+		if d.retrying < max(1, d.Concurrency/2) {
+			l = d.again.pop()
+		}
+		if l == nil {
+			l = d.fresh.pop()
+		}
+		if l == nil {
+			return
+		}
+		if !d.draining[l.key.Group] { // otherwise it stands still until it is laned anew
+			d.send(ctx, l, now)
+		}
+	}
+}
+
+// send starts one Send for the batch at the head of a lane.
+func (d *dispatcher) send(ctx context.Context, l *lane, now time.Time) {
+	n, err := d.loadBatch(l)
+	switch {
+	case err != nil:
+		d.log.Error("cannot read owed events from the journal", "lane", l.key.Key, "error", err)
+		d.wait(l, now.Add(time.Second))
+		return
+	case n == 0:
+		d.goOn(l)
+		return
+	}
+	batch := make([]Attempt, n)
+	for i := range batch {
+		batch[i] = Attempt{Event: l.items[i].event, Number: l.items[i].attempts() + 1}
+	}
+	d.inFlight++
+	d.sending[l.key.Group]++
+	if l.backoff != nil {
+		d.retrying++
+	}
+	go func() {
+		began := time.Now()
+		end := traceDelivery(ctx, d.tracing, &d.SinkSpec, batch)
+		taken, err := d.Sink.Send(ctx, l.key.Lane, batch)
+		end(taken, err)
+		d.results <- sendResult{l, batch, taken, err, time.Since(began), ctx.Err() != nil}
+	}()
+}
+
+// loadBatch makes sure that the events of the lane's next batch are in memory and says how many they are.
+func (d *dispatcher) loadBatch(l *lane) (int, error) {
+	maxEvents, maxBytes := d.Sink.MaxBatch()
+	n := min(len(l.items), max(1, maxEvents))
+	if l.batch > 0 {
+		n = min(n, l.batch)
+	}
+	var missing []journal.Position
+	for _, it := range l.items[:n] {
+		if it.event == nil {
+			missing = append(missing, it.position)
+		}
+	}
+	if len(missing) > 0 {
+		events, err := d.load(missing)
+		if err != nil {
+			return 0, err
+		}
+		var gone []journal.Position
+		for i, next := 0, 0; i < n; i++ {
+			if l.items[i].event != nil {
+				continue
+			}
+			if l.items[i].event = events[next]; events[next] == nil {
+				gone = append(gone, missing[next])
+			} else {
+				d.loaded += events[next].size()
+			}
+			next++
+		}
+		for _, p := range gone {
+			d.lost(p)
+		}
+		l.items = slices.DeleteFunc(l.items, func(it item) bool { return slices.Contains(gone, it.position) })
+		d.queued -= len(gone)
+		n -= len(gone)
+	}
+	bytes := 0
+	for i := range n {
+		if bytes += len(l.items[i].event.Body); i > 0 && maxBytes > 0 && bytes > maxBytes {
+			return i, nil
+		}
+	}
+	return n, nil
+}
+
+// load reads events again, in the order of positions. Those that are lost, because the disk damaged them, are nil.
+func (d *dispatcher) load(positions []journal.Position) ([]*Event, error) {
+	records, err := d.cursor.Load(positions)
+	var lost *journal.LostError
+	if err != nil && !errors.As(err, &lost) {
+		return nil, err
+	}
+	events := make([]*Event, len(positions))
+	for i, next := 0, 0; i < len(positions) && next < len(records); i++ {
+		if records[next].Position == positions[i] {
+			events[i] = eventOf(records[next])
+			next++
+		}
+	}
+	return events, nil
+}
+
+// finish settles what a Send achieved and decides when its lane goes on.
+func (d *dispatcher) finish(r sendResult) {
+	l := r.lane
+	d.inFlight--
+	d.sending[l.key.Group]--
+	if l.backoff != nil {
+		d.retrying--
+	}
+	now := time.Now()
+	d.metrics.attempt(r)
+	for range r.taken {
+		d.cursor.Settle(l.items[0].position, journal.Delivered)
+		d.pop(l, 0)
+	}
+	if r.taken > 0 {
+		l.backoff, l.batch = nil, 0
+	}
+
+	switch failed := len(r.batch) - r.taken; {
+	case failed == 0, r.cut:
+		d.goOn(l) // what was cut off has an unknown outcome: the next process makes it again
+	case r.err == nil:
+		d.failed(l, failed, fmt.Errorf("BUG: the sink took %d of %d events without an error", r.taken, len(r.batch)), now)
+	default:
+		d.failed(l, failed, r.err, now)
+	}
+	d.relaneIfDrained(l.key.Group)
+}
+
+// failed deals with the first n items of a lane, the first of which was not taken because of err.
+func (d *dispatcher) failed(l *lane, n int, err error, now time.Time) {
+	switch {
+	case errors.Is(err, ErrRelane):
+		d.draining[l.key.Group] = true
+		d.goOn(l)
+	case IsPermanent(err):
+		it := &l.items[0]
+		it.retry = tried(it.retry, err, now)
+		d.bury(l, 0, err.Error(), now)
+		l.backoff, l.batch = nil, 0
+		d.goOn(l)
+	default:
+		d.retryLater(l, n, err, now)
+	}
+}
+
+// retryLater counts the failed attempt for each item of the batch, gives up what has had its time or its
+// attempts, and lets the lane wait.
+func (d *dispatcher) retryLater(l *lane, n int, err error, now time.Time) {
+	if l.backoff == nil {
+		l.backoff = newRetryBackoff(d.Retry)
+	}
+	due := now.Add(max(l.backoff.next(), askedFor(err)))
+	l.batch = n
+	for i := n - 1; i >= 0; i-- {
+		it := &l.items[i]
+		it.retry = tried(it.retry, err, now)
+		it.retry.Next = due
+		if reason := d.giveUp(it, now); reason != "" {
+			d.bury(l, i, reason, now)
+			l.batch--
+		} else {
+			d.cursor.Failed(it.position, *it.retry)
+		}
+	}
+	if l.batch == 0 { // a new batch: it starts with the first interval again
+		l.backoff = newRetryBackoff(d.Retry)
+		due = now.Add(l.backoff.next())
+	}
+	if len(l.items) == 0 {
+		delete(d.lanes, l.key)
+		return
+	}
+	d.wait(l, due)
+}
+
+// giveUp says why a delivery whose attempt just failed is not tried again; "" = it is.
+func (d *dispatcher) giveUp(it *item, now time.Time) string {
+	switch {
+	case d.Retry.MaxAttempts > 0 && it.retry.Attempts >= d.Retry.MaxAttempts:
+		return fmt.Sprintf("given up after %d attempts: %s", it.retry.Attempts, it.retry.LastError)
+	case d.Retry.MaxAge > 0 && now.Sub(it.event.ReceivedAt) >= d.Retry.MaxAge:
+		return fmt.Sprintf("given up after %s: %s", d.Retry.MaxAge, it.retry.LastError)
+	}
+	return ""
+}
+
+// bury makes item i of a lane a dead letter.
+func (d *dispatcher) bury(l *lane, i int, reason string, now time.Time) {
+	it := l.items[i]
+	d.cursor.Bury(journal.DeadLetter{Position: it.position, Reason: reason, At: now, Retry: *it.retry})
+	if it.event.Quarantine == "" { // quarantined bodies were logged when they came
+		d.log.Warn("delivery became a dead letter", "event", it.event.ID, "entity", it.event.Entity,
+			"attempts", it.retry.Attempts, "reason", reason)
+	}
+	d.pop(l, i)
+}
+
+// lost settles a delivery whose event was damaged on disk: there is nothing left to keep as a dead letter.
+func (d *dispatcher) lost(p journal.Position) {
+	d.cursor.Settle(p, journal.Dropped)
+	d.log.Error("an owed event was damaged on disk and cannot be delivered", "position", p)
+}
+
+func (d *dispatcher) pop(l *lane, i int) {
+	if ev := l.items[i].event; ev != nil {
+		d.loaded -= ev.size()
+	}
+	if i == 0 {
+		l.items[0] = item{}
+		l.items = l.items[1:]
+	} else {
+		l.items = slices.Delete(l.items, i, i+1)
+	}
+	d.queued--
+}
+
+// goOn makes a lane ready for its next batch, or ends it.
+func (d *dispatcher) goOn(l *lane) {
+	if len(l.items) == 0 {
+		delete(d.lanes, l.key)
+		return
+	}
+	d.makeReady(l)
+}
+
+// relaneIfDrained lanes a group anew once nothing of it is in flight. Until then its lanes stand still, so no event
+// overtakes an earlier one of its entity on the way to its new lane.
+func (d *dispatcher) relaneIfDrained(group string) {
+	if d.sending[group] > 0 {
+		return
+	}
+	delete(d.sending, group)
+	if !d.draining[group] {
+		return
+	}
+	delete(d.draining, group)
+	if r, ok := d.Sink.(Relaner); ok {
+		r.Relane(group)
+	}
+
+	var items []item
+	for key, l := range d.lanes {
+		if key.Group != group {
+			continue
+		}
+		d.unload(l)
+		items = append(items, l.items...)
+		delete(d.lanes, key)
+	}
+	d.queued -= len(items)
+	inGroup := func(l *lane) bool { return l.key.Group == group }
+	d.fresh.remove(inGroup)
+	d.again.remove(inGroup)
+	d.waiting = slices.DeleteFunc(d.waiting, inGroup)
+	heap.Init(&d.waiting)
+	slices.SortFunc(items, func(a, b item) int { return cmp.Compare(a.position, b.position) })
+	for i := range items {
+		if r := items[i].retry; r != nil {
+			r.Next = time.Time{} // what it waited for may have come with the new lanes
+		}
+	}
+	d.unlaned = append(d.unlaned, items...)
+}
+
+// laneQueue is a first-in-first-out queue of lanes.
+type laneQueue struct{ lanes []*lane }
+
+func (q *laneQueue) push(l *lane) { q.lanes = append(q.lanes, l) }
+
+// pop gives nil when the queue is empty.
+func (q *laneQueue) pop() *lane {
+	if len(q.lanes) == 0 {
+		return nil
+	}
+	l := q.lanes[0]
+	q.lanes[0] = nil
+	q.lanes = q.lanes[1:]
+	return l
+}
+
+func (q *laneQueue) takeAll() []*lane {
+	all := q.lanes
+	q.lanes = nil
+	return all
+}
+
+func (q *laneQueue) remove(f func(*lane) bool) { q.lanes = slices.DeleteFunc(q.lanes, f) }
+
+// laneHeap orders waiting lanes by when they are due.
+type laneHeap []*lane
+
+func (h laneHeap) Len() int           { return len(h) }
+func (h laneHeap) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
+func (h laneHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *laneHeap) Push(x any)        { *h = append(*h, x.(*lane)) }
+func (h *laneHeap) Pop() any {
+	old := *h
+	l := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	return l
+}

@@ -1,0 +1,313 @@
+package relay
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/ncs"
+	"ncs-relay/relay/route"
+	"ncs-relay/relay/telemetry"
+)
+
+// storeTimeout is how long a notification waits for a journal that cannot take it at the moment. NCS tries only
+// three more times and the first at once, so a short wait saves attempts; it gives up on us after 10 s.
+const storeTimeout = 5 * time.Second
+
+// source is one ingress path, ready to serve.
+type source struct {
+	SourceConfig
+	verifier *ncs.Verifier
+	products map[string]bool // nil = all
+	test     *route.Expr     // nil = none
+	metrics  *sourceMetrics
+	log      *slog.Logger
+}
+
+// answer is what a caller gets.
+type answer struct {
+	status  int
+	outcome string // for metrics: accepted, duplicate ...
+	reason  string // for metrics, from a bounded set; "" where the outcome says it all
+	text    string // of errors
+	event   ncs.EventID
+	allow   string // the Allow header of a 405
+}
+
+func refuse(status int, reason, text string) answer {
+	return answer{status: status, outcome: outcomeRejected, reason: reason, text: text}
+}
+
+// invalidSignature is one answer for all that can be wrong with a signature, so that nobody learns what was.
+var invalidSignature = refuse(http.StatusUnauthorized, reasonSignature, "invalid signature")
+
+// ServeHTTP is the ingress: each source's path takes notifications, every other path is 404.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	arrived := time.Now()
+	src := g.sources[r.URL.Path]
+	if src == nil {
+		g.metrics.unknownPath.Add(1)
+		write(w, answer{status: http.StatusNotFound, text: "no source has this path"})
+		return
+	}
+	a := g.receive(src, r, arrived)
+	src.metrics.count(a)
+	src.metrics.accept.Record(time.Since(arrived))
+	write(w, a)
+}
+
+// receive is the path of a notification. The order of its steps is the design: nothing is parsed, looked up or
+// stored for a caller who has not signed, and no key counts as known before its event is on disk.
+func (g *Gateway) receive(src *source, r *http.Request, arrived time.Time) answer {
+	body, refused := readBody(r, src.MaxBody)
+	if refused != nil {
+		return *refused
+	}
+	signature, ok := src.verifier.Verify(body, r.Header.Values(ncs.HeaderV1), r.Header.Values(ncs.HeaderV2))
+	if !ok {
+		src.log.Debug("invalid signature", "remote", r.RemoteAddr)
+		return invalidSignature
+	}
+	src.metrics.signatures[signature].Add(1)
+	received := time.Now()
+	if !g.admit(received.Add(storeTimeout)) {
+		return unavailable(errBusy)
+	}
+	defer g.release()
+
+	rec := &journal.Record{
+		Time:        received,
+		Source:      src.Name,
+		ContentType: r.Header.Get("Content-Type"),
+		SignatureV1: r.Header.Get(ncs.HeaderV1),
+		SignatureV2: r.Header.Get(ncs.HeaderV2),
+		Body:        body,
+	}
+	n, id, quarantine := src.identify(body)
+	if quarantine != "" {
+		rec.Quarantine = quarantine
+		rec.Sinks = []journal.SinkID{g.unroutable}
+	} else if src.isTest(n) {
+		return answer{status: http.StatusOK, outcome: outcomeTest}
+	}
+	rec.Key, rec.ID = id.Key, id.ID
+
+	_, span := g.tracing.StartIngress(r.Context(), id.ID, src.Path, arrived, telemetry.AttrSource.String(src.Name))
+	defer span.End()
+
+	claim, standing := g.dedup.claim(id)
+	switch standing {
+	case isKnown:
+		return duplicate(id, span)
+	case isNew:
+		if n != nil {
+			g.describe(rec, n)
+		}
+		rec.SpanID, rec.TraceFlags = span.SpanContext().SpanID(), byte(span.SpanContext().TraceFlags())
+		g.store(claim, rec)
+	}
+
+	// The append owns the claim from here on, not this call: it goes on when the caller hangs up or the wait ends,
+	// and every copy that came meanwhile shares its fate.
+	wait := time.NewTimer(time.Until(received.Add(storeTimeout + time.Second)))
+	defer wait.Stop()
+	select {
+	case <-claim.done:
+	case <-wait.C:
+		return unavailable(errBusy)
+	}
+	switch {
+	case claim.err != nil:
+		return unavailable(claim.err)
+	case standing == isInFlight:
+		return duplicate(id, span)
+	}
+	return g.accepted(src, rec, n, claim)
+}
+
+// admit waits for one of the places of limits.in_flight. They are given out after the signature was verified, so that
+// strangers and slow senders cannot hold them.
+func (g *Gateway) admit(until time.Time) bool {
+	select {
+	case g.places <- struct{}{}:
+		return true
+	default:
+	}
+	wait := time.NewTimer(time.Until(until))
+	defer wait.Stop()
+	select {
+	case g.places <- struct{}{}:
+		return true
+	case <-wait.C:
+		return false
+	}
+}
+
+func (g *Gateway) release() { <-g.places }
+
+// readBody takes the whole body, bounded, or says why not. Memory grows with what arrives, not with what is announced.
+func readBody(r *http.Request, most int64) ([]byte, *answer) {
+	if r.Method != http.MethodPost {
+		a := refuse(http.StatusMethodNotAllowed, reasonMethod, "only POST is taken here")
+		a.allow = http.MethodPost
+		return nil, &a
+	}
+	if enc := r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
+		a := refuse(http.StatusUnsupportedMediaType, reasonCompressed, "compressed bodies are not taken")
+		return nil, &a
+	}
+	tooLarge := refuse(http.StatusRequestEntityTooLarge, reasonTooLarge, fmt.Sprintf("the body is larger than %d bytes", most))
+	if r.ContentLength > most {
+		return nil, &tooLarge
+	}
+	var buf bytes.Buffer
+	if r.ContentLength > 0 {
+		buf.Grow(int(min(r.ContentLength, 64<<10)) + bytes.MinRead)
+	}
+	n, err := buf.ReadFrom(io.LimitReader(r.Body, most+1))
+	switch {
+	case err != nil:
+		a := refuse(http.StatusBadRequest, reasonBody, "the body did not arrive whole")
+		return nil, &a
+	case n > most:
+		return nil, &tooLarge
+	}
+	return buf.Bytes(), nil
+}
+
+// identify parses a body. A signed body that is not a notification we understand is identified by its bytes and has a
+// reason to be quarantined.
+func (src *source) identify(body []byte) (n *ncs.Notification, id ncs.Identity, quarantine string) {
+	n, err := ncs.Parse(body)
+	var malformed *ncs.MalformedError
+	switch {
+	case errors.As(err, &malformed):
+		quarantine = malformed.Reason
+	case err != nil:
+		quarantine = ncs.ReasonNotJSON
+	case src.products != nil && !src.products[n.Info.Product]:
+		quarantine = reasonProduct
+	default:
+		return n, n.Identify(src.Name), ""
+	}
+	return nil, ncs.IdentifyOpaque(src.Name, body), quarantine
+}
+
+// isTest tells whether n is the health test of Agora's Console.
+func (src *source) isTest(n *ncs.Notification) bool {
+	if n.IsTest() {
+		return true
+	}
+	if src.test == nil {
+		return false
+	}
+	matched, err := src.test.Eval(n, src.Name, time.Time{})
+	return err == nil && matched
+}
+
+// describe fills in what the notification says of itself, and decides which sinks are owed the event.
+func (g *Gateway) describe(rec *journal.Record, n *ncs.Notification) {
+	rec.ProductID, rec.EventType, rec.Entity = n.Info.ProductID, n.Info.EventType, n.Entity
+	result := g.router.Route(n, rec.Source, rec.Time)
+	for _, e := range result.Errors {
+		g.metrics.ruleErrors.With(attribute.Int("rule", e.Rule)).Add(1)
+		g.log.Warn("rule failed on an event and counts as not matching", "source", rec.Source, "rule", e.Rule,
+			"event", ncs.EventID(rec.ID), "error", e.Err)
+	}
+	if len(result.Sinks) == 0 {
+		g.metrics.unmatched.Add(1)
+	}
+	for _, name := range result.Sinks {
+		rec.Sinks = append(rec.Sinks, g.sinkIDs[name])
+	}
+}
+
+// store appends rec and settles the claim with the outcome. It returns as soon as the append is queued. A fault that
+// may pass, such as a journal that starts a new segment, is tried again until the deadline; a full disk is told at once.
+func (g *Gateway) store(c *claim, rec *journal.Record) {
+	ctx, cancel := context.WithDeadline(context.Background(), rec.Time.Add(storeTimeout))
+	var try func()
+	settle := func(err error) {
+		cancel()
+		g.dedup.settle(c, err)
+	}
+	appended := func(_ journal.Position, err error) {
+		if err == nil || errors.Is(err, journal.ErrFull) || errors.Is(err, journal.ErrClosed) || ctx.Err() != nil {
+			settle(err)
+			return
+		}
+		time.AfterFunc(retryAppend, try)
+	}
+	try = func() {
+		if err := g.journal.Append(ctx, rec, appended); err != nil {
+			settle(err)
+		}
+	}
+	try()
+}
+
+// retryAppend is the pause before an append that met a passing fault is tried again.
+const retryAppend = 100 * time.Millisecond
+
+var errBusy = errors.New("not on disk in time")
+
+func unavailable(err error) answer {
+	a := answer{status: http.StatusServiceUnavailable, outcome: outcomeUnavailable, reason: reasonJournal, text: "cannot store at the moment"}
+	switch {
+	case errors.Is(err, journal.ErrFull):
+		a.reason, a.text = reasonFull, "cannot store: no space"
+	case errors.Is(err, errBusy), errors.Is(err, context.DeadlineExceeded):
+		a.reason = reasonBusy
+	}
+	return a
+}
+
+func duplicate(id ncs.Identity, span trace.Span) answer {
+	span.SetAttributes(telemetry.AttrOutcome.String(outcomeDuplicate))
+	return answer{status: http.StatusOK, outcome: outcomeDuplicate, event: id.ID}
+}
+
+func (g *Gateway) accepted(src *source, rec *journal.Record, n *ncs.Notification, c *claim) answer {
+	a := answer{status: http.StatusOK, outcome: outcomeAccepted, event: c.identity.ID}
+	if n == nil {
+		src.log.Warn("signed body is not a notification; quarantined", "event", c.identity.ID, "reason", rec.Quarantine)
+		a.outcome, a.reason = outcomeQuarantined, rec.Quarantine
+		return a
+	}
+	if c.conflict {
+		a.reason = reasonConflict
+	}
+	if at, ok := n.OccurredAt(); ok {
+		src.metrics.delay.Record(max(0, rec.Time.Sub(at)))
+	}
+	src.log.Debug("accepted", "event", c.identity.ID, "entity", rec.Entity, "position", rec.Position)
+	return a
+}
+
+// write sends the answer. The bodies hold nothing that needs escaping.
+func write(w http.ResponseWriter, a answer) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	if a.allow != "" {
+		h.Set("Allow", a.allow)
+	}
+	w.WriteHeader(a.status)
+	switch {
+	case a.status != http.StatusOK:
+		io.WriteString(w, `{"error":"`+a.text+`"}`)
+	case a.outcome == outcomeTest:
+		io.WriteString(w, `{"status":"test"}`)
+	default:
+		io.WriteString(w, `{"status":"`+a.outcome+`","event":"`+a.event.String()+`"}`)
+	}
+}
