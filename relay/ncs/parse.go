@@ -28,21 +28,29 @@ func (e *MalformedError) Error() string {
 
 // Reasons of a MalformedError.
 const (
-	ReasonEmpty           = "empty"          // no JSON value at all
-	ReasonNotJSON         = "not_json"       // a syntax error, or nesting beyond 10,000 levels
-	ReasonInvalidUTF8     = "invalid_utf8"   // bytes that are not UTF-8
-	ReasonDuplicateName   = "duplicate_name" // an object has a member twice: readers differ on which one counts
-	ReasonTrailingData    = "trailing_data"  // something follows the object
-	ReasonNotObject       = "not_object"     // JSON, but no object
-	ReasonTooLarge        = "too_large"      // 2 GiB or more
-	ReasonNoEventType     = "no_event_type"  //
-	ReasonBadEventType    = "bad_event_type" // not a plain whole number of 0 to 2147483647
-	ReasonNoProduct       = "no_product"     // no productId, and not the retired format either
-	ReasonBadProduct      = "bad_product"    // as for bad_event_type
-	ReasonNoPayload       = "no_payload"     //
-	ReasonPayloadNoObject = "payload_not_object"
-	ReasonNoNoticeID      = "no_notice_id" // needed because the payload does not identify the event
+	ReasonEmpty            = "empty"              // no JSON value at all
+	ReasonNotJSON          = "not_json"           // a syntax error, a lone surrogate, or nesting beyond 10,000 levels
+	ReasonInvalidUTF8      = "invalid_utf8"       // bytes that are not UTF-8
+	ReasonDuplicateName    = "duplicate_name"     // an object has a member twice: readers differ on which one counts
+	ReasonTrailingData     = "trailing_data"      // something follows the object
+	ReasonNotObject        = "not_object"         // another JSON value
+	ReasonTooLarge         = "too_large"          // 2 GiB or more
+	ReasonNoEventType      = "no_event_type"      // no eventType
+	ReasonBadEventType     = "bad_event_type"     // not a plain whole number of 0 to 2147483647
+	ReasonNoProduct        = "no_product"         // no productId, and not the retired format either
+	ReasonBadProduct       = "bad_product"        // as for bad_event_type
+	ReasonNoPayload        = "no_payload"         // no payload
+	ReasonPayloadNotObject = "payload_not_object" // another JSON value
+	ReasonNoNoticeID       = "no_notice_id"       // needed, because the payload does not identify the event
 )
+
+// Reasons lists the reasons a MalformedError can have.
+func Reasons() []string {
+	return []string{
+		ReasonEmpty, ReasonNotJSON, ReasonInvalidUTF8, ReasonDuplicateName, ReasonTrailingData, ReasonNotObject, ReasonTooLarge,
+		ReasonNoEventType, ReasonBadEventType, ReasonNoProduct, ReasonBadProduct, ReasonNoPayload, ReasonPayloadNotObject, ReasonNoNoticeID,
+	}
+}
 
 // field is a place in the body whose value is kept while the body is walked.
 type field uint8
@@ -293,7 +301,7 @@ func (n *Notification) readEnvelope() error {
 		return &MalformedError{Reason: ReasonNoPayload}
 	}
 	if n.Payload[0] != '{' {
-		return &MalformedError{Reason: ReasonPayloadNoObject}
+		return &MalformedError{Reason: ReasonPayloadNotObject}
 	}
 	if ms, ok := n.integer(fNotifyMs); ok && ms > 0 {
 		n.NotifyMs = ms
