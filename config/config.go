@@ -1,7 +1,24 @@
-// Package config reads the relay's YAML file.
+// Package config reads the relay's one YAML file, strictly: a file is used only when nothing in it is wrong, and
+// everything that is wrong is reported at once, each with its place, its path and what to do about it. No report ever
+// contains a secret or the value of an environment variable.
+//
+// The settings themselves, their defaults and their rules belong to the packages that use them; this package composes
+// their structs and checks what only shows between them. It relies on these conventions:
+//
+//   - A field is set by the key of its yaml tag. Options of the tag: `bytes`, a size such as 64KiB; `path`, a file
+//     relative to the configuration's directory; `scalar`, a list that may be written as a single value, and whose texts
+//     may be numbers. A time.Duration is written 10s, 5m or 14d; what implements encoding.TextUnmarshaler is text.
+//   - SetDefaults() fills a new struct before it is decoded.
+//   - Check(report func(path, problem, hint string)) is called on each struct after decoding; path is relative to it.
+//
+// Watching the file, and what a reload changes in a running relay, is left to the caller.
 package config
 
 import (
+	"fmt"
+	"net"
+	"strconv"
+
 	"ncs-relay/relay"
 	"ncs-relay/relay/admin"
 	"ncs-relay/relay/journal"
@@ -12,25 +29,86 @@ import (
 
 // Config is the whole file.
 type Config struct {
-	Listen      string               `yaml:"listen"`
-	TLS         *TLS                 `yaml:"tls"`
-	HealthPath  string               `yaml:"health_path"`
-	Admin       admin.Config         `yaml:"admin"`
-	DataDir     string               `yaml:"data_dir,path"`
-	Journal     journal.Config       `yaml:"journal"`
-	DeadLetters journal.DeadConfig   `yaml:"dead_letters"`
-	Dedup       relay.DedupConfig    `yaml:"dedup"`
-	Limits      relay.LimitsConfig   `yaml:"limits"`
-	Shutdown    relay.ShutdownConfig `yaml:"shutdown"`
-	Log         telemetry.LogConfig  `yaml:"log"`
-	Sources     []relay.SourceConfig `yaml:"sources"`
-	Sinks       []sinks.Config       `yaml:"sinks"`
-	Routes      []route.RuleConfig   `yaml:"routes"`
-	Unmatched   []string             `yaml:"unmatched"`
+	Listen      string               `yaml:"listen"`        // address of the ingress
+	TLS         *TLS                 `yaml:"tls"`           // nil = plain HTTP
+	HealthPath  string               `yaml:"health_path"`   // answers load balancers on the ingress; "" = none
+	Admin       admin.Config         `yaml:"admin"`         // address of metrics, health and the admin API
+	DataDir     string               `yaml:"data_dir,path"` // the journal; one process at a time
+	Journal     journal.Config       `yaml:"journal"`       // bounds of the journal
+	DeadLetters journal.DeadConfig   `yaml:"dead_letters"`  // bounds of the dead letters kept
+	Dedup       relay.DedupConfig    `yaml:"dedup"`         // memory of known events
+	Limits      relay.LimitsConfig   `yaml:"limits"`        // what the ingress takes on at once
+	Shutdown    relay.ShutdownConfig `yaml:"shutdown"`      // pace of the end of the process
+	Log         telemetry.LogConfig  `yaml:"log"`           // what is logged and how
+	Sources     []relay.SourceConfig `yaml:"sources"`       // ingress paths with their secrets
+	Sinks       []sinks.Config       `yaml:"sinks"`         // destinations
+	Routes      []route.RuleConfig   `yaml:"routes"`        // every rule that matches adds its sinks
+	Unmatched   []string             `yaml:"unmatched"`     // sinks of events that no rule matches
+
+	// Router is compiled from Routes and Unmatched.
+	Router *route.Router `yaml:"-"`
+
+	written map[string]string // values with variables by path, as they stand in the file
+}
+
+// SetDefaults fills what the file may leave out.
+func (c *Config) SetDefaults() {
+	c.Listen = ":8080"
+	c.DataDir = "./data"
+}
+
+// Check reports what is wrong with the settings that are no section of their own.
+func (c *Config) Check(report func(path, problem, hint string)) {
+	if problem := checkListen(c.Listen); problem != "" {
+		report("listen", problem, "write host:port, or :port for all addresses")
+	}
+	if problem := checkListen(c.Admin.Listen); problem != "" {
+		report("admin.listen", problem, "write host:port, or :port for all addresses")
+	}
+	if c.HealthPath != "" && !relay.ValidPath(c.HealthPath) {
+		report("health_path", fmt.Sprintf("path %q is not allowed", c.HealthPath), relay.PathRule)
+	}
+	if c.DataDir == "" {
+		report("data_dir", "no directory given", "remove the key to get ./data")
+	}
+	if len(c.Sources) == 0 {
+		report("sources", "no source given", "a relay needs at least one path that takes notifications")
+	}
+}
+
+func checkListen(address string) (problem string) {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Sprintf("%q is not an address", address)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Sprintf("%q has no valid port", address)
+	}
+	return ""
 }
 
 // TLS names the files of the ingress certificate.
 type TLS struct {
-	CertFile string `yaml:"cert_file,path"`
-	KeyFile  string `yaml:"key_file,path"`
+	CertFile string `yaml:"cert_file,path"` // certificate chain, PEM
+	KeyFile  string `yaml:"key_file,path"`  // its private key, PEM
+}
+
+// Check reports what is wrong with t.
+func (t *TLS) Check(report func(path, problem, hint string)) {
+	if t.CertFile == "" {
+		report("cert_file", "no certificate given", "TLS needs cert_file and key_file")
+	}
+	if t.KeyFile == "" {
+		report("key_file", "no key given", "TLS needs cert_file and key_file")
+	}
+}
+
+// Files lists the files that belong to the configuration besides itself and can change: those of the sources' secrets.
+// (The certificate is followed by the ingress itself.)
+func (c *Config) Files() []string {
+	var files []string
+	for _, s := range c.Sources {
+		files = append(files, s.SecretFiles...)
+	}
+	return files
 }

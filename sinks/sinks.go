@@ -1,7 +1,13 @@
-// Package sinks builds sinks from their configuration.
+// Package sinks builds sinks from their configuration. A new kind of sink is a folder of its own, a field of Config, a
+// case in New and one in Concurrency.
 package sinks
 
 import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
 	"ncs-relay/relay"
 	"ncs-relay/sinks/filesink"
 	"ncs-relay/sinks/httpsink"
@@ -24,3 +30,95 @@ type Config struct {
 
 // SetDefaults fills what the configuration may leave out.
 func (c *Config) SetDefaults() { c.Order = "entity" }
+
+// Check reports what is wrong with the common settings.
+func (c *Config) Check(report func(path, problem, hint string)) {
+	switch {
+	case c.Name == "":
+		report("name", "no name given", relay.NameRule)
+	case c.Name == relay.Unroutable:
+		report("name", fmt.Sprintf("name %q is reserved", c.Name), "it holds signed calls that could not be understood")
+	case !relay.ValidName(c.Name):
+		report("name", fmt.Sprintf("name %q is not allowed", c.Name), relay.NameRule)
+	}
+	c.checkOrder(report)
+	switch kinds := c.kinds(); len(kinds) {
+	case 0:
+		report("", "the sink has no destination", "give one of kafka, http, file")
+	case 1:
+	default:
+		report("", "the sink has more than one destination: "+strings.Join(kinds, ", "), "make each a sink of its own")
+	}
+}
+
+// checkOrder refuses order: none where it would only take the batches away: a file and a partition have one order.
+func (c *Config) checkOrder(report func(path, problem, hint string)) {
+	switch {
+	case c.Order != "entity" && c.Order != "none":
+		report("order", fmt.Sprintf("unknown order %q", c.Order), "use entity or none")
+	case c.Order == "none" && c.HTTP == nil && len(c.kinds()) == 1:
+		report("order", fmt.Sprintf("%q is for http sinks only", c.Order), "remove it: "+c.kinds()[0]+" keeps order at no cost")
+	}
+}
+
+func (c *Config) kinds() []string {
+	var kinds []string
+	if c.Kafka != nil {
+		kinds = append(kinds, "kafka")
+	}
+	if c.HTTP != nil {
+		kinds = append(kinds, "http")
+	}
+	if c.File != nil {
+		kinds = append(kinds, "file")
+	}
+	return kinds
+}
+
+// Options are what sinks share. The zero value will do.
+type Options struct {
+	UserAgent string       // of HTTP calls; default ncs-relay
+	Logger    *slog.Logger // default: none
+}
+
+// New builds the sink of c, which must pass Check. It touches no network; a file is tried out. The sink must be closed.
+func New(c Config, opts Options) (relay.Sink, error) {
+	if opts.UserAgent == "" {
+		opts.UserAgent = "ncs-relay"
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	switch {
+	case c.Kafka != nil:
+		return built(kafkasink.New(*c.Kafka, c.Name, opts.Logger))
+	case c.HTTP != nil:
+		return built(httpsink.New(*c.HTTP, opts.UserAgent))
+	case c.File != nil:
+		return built(filesink.New(*c.File, c.Name, opts.Logger))
+	}
+	return nil, errors.New("the sink has no destination")
+}
+
+// built keeps a nil pointer that comes with an error from becoming a Sink that is not nil.
+func built[S relay.Sink](sink S, err error) (relay.Sink, error) {
+	if err != nil {
+		return nil, err
+	}
+	return sink, nil
+}
+
+// kafkaConcurrency is the number of partitions produced to at a time. Each waits for its own replicas, so it is set well above what
+// one broker's round trip needs, and bounds the memory of batches in flight.
+const kafkaConcurrency = 32
+
+// Concurrency is how many Sends at a time the sink is worth.
+func (c *Config) Concurrency() int {
+	switch {
+	case c.Kafka != nil:
+		return kafkaConcurrency
+	case c.HTTP != nil:
+		return c.HTTP.Concurrency
+	}
+	return 1 // a file has one lane
+}

@@ -1,0 +1,474 @@
+package config
+
+import (
+	"encoding"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/token"
+
+	"ncs-relay/relay"
+)
+
+// decoder fills structs from a syntax tree. Unlike the YAML library's own decoder it goes on after a mistake, so that one
+// run finds them all, and it remembers where each value stands, so that later checks can point there too.
+type decoder struct {
+	report *Report
+	dir    string // relative paths are relative to it
+	env    func(string) (string, bool)
+
+	at      map[string]position // of every value, by path
+	failed  map[string]bool     // paths with an error; what is checked later below them is not reported again
+	written map[string]string   // values in which variables were replaced, as they stand in the file
+	used    map[string][]variable
+	secrets map[string]string // values that no report may show, with what it shows instead
+}
+
+var (
+	secretType   = reflect.TypeFor[relay.Secret]()
+	durationType = reflect.TypeFor[time.Duration]()
+	textType     = reflect.TypeFor[encoding.TextUnmarshaler]()
+)
+
+// field is a struct field that a file can set.
+type field struct {
+	name                string
+	index               int
+	bytes, path, scalar bool // options of the tag, see the package comment
+}
+
+func fieldsOf(t reflect.Type) []field {
+	var fields []field
+	for i := range t.NumField() {
+		name, options, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ",")
+		if name == "" || name == "-" {
+			continue
+		}
+		fields = append(fields, field{
+			name: name, index: i, bytes: options == "bytes", path: options == "path", scalar: options == "scalar",
+		})
+	}
+	return fields
+}
+
+// isSection tells whether t is a struct made of settings, not a single value.
+func isSection(t reflect.Type) bool {
+	return t.Kind() == reflect.Struct && !reflect.PointerTo(t).Implements(textType)
+}
+
+// setDefaults gives a new struct, and the structs in it, what a file may leave out.
+func (d *decoder) setDefaults(v reflect.Value) {
+	if s, ok := v.Addr().Interface().(interface{ SetDefaults() }); ok {
+		s.SetDefaults()
+	}
+	for _, f := range fieldsOf(v.Type()) {
+		fv := v.Field(f.index)
+		switch {
+		case f.path && fv.Kind() == reflect.String:
+			fv.SetString(d.absolute(fv.String()))
+		case isSection(fv.Type()):
+			d.setDefaults(fv)
+		}
+	}
+}
+
+func (d *decoder) absolute(path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(d.dir, path)
+}
+
+// fail reports an error of the value at path.
+func (d *decoder) fail(at position, path, message, hint string) {
+	d.failed[path] = true
+	d.report.add(Problem{Line: at.line, Column: at.column, Path: path, Message: message, Hint: hint})
+}
+
+// value decodes a node into v, which has its defaults.
+func (d *decoder) value(n ast.Node, v reflect.Value, f field, path string) {
+	if _, recorded := d.at[path]; !recorded {
+		d.at[path] = startOf(n)
+	}
+	t := v.Type()
+	switch {
+	case v.Kind() == reflect.Pointer: // set also when what is in it is wrong: it is meant to be there
+		v.Set(reflect.New(t.Elem()))
+		if isSection(t.Elem()) {
+			d.setDefaults(v.Elem())
+		}
+		d.value(n, v.Elem(), f, path)
+	case n.Type() == ast.NullType:
+		hint := "remove the key to get the default"
+		if strings.HasSuffix(path, "]") {
+			hint = "remove the entry"
+		}
+		d.fail(startOf(n), path, "has no value", hint)
+	case isSection(t):
+		if m, ok := n.(*ast.MappingNode); ok {
+			d.section(m, v, path)
+		} else {
+			d.fail(startOf(n), path, "must be keys with values, not "+kindOf(n), "known keys: "+keyList(t))
+		}
+	case v.Kind() == reflect.Map:
+		d.mapping(n, v, path)
+	case v.Kind() == reflect.Slice:
+		d.list(n, v, f, path)
+	default:
+		d.scalar(n, v, f, path)
+	}
+}
+
+func (d *decoder) section(m *ast.MappingNode, v reflect.Value, path string) {
+	fields := fieldsOf(v.Type())
+	names := make([]string, len(fields))
+	for i, f := range fields {
+		names[i] = f.name
+	}
+	entries := d.entries(m, path)
+	for _, e := range entries {
+		name := e.key
+		i := slices.Index(names, name)
+		if i < 0 {
+			name = d.unknownKey(e, entries, names, v.Type(), path)
+			if i = slices.Index(names, name); i < 0 {
+				continue
+			}
+		}
+		sub := join(path, name)
+		d.atKey(e, sub)
+		d.value(e.value, v.Field(fields[i].index), fields[i], sub)
+	}
+}
+
+// unknownKey reports a key that the section does not have. If it is near a known one that is not there, it is taken for
+// that: its value is checked too, and nobody is told in addition that the known one is missing.
+func (d *decoder) unknownKey(e entry, entries []entry, names []string, t reflect.Type, path string) (meant string) {
+	meant = nearest(e.key, names)
+	hint := didYouMean(e.key, names)
+	if hint == "" {
+		hint = belongsIn(e.key, t)
+	}
+	if hint == "" {
+		hint = "known keys: " + strings.Join(names, ", ")
+	}
+	d.report.add(Problem{Line: e.at.line, Column: e.at.column, Path: join(path, showKey(e.key)), Message: "unknown key", Hint: hint})
+	if slices.ContainsFunc(entries, func(o entry) bool { return o.key == meant }) {
+		return ""
+	}
+	return meant
+}
+
+// belongsIn gives a hint when a key is one of a section inside t.
+func belongsIn(key string, t reflect.Type) string {
+	for _, f := range fieldsOf(t) {
+		inner := t.Field(f.index).Type
+		if inner.Kind() == reflect.Pointer {
+			inner = inner.Elem()
+		}
+		if isSection(inner) && slices.ContainsFunc(fieldsOf(inner), func(f field) bool { return f.name == key }) {
+			return "it belongs in " + f.name
+		}
+	}
+	return ""
+}
+
+func showKey(key string) string {
+	if key == "" {
+		return `""`
+	}
+	return clip(key)
+}
+
+// atKey remembers where a value is reported: a single value where it stands, a collection at its key.
+func (d *decoder) atKey(e entry, path string) {
+	switch e.value.(type) {
+	case *ast.MappingNode, *ast.SequenceNode, *ast.NullNode:
+		d.at[path] = e.at
+	default:
+		d.at[path] = startOf(e.value)
+	}
+}
+
+// entry is one key of a mapping.
+type entry struct {
+	key   string
+	at    position
+	value ast.Node
+}
+
+// entries lists the keys of a mapping, each once.
+func (d *decoder) entries(m *ast.MappingNode, path string) []entry {
+	var entries []entry
+	first := make(map[string]position, len(m.Values))
+	for _, pair := range m.Values {
+		e := entry{key: keyText(pair.Key), at: startOf(pair.Key), value: pair.Value}
+		if at, again := first[e.key]; again {
+			d.report.add(Problem{Line: e.at.line, Column: e.at.column, Path: join(path, showKey(e.key)),
+				Message: fmt.Sprintf("the key is there twice, first at line %d", at.line)})
+			continue
+		}
+		first[e.key] = e.at
+		entries = append(entries, e)
+	}
+	return entries
+}
+
+func keyText(k ast.MapKeyNode) string {
+	if s, ok := k.(*ast.StringNode); ok {
+		return s.Value
+	}
+	return k.GetToken().Value
+}
+
+func (d *decoder) mapping(n ast.Node, v reflect.Value, path string) {
+	m, ok := n.(*ast.MappingNode)
+	if !ok {
+		d.fail(startOf(n), path, "must be keys with values, not "+kindOf(n), "")
+		return
+	}
+	v.Set(reflect.MakeMap(v.Type()))
+	for _, e := range d.entries(m, path) {
+		sub := path + "[" + e.key + "]"
+		d.atKey(e, sub)
+		elem := reflect.New(v.Type().Elem()).Elem()
+		d.value(e.value, elem, field{}, sub)
+		v.SetMapIndex(reflect.ValueOf(e.key), elem)
+	}
+}
+
+func (d *decoder) list(n ast.Node, v reflect.Value, f field, path string) {
+	var items []ast.Node
+	sequence, ok := n.(*ast.SequenceNode)
+	switch {
+	case ok:
+		items = sequence.Values
+	case f.scalar && isScalar(n):
+		items = []ast.Node{n}
+	case f.scalar:
+		d.fail(startOf(n), path, "must be a value or a list of values, not "+kindOf(n), "")
+		return
+	default:
+		d.fail(startOf(n), path, "must be a list, not "+kindOf(n), "write [ ] around it, or each entry on a line of its own after a -")
+		return
+	}
+	// A wrong item keeps its place, so that the paths of the others stay right.
+	v.Set(reflect.MakeSlice(v.Type(), len(items), len(items)))
+	for i, item := range items {
+		elem := v.Index(i)
+		if isSection(elem.Type()) {
+			d.setDefaults(elem)
+		}
+		d.value(item, elem, f, fmt.Sprintf("%s[%d]", path, i))
+	}
+}
+
+// text is a single value after variables were replaced.
+type text struct {
+	value   string
+	plain   bool   // neither quoted nor from a variable: may mean a number, true or false
+	replace bool   // a variable was replaced: may mean anything
+	shown   string // what a report may show
+}
+
+func (d *decoder) scalar(n ast.Node, v reflect.Value, f field, path string) {
+	at := startOf(n)
+	if !isScalar(n) {
+		d.fail(at, path, "must be "+wanted(v.Type(), f)+", not "+kindOf(n), "")
+		return
+	}
+	t, err := d.text(n, path, v.Type() == secretType)
+	if err != nil {
+		hint := ""
+		if errors.Is(err, errVariable) {
+			hint = "write $${ for the characters ${"
+		}
+		d.fail(at, path, err.Error(), hint)
+		return
+	}
+	if problem, hint := d.assign(t, n, v, f); problem != "" {
+		d.fail(at, path, problem, hint)
+	}
+}
+
+func (d *decoder) text(n ast.Node, path string, secret bool) (text, error) {
+	raw, quoted := scalarText(n)
+	value, used, err := expand(raw, d.env)
+	if err != nil {
+		return text{}, err
+	}
+	t := text{value: value, plain: !quoted && len(used) == 0, replace: len(used) > 0, shown: strconv.Quote(clip(raw))}
+	if secret {
+		t.shown = hidden
+	}
+	if len(used) > 0 {
+		d.used[path] = used
+		d.written[path] = raw
+	}
+	for _, v := range used {
+		d.secrets[v.value] = "${" + v.name + "}"
+	}
+	if secret {
+		d.secrets[value] = hidden
+	}
+	return t, nil
+}
+
+// assign sets v to what t means for its type. Problems show t.shown only, never t.value.
+func (d *decoder) assign(t text, n ast.Node, v reflect.Value, f field) (problem, hint string) {
+	if u, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		if !isText(n) && !t.replace {
+			return t.shown + " is " + kindOf(n) + ", not text", "put it in quotes"
+		}
+		if err := u.UnmarshalText([]byte(t.value)); err != nil {
+			return t.shown + " is not allowed", ""
+		}
+		return "", ""
+	}
+	switch {
+	case v.Type() == durationType:
+		return assignDuration(t, v)
+	case f.bytes:
+		return assignSize(t, v)
+	}
+	switch v.Kind() {
+	case reflect.String:
+		if !isText(n) && !f.scalar || n.Type() == ast.BoolType {
+			return t.shown + " is " + kindOf(n) + ", not text", "put it in quotes"
+		}
+		if f.path {
+			t.value = d.absolute(t.value)
+		}
+		v.SetString(t.value)
+	case reflect.Bool:
+		if t.value != "true" && t.value != "false" || !t.plain && !t.replace {
+			return t.shown + " is neither true nor false", "write true or false, without quotes"
+		}
+		v.SetBool(t.value == "true")
+	case reflect.Int:
+		return assignInt(t, v)
+	default:
+		panic("BUG: no way to decode a " + v.Type().String())
+	}
+	return "", ""
+}
+
+func assignInt(t text, v reflect.Value) (problem, hint string) {
+	n, err := strconv.ParseInt(t.value, 10, strconv.IntSize)
+	switch {
+	case errors.Is(err, strconv.ErrRange):
+		return t.shown + " is too large", ""
+	case err != nil:
+		return t.shown + " is not a whole number", "write digits only, such as 1000"
+	case !t.plain && !t.replace:
+		return t.shown + " is text, not a number", "remove the quotes"
+	}
+	v.SetInt(n)
+	return "", ""
+}
+
+func assignDuration(t text, v reflect.Value) (problem, hint string) {
+	duration, err := parseDuration(t.value)
+	if err == nil {
+		v.SetInt(int64(duration))
+		return "", ""
+	}
+	switch {
+	case errors.Is(err, errUnit) && !t.replace:
+		hint = fmt.Sprintf("write %ss for seconds; the units are ms, s, m, h and d", t.value)
+	case errors.Is(err, errUnit), errors.Is(err, errDuration):
+		hint = "write a number and a unit: 500ms, 10s, 5m, 2h, 14d"
+	}
+	return t.shown + " " + err.Error(), hint
+}
+
+func assignSize(t text, v reflect.Value) (problem, hint string) {
+	size, err := parseSize(t.value)
+	if err == nil {
+		v.SetInt(size)
+		return "", ""
+	}
+	if errors.Is(err, errSize) {
+		hint = "write a whole number and a unit: 512KiB, 1MiB, 20GiB, or KB, MB, GB for powers of ten"
+	}
+	return t.shown + " " + err.Error(), hint
+}
+
+// scalarText gives the text of a single value as it stands in the file, without its quotes.
+func scalarText(n ast.Node) (raw string, quoted bool) {
+	switch n := n.(type) {
+	case *ast.LiteralNode:
+		return n.Value.Value, true
+	case *ast.StringNode:
+		kind := n.Token.Type
+		return n.Value, kind == token.SingleQuoteType || kind == token.DoubleQuoteType
+	}
+	return n.GetToken().Value, false
+}
+
+func isScalar(n ast.Node) bool {
+	_, ok := n.(ast.ScalarNode)
+	return ok && n.Type() != ast.NullType
+}
+
+func isText(n ast.Node) bool { return n.Type() == ast.StringType || n.Type() == ast.LiteralType }
+
+func kindOf(n ast.Node) string {
+	switch n.Type() {
+	case ast.MappingType, ast.MappingValueType:
+		return "keys with values"
+	case ast.SequenceType:
+		return "a list"
+	case ast.BoolType:
+		return "true or false"
+	case ast.StringType, ast.LiteralType:
+		return "text"
+	}
+	return "a number"
+}
+
+func wanted(t reflect.Type, f field) string {
+	switch {
+	case t == durationType:
+		return "a duration such as 10s"
+	case f.bytes:
+		return "a size such as 1MiB"
+	case t.Kind() == reflect.Int:
+		return "a number"
+	case t.Kind() == reflect.Bool:
+		return "true or false"
+	}
+	return "text"
+}
+
+func keyList(t reflect.Type) string {
+	var names []string
+	for _, f := range fieldsOf(t) {
+		names = append(names, f.name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// join appends a path relative to a struct to the struct's own path.
+func join(path, relative string) string {
+	if path == "" || relative == "" || strings.HasPrefix(relative, "[") {
+		return path + relative
+	}
+	return path + "." + relative
+}
+
+// clip bounds what of a file is shown in a report.
+func clip(s string) string {
+	const most = 60
+	if r := []rune(s); len(r) > most {
+		return string(r[:most]) + "..."
+	}
+	return s
+}

@@ -1,0 +1,133 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+)
+
+// Load reads and checks a file. The Config is nil when the report has errors. env looks up environment variables, as
+// os.LookupEnv does.
+func Load(file string, env func(string) (string, bool)) (*Config, *Report) {
+	fail := func(err error) (*Config, *Report) {
+		return nil, &Report{File: file, Problems: []Problem{{Message: "cannot be read: " + reason(err)}}}
+	}
+	absolute, err := filepath.Abs(file)
+	if err != nil {
+		return fail(err)
+	}
+	data, err := readBounded(absolute, maxFile+1) // a larger file is reported by Parse
+	if err != nil {
+		return fail(err)
+	}
+	return Parse(file, data, filepath.Dir(absolute), env)
+}
+
+// Parse checks the contents of a file called name; relative paths in it are relative to dir. It reads the secret files
+// named there, and nothing else.
+func Parse(name string, data []byte, dir string, env func(string) (string, bool)) (*Config, *Report) {
+	report := &Report{File: name}
+	root := parseYAML(data, report)
+	if root == nil {
+		report.finish()
+		return nil, report
+	}
+	d := &decoder{
+		report: report, dir: dir, env: env,
+		at:      map[string]position{"": startOf(root)},
+		failed:  map[string]bool{},
+		written: map[string]string{},
+		used:    map[string][]variable{},
+		secrets: map[string]string{},
+	}
+	c := &Config{}
+	v := reflect.ValueOf(c).Elem()
+	d.setDefaults(v)
+	d.section(root, v, "")
+	d.check(v, "")
+	d.readSecrets(c)
+	d.checkTogether(c)
+	report.finish()
+	if report.Err() != nil {
+		return nil, report
+	}
+	c.written = d.written
+	return c, report
+}
+
+// check calls Check on every struct below v.
+func (d *decoder) check(v reflect.Value, path string) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			d.check(v.Elem(), path)
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			d.check(v.Index(i), fmt.Sprintf("%s[%d]", path, i))
+		}
+	case reflect.Struct:
+		if c, ok := v.Addr().Interface().(interface {
+			Check(report func(path, problem, hint string))
+		}); ok {
+			c.Check(func(relative, problem, hint string) { d.problem(Error, join(path, relative), problem, hint) })
+		}
+		for _, f := range fieldsOf(v.Type()) {
+			d.check(v.Field(f.index), join(path, f.name))
+		}
+	}
+}
+
+// problem reports what is wrong with a decoded value, unless it, or what it is in, could not be decoded: then it has not
+// got the value that the file gives it.
+func (d *decoder) problem(severity Severity, path, message, hint string) {
+	for p := path; ; p = parent(p) {
+		if d.failed[p] {
+			return
+		}
+		if p == "" {
+			break
+		}
+	}
+	at := d.nearest(path)
+	d.report.add(Problem{
+		Line: at.line, Column: at.column, Path: path, Severity: severity,
+		Message: d.redact(path, message), Hint: d.redactWhole(hint),
+	})
+}
+
+// nearest is where a path stands in the file, or, for what is not there, what it would be in.
+func (d *decoder) nearest(path string) position {
+	for {
+		if at, ok := d.at[path]; ok {
+			return at
+		}
+		path = parent(path)
+	}
+}
+
+func parent(path string) string { return path[:max(0, strings.LastIndexAny(path, ".["))] }
+
+// readBounded reads at most limit bytes of a file.
+func readBounded(file string, limit int64) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, limit))
+}
+
+// reason is what an operating system's error says, without the name of the file.
+func reason(err error) string {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	return err.Error()
+}

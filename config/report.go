@@ -1,0 +1,113 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Severity tells whether a configuration with a problem can be used.
+type Severity int
+
+// Severities of problems.
+const (
+	Error   Severity = iota // the configuration cannot be used
+	Warning                 // legal, and probably not meant
+	Note                    // worth knowing, and often meant
+)
+
+func (s Severity) String() string { return [...]string{"error", "warning", "note"}[s] }
+
+// MarshalText writes the severity's name.
+func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Problem is one mistake in a file. It never contains a secret nor the value of a variable.
+type Problem struct {
+	Line     int      `json:"line"`   // from 1; 0 = the problem has no place in the file
+	Column   int      `json:"column"` // from 1, in characters
+	Path     string   `json:"path"`   // such as sinks[2].http.url; "" = the whole file
+	Message  string   `json:"message"`
+	Hint     string   `json:"hint,omitempty"` // what to do about it; "" = obvious
+	Severity Severity `json:"severity"`
+}
+
+func (p Problem) format(file string) string {
+	var b strings.Builder
+	b.WriteString(file)
+	if p.Line > 0 {
+		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Column)
+	}
+	b.WriteString(": ")
+	if p.Severity != Error {
+		b.WriteString(p.Severity.String() + ": ")
+	}
+	if p.Path != "" {
+		b.WriteString(p.Path + ": ")
+	}
+	b.WriteString(p.Message)
+	if p.Hint != "" {
+		b.WriteString(" (" + p.Hint + ")")
+	}
+	return b.String()
+}
+
+// Report is everything found in one file, in the order of the file: its errors, or, when there is none, warnings and
+// notes.
+type Report struct {
+	File     string // as it was named by the caller
+	Problems []Problem
+}
+
+// Err is nil when there is no error; otherwise its text is that of the report.
+func (r *Report) Err() error {
+	if r.Count(Error) == 0 {
+		return nil
+	}
+	return errors.New(r.String())
+}
+
+// Count tells how many problems of a severity there are.
+func (r *Report) Count(s Severity) int {
+	n := 0
+	for _, p := range r.Problems {
+		if p.Severity == s {
+			n++
+		}
+	}
+	return n
+}
+
+// String has a line for every problem, such as
+//
+//	relay.yaml:12:5: sinks[2].http.url: scheme "ftp" is not supported (use http or https)
+func (r *Report) String() string {
+	lines := make([]string, len(r.Problems))
+	for i, p := range r.Problems {
+		lines[i] = p.format(r.File)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// maxProblems bounds a report. It takes a file of another kind, or an attack, to have more.
+const maxProblems = 1000
+
+func (r *Report) add(p Problem) {
+	switch {
+	case len(r.Problems) == maxProblems:
+		r.Problems = append(r.Problems, Problem{Message: fmt.Sprintf("more than %d problems; the rest is left out", maxProblems)})
+	case len(r.Problems) < maxProblems:
+		r.Problems = append(r.Problems, p)
+	}
+}
+
+// finish puts the problems in order. In a file with errors only those are left: warnings often follow from them.
+func (r *Report) finish() {
+	if r.Count(Error) > 0 {
+		r.Problems = slices.DeleteFunc(r.Problems, func(p Problem) bool { return p.Severity != Error })
+	}
+	slices.SortStableFunc(r.Problems, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+}

@@ -1,0 +1,121 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"path/filepath"
+
+	"ncs-relay/relay/ncs"
+	"ncs-relay/relay/route"
+)
+
+// checkTogether checks what no package sees alone: what must differ between entries, and what refers to others.
+func (d *decoder) checkTogether(c *Config) {
+	d.checkSources(c)
+	d.checkSinks(c)
+	d.compileRoutes(c)
+	if clash(c.Listen, c.Admin.Listen) {
+		d.problem(Error, "admin.listen", fmt.Sprintf("%q is taken by the ingress, which listens on %q", c.Admin.Listen, c.Listen), "use another port")
+	}
+}
+
+// taken tells of values that were used before.
+type taken map[string]string // value -> path of its first use
+
+func (t taken) by(value, path string) (first string, again bool) {
+	if value == "" { // reported as missing
+		return "", false
+	}
+	if first, again = t[value]; !again {
+		t[value] = path
+	}
+	return first, again
+}
+
+func (d *decoder) unique(t taken, what, value, path string) {
+	if first, again := t.by(value, path); again {
+		d.problem(Error, path, fmt.Sprintf("%s %q is taken by %s", what, value, first), "")
+	}
+}
+
+func (d *decoder) checkSources(c *Config) {
+	names, paths := taken{}, taken{}
+	paths.by(c.HealthPath, "health_path")
+	for i, s := range c.Sources {
+		at := fmt.Sprintf("sources[%d].", i)
+		d.unique(names, "name", s.Name, at+"name")
+		d.unique(paths, "path", s.Path, at+"path")
+		for j, p := range s.Products {
+			if _, err := ncs.ParseProduct(p); err != nil {
+				d.problem(Error, fmt.Sprintf("%sproducts[%d]", at, j), fmt.Sprintf("unknown product %q", p), didYouMean(p, productNames()))
+			}
+		}
+		if s.TestMatch != "" {
+			if _, err := route.CompileExpr(s.TestMatch); err != nil {
+				d.problem(Error, at+"test_match", err.Error(), "")
+			}
+		}
+		if s.Signature == "any" {
+			d.problem(Warning, at+"signature", "signatures made with SHA-1 are accepted where no other came", "use v2")
+		}
+	}
+}
+
+func productNames() []string {
+	var names []string
+	for _, p := range ncs.Products() {
+		names = append(names, p.Name)
+	}
+	return names
+}
+
+func (d *decoder) checkSinks(c *Config) {
+	names, files := taken{}, taken{}
+	for i, s := range c.Sinks {
+		at := fmt.Sprintf("sinks[%d].", i)
+		d.unique(names, "name", s.Name, at+"name")
+		if s.File != nil && s.File.Path != "" {
+			d.unique(files, "file", filepath.Clean(s.File.Path), at+"file.path")
+		}
+		if s.HTTP != nil && inClear(s.HTTP.URL) {
+			d.problem(Warning, at+"http.url", "events travel in clear", "use https")
+		}
+	}
+}
+
+// inClear tells whether an address is plain HTTP to another machine.
+func inClear(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && u.Scheme == "http" && u.Hostname() != "localhost" && !net.ParseIP(u.Hostname()).IsLoopback()
+}
+
+func (d *decoder) compileRoutes(c *Config) {
+	o := route.Options{Rules: c.Routes, Unmatched: c.Unmatched, Report: func(s route.Severity, path, problem, hint string) {
+		d.problem(severities[s], path, problem, hint)
+	}}
+	for _, s := range c.Sinks {
+		o.Sinks = append(o.Sinks, s.Name)
+	}
+	for _, s := range c.Sources {
+		o.Sources = append(o.Sources, route.Source{Name: s.Name, Products: s.Products})
+	}
+	c.Router = route.Compile(o)
+	if len(c.Routes) == 0 && len(c.Unmatched) == 0 {
+		d.problem(Warning, "routes", "events go nowhere: there are no routes", "they are kept for the journal's retention only")
+	}
+}
+
+var severities = map[route.Severity]Severity{route.Error: Error, route.Warning: Warning, route.Note: Note}
+
+// clash tells whether two addresses cannot both be listened on. Those that are no addresses are reported elsewhere.
+func clash(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil || portA != portB || portA == "0" {
+		return false
+	}
+	return hostA == hostB || isEvery(hostA) || isEvery(hostB)
+}
+
+func isEvery(host string) bool { return host == "" || net.ParseIP(host).IsUnspecified() }
