@@ -29,14 +29,19 @@ const testSecret = "secret-for-tests"
 
 // farSide is a sink in memory whose verdicts a test sets.
 type farSide struct {
-	mu     sync.Mutex
-	got    []Attempt
-	tried  []Attempt
-	fail   func(Attempt) error
-	lanes  func(*Event) Lane
-	relane func(group string)
-	batch  int
-	change chan struct{} // closed and renewed at each Send
+	mu      sync.Mutex
+	got     []Attempt
+	tried   []Attempt
+	at      []time.Time // of each Send
+	batches []int       // sizes of each Send
+	active  int         // Sends running
+	laned   int         // calls of Lane
+	slow    func(Attempt) time.Duration
+	fail    func(Attempt) error
+	lanes   func(*Event) Lane
+	relane  func(group string)
+	batch   int
+	change  chan struct{} // closed and renewed at each Send
 }
 
 func newFarSide() *farSide { return &farSide{batch: 1, change: make(chan struct{})} }
@@ -44,6 +49,7 @@ func newFarSide() *farSide { return &farSide{batch: 1, change: make(chan struct{
 func (f *farSide) Lane(ev *Event) Lane {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.laned++
 	if f.lanes != nil {
 		return f.lanes(ev)
 	}
@@ -65,6 +71,19 @@ func (f *farSide) Send(ctx context.Context, _ Lane, batch []Attempt) (int, error
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.at = append(f.at, time.Now())
+	f.batches = append(f.batches, len(batch))
+	f.active++
+	if f.slow != nil {
+		wait := f.slow(batch[0])
+		f.mu.Unlock()
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+		f.mu.Lock()
+	}
+	f.active--
 	defer func() {
 		close(f.change)
 		f.change = make(chan struct{})
@@ -85,6 +104,18 @@ func (f *farSide) set(fail func(Attempt) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.fail = fail
+}
+
+func (f *farSide) running() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.active
+}
+
+func (f *farSide) sizes() []int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.batches)
 }
 
 func (f *farSide) received() []Attempt {

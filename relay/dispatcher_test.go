@@ -1,0 +1,197 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/telemetry"
+)
+
+// bubble is a dispatcher with a real journal under fake time.
+type bubble struct {
+	t       *testing.T
+	journal *journal.Journal
+	cursor  *journal.Cursor
+	sink    *farSide
+	n       int
+}
+
+// inBubble runs test with a dispatcher under fake time.
+func inBubble(t *testing.T, spec SinkSpec, test func(b *bubble)) {
+	t.Helper()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		log := slog.New(slog.NewTextHandler(io.Discard, nil))
+		o := journal.Options{Logger: log}
+		o.SetDefaults()
+		o.Dead.SetDefaults()
+		o.MinFree = 1
+		j, err := journal.Open(dir, o)
+		require.NoError(t, err)
+		c, err := j.Sink("sink")
+		require.NoError(t, err)
+		metrics, err := telemetry.NewMetrics(t.Context(), telemetry.Options{Log: log})
+		require.NoError(t, err)
+		tracing, err := telemetry.NewTracing(t.Context(), telemetry.Options{Log: log})
+		require.NoError(t, err)
+		sink := newFarSide()
+		spec.Name, spec.Sink, spec.Concurrency = "sink", sink, max(1, spec.Concurrency)
+		d := newDispatcher(spec, j, c, log, newMetrics(metrics).forSink("sink"), tracing)
+
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg, jwg sync.WaitGroup
+		jctx, jcancel := context.WithCancel(t.Context())
+		jwg.Go(func() { j.Run(jctx) })
+		wg.Go(func() { d.run(ctx, ctx) })
+		defer func() {
+			cancel()
+			wg.Wait()
+			jcancel()
+			jwg.Wait()
+			require.NoError(t, j.Close())
+			require.NoError(t, metrics.Shutdown(context.Background()))
+		}()
+		test(&bubble{t: t, journal: j, cursor: c, sink: sink})
+	})
+}
+
+// owe appends an event of an entity that the sink is owed.
+func (b *bubble) owe(entity string) {
+	b.t.Helper()
+	b.n++
+	appended := make(chan error, 1)
+	id := identity(b.n, 1)
+	rec := &journal.Record{ID: id.ID, Key: id.Key, Time: time.Now(), Entity: entity, Sinks: []journal.SinkID{b.cursor.ID()}, Body: []byte("{}")}
+	require.NoError(b.t, b.journal.Append(b.t.Context(), rec, func(_ journal.Position, err error) { appended <- err }))
+	require.NoError(b.t, <-appended)
+}
+
+// tries gives when the sink was tried, from the first try.
+func (b *bubble) tries() (at []time.Time) {
+	b.sink.mu.Lock()
+	defer b.sink.mu.Unlock()
+	return append(at, b.sink.at...)
+}
+
+func TestWaitsAreFullJitterAndDouble(t *testing.T) {
+	c := RetryConfig{Initial: time.Second, MaxInterval: 8 * time.Second}
+	limits := []time.Duration{1, 2, 4, 8, 8, 8, 8, 8}
+	var low, high [8]bool
+	for range 300 {
+		b := newRetryBackoff(c)
+		for i, limit := range limits {
+			wait := b.next()
+			require.LessOrEqual(t, wait, limit*time.Second+time.Millisecond)
+			low[i] = low[i] || wait < limit*time.Second/4
+			high[i] = high[i] || wait > limit*time.Second*3/4
+		}
+	}
+	for i := range limits {
+		require.True(t, low[i] && high[i], "wait %d is not spread over its whole interval", i)
+	}
+	resumed := newRetryBackoff(c)
+	resumed.skip(1_000_000)
+	require.LessOrEqual(t, resumed.next(), 8*time.Second)
+}
+
+func TestRetryAfterIsHonoured(t *testing.T) {
+	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: time.Hour}}, func(b *bubble) {
+		b.sink.set(func(a Attempt) error {
+			if a.Number == 1 {
+				return &RetryAfterError{Err: errors.New("slow down"), After: 10 * time.Minute}
+			}
+			return nil
+		})
+		b.owe("e")
+		time.Sleep(10*time.Minute - time.Second)
+		require.Len(t, b.tries(), 1)
+		time.Sleep(2 * time.Second)
+		require.Len(t, b.tries(), 2)
+		require.Len(t, b.sink.received(), 1)
+	})
+}
+
+func TestMaxAgeGivesUpAfterAFailedAttemptOnly(t *testing.T) {
+	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: time.Hour}}, func(b *bubble) {
+		b.sink.set(func(Attempt) error { return errors.New("down") })
+		b.owe("e")
+		b.owe("e")
+		time.Sleep(59 * time.Minute)
+		require.EqualValues(t, 2, b.cursor.Totals().Pending)
+		time.Sleep(3 * time.Minute)
+		synctest.Wait()
+		totals := b.cursor.Totals()
+		require.Zero(t, totals.Pending)
+		require.EqualValues(t, 2, totals.Dead)
+
+		tries := b.tries()
+		require.Greater(t, len(tries), 60, "retries are at most a minute apart")
+		for i := 1; i < len(tries); i++ {
+			require.LessOrEqual(t, tries[i].Sub(tries[i-1]), time.Minute+time.Second)
+		}
+	})
+}
+
+func TestRetryingLanesLeaveHalfOfTheSlots(t *testing.T) {
+	inBubble(t, SinkSpec{Concurrency: 4, Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Second, MaxAge: time.Hour}}, func(b *bubble) {
+		b.sink.slow = func(a Attempt) time.Duration { return time.Minute } // each Send holds its slot
+		b.sink.set(func(a Attempt) error {
+			if a.Entity[0] == 'b' {
+				return errors.New("down")
+			}
+			return nil
+		})
+		for _, e := range []string{"b1", "b2", "b3", "b4"} {
+			b.owe(e)
+		}
+		time.Sleep(time.Minute + 10*time.Second) // the four have failed once and are due again
+		require.Equal(t, 2, b.sink.running(), "two of four slots are for lanes that failed")
+		b.owe("g1")
+		b.owe("g2")
+		synctest.Wait()
+		require.Equal(t, 4, b.sink.running(), "the others are free for the living")
+	})
+}
+
+func TestIdleDispatcherDoesNothing(t *testing.T) {
+	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Second, MaxAge: time.Hour}}, func(b *bubble) {
+		b.owe("e")
+		synctest.Wait()
+		require.Len(t, b.sink.received(), 1)
+		lanes := b.sink.laned
+		time.Sleep(24 * time.Hour)
+		require.Len(t, b.tries(), 1)
+		require.Equal(t, lanes, b.sink.laned)
+	})
+}
+
+func TestSameBatchIsSentAgain(t *testing.T) {
+	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Second, MaxAge: time.Hour}}, func(b *bubble) {
+		b.sink.batch = 10
+		b.sink.set(func(Attempt) error { return errors.New("no answer") })
+		for range 3 {
+			b.owe("e")
+		}
+		time.Sleep(time.Second)
+		for range 3 { // come while the first wait
+			b.owe("e")
+		}
+		time.Sleep(time.Minute)
+		sizes := b.sink.sizes()
+		for _, n := range sizes {
+			require.Equal(t, sizes[0], n, "a batch of unknown outcome is sent again as it was: %v", sizes)
+		}
+		b.sink.set(nil)
+		time.Sleep(time.Minute)
+		require.Len(t, b.sink.received(), 6)
+	})
+}
