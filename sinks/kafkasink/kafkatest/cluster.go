@@ -20,7 +20,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -105,6 +104,11 @@ func (c *Cluster) start(ctx context.Context, count int) error {
 			return err
 		}
 	}
+	admin, err := kgo.NewClient(kgo.SeedBrokers(c.Brokers()...))
+	if err != nil {
+		return err
+	}
+	c.admin = admin
 	return c.wait(ctx)
 }
 
@@ -183,7 +187,7 @@ func (c *Cluster) format(ctx context.Context, b *broker) error {
 }
 
 func (c *Cluster) run(b *broker) error {
-	log, err := os.Create(b.logFile())
+	log, err := os.OpenFile(b.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
@@ -208,11 +212,6 @@ func (c *Cluster) java(ctx context.Context, heap, class string, args ...string) 
 
 // wait returns when every broker has joined the cluster.
 func (c *Cluster) wait(ctx context.Context) error {
-	admin, err := kgo.NewClient(kgo.SeedBrokers(c.Brokers()...))
-	if err != nil {
-		return err
-	}
-	c.admin = admin
 	for {
 		joined, err := c.joined(ctx)
 		if joined == len(c.brokers) {
@@ -252,11 +251,29 @@ func (c *Cluster) kill() {
 		c.admin.Close()
 	}
 	for _, b := range c.brokers {
-		if b.ended == nil {
-			continue
-		}
-		_ = b.cmd.Process.Kill()
-		<-b.ended
+		b.kill()
+	}
+}
+
+func (b *broker) kill() {
+	if b.ended == nil {
+		return // never started
+	}
+	_ = b.cmd.Process.Kill() // an error says that it has ended already
+	<-b.ended
+}
+
+// Restart kills the first broker without warning and starts it again with its data.
+func (c *Cluster) Restart(t testing.TB) {
+	t.Helper()
+	c.brokers[0].kill()
+	if err := c.run(c.brokers[0]); err != nil {
+		t.Fatalf("restart Kafka: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	if err := c.wait(ctx); err != nil {
+		t.Fatalf("restart Kafka: %v\n%s", err, c.logs())
 	}
 }
 
@@ -270,70 +287,4 @@ func (c *Cluster) logs() string {
 		fmt.Fprintf(&all, "broker %d at %s:\n%s", b.id, b.address, log)
 	}
 	return all.String()
-}
-
-// CreateTopic creates a topic and returns when every broker knows the leaders of its partitions.
-func (c *Cluster) CreateTopic(t testing.TB, name string, partitions int, config map[string]string) {
-	t.Helper()
-	topic := kmsg.NewCreateTopicsRequestTopic()
-	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = name, int32(partitions), -1
-	for key, value := range config {
-		entry := kmsg.NewCreateTopicsRequestTopicConfig()
-		entry.Name, entry.Value = key, &value
-		topic.Configs = append(topic.Configs, entry)
-	}
-	request := kmsg.NewPtrCreateTopicsRequest()
-	request.Topics = []kmsg.CreateTopicsRequestTopic{topic}
-	response, err := request.RequestWith(t.Context(), c.admin)
-	if err == nil {
-		err = kerr.ErrorForCode(response.Topics[0].ErrorCode)
-	}
-	if err != nil {
-		t.Fatalf("create topic %s: %v", name, err)
-	}
-	c.waitForLeaders(t, name, partitions)
-}
-
-// AddPartitions raises the topic's partitions to count and returns when every broker knows their leaders.
-func (c *Cluster) AddPartitions(t testing.TB, name string, count int) {
-	t.Helper()
-	topic := kmsg.NewCreatePartitionsRequestTopic()
-	topic.Topic, topic.Count = name, int32(count)
-	request := kmsg.NewPtrCreatePartitionsRequest()
-	request.Topics = []kmsg.CreatePartitionsRequestTopic{topic}
-	response, err := request.RequestWith(t.Context(), c.admin)
-	if err == nil {
-		err = kerr.ErrorForCode(response.Topics[0].ErrorCode)
-	}
-	if err != nil {
-		t.Fatalf("add partitions to topic %s: %v", name, err)
-	}
-	c.waitForLeaders(t, name, count)
-}
-
-func (c *Cluster) waitForLeaders(t testing.TB, name string, partitions int) {
-	t.Helper()
-	deadline := time.Now().Add(toolTimeout)
-	for _, b := range c.brokers {
-		for !c.leadersKnown(t, b, name, partitions) {
-			if time.Now().After(deadline) {
-				t.Fatalf("topic %s: no leaders of %d partitions on broker %d", name, partitions, b.id)
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
-	}
-}
-
-func (c *Cluster) leadersKnown(t testing.TB, b *broker, name string, partitions int) bool {
-	topic := kmsg.NewMetadataRequestTopic()
-	topic.Topic = &name
-	request := kmsg.NewPtrMetadataRequest()
-	request.Topics = []kmsg.MetadataRequestTopic{topic}
-	response, err := c.admin.Broker(b.id).RetriableRequest(t.Context(), request)
-	if err != nil {
-		return false
-	}
-	found := response.(*kmsg.MetadataResponse).Topics[0]
-	return len(found.Partitions) == partitions && !slices.ContainsFunc(found.Partitions,
-		func(p kmsg.MetadataResponseTopicPartition) bool { return p.Leader < 0 || p.ErrorCode != 0 })
 }

@@ -16,9 +16,10 @@ func TestRealKafkaCluster(t *testing.T) {
 	cluster.Produce(t, "tools", [][2]string{{"a", "first"}, {"a", "zwei"}, {"b", "日本"}})
 
 	byKey := make(map[string][]string)
-	for _, record := range cluster.Consume(t, "tools", 3) {
+	for _, record := range cluster.Consume(t, "tools") {
 		byKey[string(record.Key)] = append(byKey[string(record.Key)], string(record.Value))
 		require.NotZero(t, record.Timestamp)
 	}
+	require.Equal(t, 3, cluster.Count(t, "tools"))
 	require.Equal(t, map[string][]string{"a": {"first", "zwei"}, "b": {"日本"}}, byKey)
 }

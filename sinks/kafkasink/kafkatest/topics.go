@@ -1,0 +1,119 @@
+package kafkatest
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// CreateTopic creates a topic and returns when every broker knows the leaders of its partitions.
+func (c *Cluster) CreateTopic(t testing.TB, name string, partitions int, config map[string]string) {
+	t.Helper()
+	topic := kmsg.NewCreateTopicsRequestTopic()
+	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = name, int32(partitions), -1
+	for key, value := range config {
+		entry := kmsg.NewCreateTopicsRequestTopicConfig()
+		entry.Name, entry.Value = key, &value
+		topic.Configs = append(topic.Configs, entry)
+	}
+	request := kmsg.NewPtrCreateTopicsRequest()
+	request.Topics = []kmsg.CreateTopicsRequestTopic{topic}
+	response, err := request.RequestWith(t.Context(), c.admin)
+	if err == nil {
+		err = kerr.ErrorForCode(response.Topics[0].ErrorCode)
+	}
+	if err != nil {
+		t.Fatalf("create topic %s: %v", name, err)
+	}
+	c.waitForLeaders(t, name, partitions)
+}
+
+// AddPartitions raises the topic's partitions to count and returns when every broker knows their leaders.
+func (c *Cluster) AddPartitions(t testing.TB, name string, count int) {
+	t.Helper()
+	topic := kmsg.NewCreatePartitionsRequestTopic()
+	topic.Topic, topic.Count = name, int32(count)
+	request := kmsg.NewPtrCreatePartitionsRequest()
+	request.Topics = []kmsg.CreatePartitionsRequestTopic{topic}
+	response, err := request.RequestWith(t.Context(), c.admin)
+	if err == nil {
+		err = kerr.ErrorForCode(response.Topics[0].ErrorCode)
+	}
+	if err != nil {
+		t.Fatalf("add partitions to topic %s: %v", name, err)
+	}
+	c.waitForLeaders(t, name, count)
+}
+
+func (c *Cluster) waitForLeaders(t testing.TB, name string, partitions int) {
+	t.Helper()
+	deadline := time.Now().Add(toolTimeout)
+	for _, b := range c.brokers {
+		for !c.leadersKnown(t, b, name, partitions) {
+			if time.Now().After(deadline) {
+				t.Fatalf("topic %s: no leaders of %d partitions on broker %d", name, partitions, b.id)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+}
+
+func (c *Cluster) leadersKnown(t testing.TB, b *broker, name string, partitions int) bool {
+	response, err := c.admin.Broker(b.id).RetriableRequest(t.Context(), metadataRequest(name))
+	if err != nil {
+		return false
+	}
+	found := response.(*kmsg.MetadataResponse).Topics[0]
+	return len(found.Partitions) == partitions && !slices.ContainsFunc(found.Partitions,
+		func(p kmsg.MetadataResponseTopicPartition) bool { return p.Leader < 0 || p.ErrorCode != 0 })
+}
+
+func (c *Cluster) partitions(t testing.TB, name string) int {
+	t.Helper()
+	response, err := metadataRequest(name).RequestWith(t.Context(), c.admin)
+	if err == nil {
+		err = kerr.ErrorForCode(response.Topics[0].ErrorCode)
+	}
+	if err != nil {
+		t.Fatalf("partitions of topic %s: %v", name, err)
+	}
+	return len(response.Topics[0].Partitions)
+}
+
+func metadataRequest(name string) *kmsg.MetadataRequest {
+	topic := kmsg.NewMetadataRequestTopic()
+	topic.Topic = &name
+	request := kmsg.NewPtrMetadataRequest()
+	request.Topics = []kmsg.MetadataRequestTopic{topic}
+	return request
+}
+
+// Count tells how many records the topic has.
+func (c *Cluster) Count(t testing.TB, name string) int {
+	t.Helper()
+	asked := kmsg.NewListOffsetsRequestTopic()
+	asked.Topic = name
+	for partition := range c.partitions(t, name) {
+		end := kmsg.NewListOffsetsRequestTopicPartition()
+		end.Partition, end.Timestamp = int32(partition), -1
+		asked.Partitions = append(asked.Partitions, end)
+	}
+	request := kmsg.NewPtrListOffsetsRequest()
+	request.ReplicaID, request.Topics = -1, []kmsg.ListOffsetsRequestTopic{asked}
+	total := 0
+	for _, shard := range c.admin.RequestSharded(t.Context(), request) {
+		if shard.Err != nil {
+			t.Fatalf("count the records of topic %s: %v", name, shard.Err)
+		}
+		for _, partition := range shard.Resp.(*kmsg.ListOffsetsResponse).Topics[0].Partitions {
+			if err := kerr.ErrorForCode(partition.ErrorCode); err != nil {
+				t.Fatalf("count the records of topic %s: %v", name, err)
+			}
+			total += int(partition.Offset)
+		}
+	}
+	return total
+}
