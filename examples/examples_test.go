@@ -1,0 +1,75 @@
+// Package examples_test proves that the example configurations and the README are true: each example loads without a
+// warning, the README's commands run, and what it lists is what the code has.
+package examples_test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"ncs-relay/config"
+)
+
+// environment gives each example the variables its header asks for.
+func environment(t *testing.T) func(string) (string, bool) {
+	secrets := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(secrets, "ncs-recording"), []byte("one-secret-of-a-product\n"), 0o600))
+	values := map[string]string{
+		"NCS_SECRET":           "one-secret-of-a-product",
+		"NCS_RECORDING_SECRET": "one-secret-of-a-product",
+		"NCS_RTC_SECRET":       "another-secret-of-a-product",
+		"NCS_RTC_SECRET_OLD":   "an-old-secret-of-a-product",
+		"NCS_RTC_SECRET_NEW":   "a-new-secret-of-a-product",
+		"NCS_SECRETS_DIR":      secrets,
+		"WEBHOOK_SECRET":       "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
+	}
+	return func(name string) (string, bool) {
+		value, ok := values[name]
+		return value, ok
+	}
+}
+
+// configurations are the examples, by path.
+func configurations(t *testing.T) []string {
+	var files []string
+	require.NoError(t, filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, ".yaml") && !d.IsDir() {
+			files = append(files, path)
+		}
+		return err
+	}))
+	require.NotEmpty(t, files)
+	return files
+}
+
+func TestExamplesLoadWithoutWarning(t *testing.T) {
+	t.Parallel()
+	for _, file := range configurations(t) {
+		t.Run(file, func(t *testing.T) {
+			t.Parallel()
+			cfg, report := config.Load(file, environment(t))
+			require.Empty(t, report.String())
+			require.NotNil(t, cfg)
+		})
+	}
+}
+
+func TestExamplesSayWhatTheyAreFor(t *testing.T) {
+	t.Parallel()
+	overview, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	for _, file := range configurations(t) {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		schema := strings.Repeat("../", strings.Count(file, "/"))
+		if schema == "" {
+			schema = "./"
+		}
+		require.Regexp(t, `^# yaml-language-server: \$schema=`+schema+`relay\.schema\.json\n#\n# \S`, string(text), file)
+		require.Contains(t, string(overview), "("+file+")", "examples/README.md does not name the example")
+	}
+}
