@@ -6,9 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
+	"slices"
 	"strings"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/ncs"
+	"ncs-relay/relay/route"
 	"ncs-relay/sinks/filesink"
 	"ncs-relay/sinks/httpsink"
 	"ncs-relay/sinks/kafkasink"
@@ -121,4 +125,21 @@ func (c *Config) Concurrency() int {
 		return c.HTTP.Concurrency
 	}
 	return 1 // a file has one lane
+}
+
+// Topics are the Kafka topics that the events of reach go to; none for other kinds of sinks.
+func (c *Config) Topics(reach route.Reach) []string {
+	if c.Kafka == nil {
+		return nil
+	}
+	infos := slices.Clone(reach.Known)
+	for _, product := range reach.Unknown {
+		// A product without a name, and a type without one, are both "unknown" in a topic: any of them stands for all.
+		id, err := ncs.ParseProduct(product)
+		if err != nil {
+			id = math.MaxInt32
+		}
+		infos = append(infos, ncs.Lookup(id, math.MaxInt32))
+	}
+	return c.Kafka.Topics(infos)
 }

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ncs-relay/config"
+	"ncs-relay/relay"
+	"ncs-relay/relay/ncs"
+)
+
+func routeCommand() *cobra.Command {
+	var o routeOptions
+	var file string
+	cmd := &cobra.Command{
+		Use:   "route [BODY...]",
+		Short: "Say to which sinks bodies would go, and for each rule why or why not",
+		Long: `route reads bodies from files (none or - is standard input) and routes each with the same compiled rules as serve.
+
+--expect FILE makes it a test for CI: each line of the file is a body's file name, a colon, and the sinks it must go to
+("body.json: billing archive"); names are relative to that file. It fails on any difference.`,
+		Args: rangeArgs(0, -1, "files"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, report := config.Load(file, os.LookupEnv)
+			if report.Err() != nil {
+				fmt.Fprintln(cmd.ErrOrStderr(), report)
+				return errReported
+			}
+			var err error
+			o.out = cmd.OutOrStdout()
+			if o.source, err = pickSource(cfg, o.source); err != nil {
+				return err
+			}
+			if o.expect != "" {
+				if len(args) > 0 {
+					return usagef("--expect names the bodies itself")
+				}
+				return o.compare(cfg)
+			}
+			if len(args) == 0 {
+				args = []string{"-"}
+			}
+			for _, name := range args {
+				body, err := readFileOrStdin(cmd, name)
+				if err != nil {
+					return err
+				}
+				if err := o.explain(cfg, name, body); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	addConfigFlag(cmd, &file)
+	cmd.Flags().StringVar(&o.source, "source", "", "the source at which the bodies arrive; the first one if not given")
+	cmd.Flags().StringVar(&o.expect, "expect", "", "file with the sinks each body must go to")
+	cmd.Flags().BoolVar(&o.json, "json", false, "print one JSON object for each body")
+	return cmd
+}
+
+type routeOptions struct {
+	source, expect string
+	json           bool
+	out            io.Writer
+}
+
+func pickSource(cfg *config.Config, name string) (string, error) {
+	if name == "" {
+		return cfg.Sources[0].Name, nil
+	}
+	var names []string
+	for _, s := range cfg.Sources {
+		if s.Name == name {
+			return name, nil
+		}
+		names = append(names, s.Name)
+	}
+	return "", usagef("no source is called %q; there are %s", name, joinWords(names))
+}
+
+// decision is where one body goes.
+type decision struct {
+	Body    string        `json:"body"`
+	Event   string        `json:"event,omitempty"` // product.event
+	Entity  string        `json:"entity,omitempty"`
+	EventID string        `json:"event_id"`
+	Sinks   []string      `json:"sinks"`
+	Why     string        `json:"why,omitempty"` // when no rule was asked
+	Rules   []ruleVerdict `json:"rules,omitempty"`
+}
+
+type ruleVerdict struct {
+	Rule    int      `json:"rule"`
+	Applies bool     `json:"applies"`
+	To      []string `json:"to"`
+	Why     string   `json:"why,omitempty"`
+}
+
+func (o *routeOptions) decide(cfg *config.Config, name string, body []byte) decision {
+	d := decision{Body: name, Sinks: []string{}}
+	n, err := ncs.Parse(body)
+	if err != nil {
+		d.EventID = ncs.IdentifyOpaque(o.source, body).ID.String()
+		d.Sinks, d.Why = []string{relay.Unroutable}, "quarantined: "+err.Error()
+		return d
+	}
+	d.Event, d.Entity, d.EventID = n.Info.Product+"."+n.Info.Event, n.Entity, n.Identify(o.source).ID.String()
+	if n.IsTest() {
+		d.Why = "test of Agora's Console: answered and counted, not routed"
+		return d
+	}
+	now := time.Now()
+	r := cfg.Router.Route(n, o.source, now)
+	d.Sinks = append(d.Sinks, r.Sinks...)
+	if !r.Matched {
+		d.Why = "no rule applies"
+		if len(r.Sinks) > 0 {
+			d.Why += ", so it goes to unmatched"
+		}
+	}
+	for _, v := range cfg.Router.Explain(n, o.source, now) {
+		d.Rules = append(d.Rules, ruleVerdict{v.Rule, v.Applies, v.To, v.Why})
+	}
+	return d
+}
+
+func (o *routeOptions) explain(cfg *config.Config, name string, body []byte) error {
+	d := o.decide(cfg, name, body)
+	if o.json {
+		return json.NewEncoder(o.out).Encode(d)
+	}
+	fmt.Fprintf(o.out, "%s: ", name)
+	if d.Event != "" {
+		fmt.Fprintf(o.out, "%s, entity %q, event %s\n", d.Event, d.Entity, d.EventID)
+	} else {
+		fmt.Fprintf(o.out, "event %s\n", d.EventID)
+	}
+	sinks := "none"
+	if len(d.Sinks) > 0 {
+		sinks = joinWords(d.Sinks)
+	}
+	fmt.Fprintf(o.out, "  sinks: %s\n", sinks)
+	if d.Why != "" {
+		fmt.Fprintf(o.out, "  %s\n", d.Why)
+	}
+	for _, v := range d.Rules {
+		if v.Applies {
+			fmt.Fprintf(o.out, "  routes[%d] applies: to %s\n", v.Rule, joinWords(v.To))
+		} else {
+			fmt.Fprintf(o.out, "  routes[%d] does not apply: %s\n", v.Rule, v.Why)
+		}
+	}
+	return nil
+}
+
+// compare checks every line of the expectations.
+func (o *routeOptions) compare(cfg *config.Config) error {
+	text, err := os.ReadFile(o.expect)
+	if err != nil {
+		return err
+	}
+	dir := ""
+	if i := strings.LastIndexByte(o.expect, '/'); i >= 0 {
+		dir = o.expect[:i+1]
+	}
+	wrong, lines := 0, bufio.NewScanner(bytes.NewReader(text))
+	checked := 0
+	for n := 1; lines.Scan(); n++ {
+		line := strings.TrimSpace(lines.Text())
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		name, sinks, ok := strings.Cut(line, ":")
+		if !ok {
+			return fmt.Errorf("%s:%d: wants \"body file: sinks\"", o.expect, n)
+		}
+		body, err := os.ReadFile(dir + name)
+		if err != nil {
+			return fmt.Errorf("%s:%d: %w", o.expect, n, err)
+		}
+		checked++
+		want := strings.Fields(sinks)
+		got := o.decide(cfg, name, body)
+		slices.Sort(want)
+		sorted := slices.Sorted(slices.Values(got.Sinks))
+		if !slices.Equal(want, sorted) {
+			wrong++
+			fmt.Fprintf(o.out, "%s:%d: %s goes to [%s], expected [%s]\n", o.expect, n, name, joinWords(sorted), joinWords(want))
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return err
+	}
+	if checked == 0 {
+		return fmt.Errorf("%s expects nothing", o.expect)
+	}
+	if wrong > 0 {
+		return fmt.Errorf("%d of %d bodies go elsewhere", wrong, checked)
+	}
+	fmt.Fprintf(o.out, "%d bodies go where expected\n", checked)
+	return nil
+}
+
+func joinWords(words []string) string { return strings.Join(words, ", ") }

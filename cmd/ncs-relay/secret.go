@@ -1,0 +1,43 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// secretFlags are the ways to give a command a secret. A secret on the command line can be seen by everybody on the
+// machine, so that is for tests.
+type secretFlags struct{ env, file, value string }
+
+func (s *secretFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&s.env, "secret-env", "", "environment variable that holds the secret")
+	cmd.Flags().StringVar(&s.file, "secret-file", "", "file that holds the secret; a trailing newline is trimmed")
+	cmd.Flags().StringVar(&s.value, "secret", "", "the secret itself (for tests: others on this machine can see it)")
+}
+
+// read gives the secret; a command cannot do without one.
+func (s *secretFlags) read() (string, error) {
+	secret := s.value
+	switch {
+	case s.env != "" && s.file != "", s.value != "" && s.env+s.file != "":
+		return "", usagef("only one of --secret-env, --secret-file and --secret")
+	case s.env != "":
+		if secret = os.Getenv(s.env); secret == "" {
+			return "", usagef("environment variable %s is not set", s.env)
+		}
+	case s.file != "":
+		b, err := os.ReadFile(s.file)
+		if err != nil {
+			return "", fmt.Errorf("secret: %w", err)
+		}
+		if secret = strings.TrimRight(string(b), "\r\n"); secret == "" {
+			return "", fmt.Errorf("secret file %s is empty", s.file)
+		}
+	case secret == "":
+		return "", usagef("a secret is needed: --secret-env, --secret-file or --secret")
+	}
+	return secret, nil
+}

@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/term"
+
+	"ncs-relay/config"
+	"ncs-relay/relay"
+	"ncs-relay/relay/admin"
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/telemetry"
+	"ncs-relay/sinks"
+)
+
+func serveCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the relay",
+		Long: `serve runs the relay until SIGTERM or an interrupt; then /readyz turns 503, notifications are still stored for
+shutdown.delay, and what is in flight gets the rest of shutdown.timeout. A second signal ends it at once: nothing that
+was answered 200 is lost either way.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, report := config.Load(file, os.LookupEnv)
+			if report.Err() != nil {
+				fmt.Fprintln(cmd.ErrOrStderr(), report)
+				return errReported
+			}
+			log, err := telemetry.NewLogger(cfg.Log, cmd.ErrOrStderr(), isTerminal(cmd.ErrOrStderr()))
+			if err != nil {
+				return err
+			}
+			for _, p := range report.Problems {
+				if p.Severity == config.Warning {
+					log.Warn("configuration: "+p.Message, "path", p.Path, "line", p.Line, "hint", p.Hint)
+				}
+			}
+			return serve(cmd.Context(), cfg, log)
+		},
+	}
+	addConfigFlag(cmd, &file)
+	return cmd
+}
+
+func addConfigFlag(cmd *cobra.Command, file *string) {
+	cmd.Flags().StringVarP(file, "config", "c", "relay.yaml", "the configuration file")
+}
+
+// serve builds the relay from the bottom up, runs it until ctx ends or a part of it fails, and takes it down from the top.
+func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) {
+	var stack teardown
+	defer func() { err = errors.Join(err, stack.run(log)) }()
+
+	metrics, tracing, err := startTelemetry(ctx, log, &stack)
+	if err != nil {
+		return err
+	}
+	j, err := journal.Open(cfg.DataDir, journal.Options{
+		Config: cfg.Journal, Dead: cfg.DeadLetters, KeepKeys: cfg.Dedup.MaxKeys, KeepKeysFor: cfg.Dedup.Window, Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, 4) // from parts that end by themselves
+	// The journal ends last of the parts that use it: what they settle while they end is still written.
+	stack.push("journal", j.Close)
+	stack.push("journal writer", background(failed, j.Run))
+
+	specs, err := buildSinks(cfg, log, &stack)
+	if err != nil {
+		return err
+	}
+	gateway, err := relay.New(relay.Options{
+		Journal: j, Router: cfg.Router, Sources: cfg.Sources, Sinks: specs, Dedup: cfg.Dedup, Limits: cfg.Limits,
+		Logger: log, Metrics: metrics, Tracing: tracing,
+	})
+	if err != nil {
+		return err
+	}
+	stack.push("deliveries", background(failed, func(ctx context.Context) error {
+		gateway.Run(ctx, cfg.Shutdown.Timeout/2)
+		return nil
+	}))
+
+	var stopping atomic.Bool
+	ready := func() (bool, string) {
+		if stopping.Load() {
+			return false, "shutting down"
+		}
+		if err := j.Ready(); err != nil {
+			return false, err.Error()
+		}
+		return true, ""
+	}
+	adm := admin.New(cfg.Admin, admin.Options{
+		Metrics: metrics.Handler(), Ready: ready, Log: log,
+		Status: func(context.Context) (any, error) { return gateway.Status(), nil },
+	})
+	if err := adm.Listen(); err != nil {
+		return err
+	}
+	stack.push("admin address", background(failed, adm.Run))
+
+	ingress := relay.ServerOptions{
+		Listen: cfg.Listen, Handler: gateway, Limits: cfg.Limits, HealthPath: cfg.HealthPath, Logger: log,
+		Ready: func() bool { ok, _ := ready(); return ok },
+	}
+	if cfg.TLS != nil {
+		ingress.CertFile, ingress.KeyFile = cfg.TLS.CertFile, cfg.TLS.KeyFile
+	}
+	server, err := relay.Listen(ingress)
+	if err != nil {
+		return err
+	}
+	go func() {
+		if err := server.Serve(); err != nil {
+			failed <- fmt.Errorf("ingress: %w", err)
+		}
+	}()
+	stack.push("ingress", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), cfg.Shutdown.Timeout/2)
+		defer cancel()
+		return server.Shutdown(ctx)
+	})
+	log.Info("serving", "listen", server.Addr().String(), "admin", adm.Addr(), "version", buildVersion(),
+		"sources", len(cfg.Sources), "sinks", len(cfg.Sinks), "known_keys", gateway.KnownKeys())
+
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	// Still storing: whoever balances the load needs a moment to notice that we are going.
+	log.Info("shutting down", "delay", cfg.Shutdown.Delay)
+	stopping.Store(true)
+	select {
+	case err := <-failed:
+		return err
+	case <-time.After(cfg.Shutdown.Delay):
+	}
+	return nil
+}
+
+func startTelemetry(ctx context.Context, log *slog.Logger, stack *teardown) (*telemetry.Metrics, *telemetry.Tracing, error) {
+	o := telemetry.Options{Getenv: os.Getenv, Version: buildVersion(), Log: log}
+	metrics, err := telemetry.NewMetrics(ctx, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	tracing, err := telemetry.NewTracing(ctx, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	stack.push("telemetry", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		defer cancel()
+		return errors.Join(tracing.Shutdown(ctx), metrics.Shutdown(ctx))
+	})
+	return metrics, tracing, nil
+}
+
+func buildSinks(cfg *config.Config, log *slog.Logger, stack *teardown) ([]relay.SinkSpec, error) {
+	var specs []relay.SinkSpec
+	for i := range cfg.Sinks {
+		c := &cfg.Sinks[i]
+		sink, err := sinks.New(*c, sinks.Options{UserAgent: "ncs-relay/" + buildVersion(), Logger: log})
+		if err != nil {
+			return nil, fmt.Errorf("sink %s: %w", c.Name, err)
+		}
+		stack.push("sink "+c.Name, sink.Close)
+		specs = append(specs, relay.SinkSpec{
+			Name: c.Name, Sink: sink, Concurrency: c.Concurrency(), Unordered: c.Order == "none", Retry: c.Retry,
+			PropagateTrace: c.PropagateTrace == nil || *c.PropagateTrace,
+			SpanKind:       spanKind(c),
+		})
+	}
+	return specs, nil
+}
+
+func spanKind(c *sinks.Config) trace.SpanKind {
+	if c.Kafka != nil {
+		return trace.SpanKindProducer
+	}
+	return trace.SpanKindClient
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// background runs a part until the function it returns is called. An end that was not asked for goes to failed.
+func background(failed chan<- error, run func(context.Context) error) (stop func() error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		err := run(ctx)
+		if ctx.Err() == nil {
+			failed <- endedEarly(err)
+		}
+		done <- err
+	}()
+	return func() error {
+		cancel()
+		return <-done
+	}
+}
+
+// endedEarly is why a part ended that nobody asked to.
+func endedEarly(err error) error {
+	if err == nil {
+		return errors.New("a part ended by itself")
+	}
+	return err
+}
+
+// teardown is a stack of things to end: the last that began ends first, because it may use all before it.
+type teardown struct{ steps []step }
+
+type step struct {
+	name string
+	end  func() error
+}
+
+func (t *teardown) push(name string, end func() error) { t.steps = append(t.steps, step{name, end}) }
+
+func (t *teardown) run(log *slog.Logger) error {
+	var errs []error
+	for i := len(t.steps) - 1; i >= 0; i-- {
+		s := t.steps[i]
+		log.Debug("ending", "part", s.name)
+		if err := s.end(); err != nil {
+			errs = append(errs, fmt.Errorf("end %s: %w", s.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
