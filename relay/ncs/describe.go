@@ -4,25 +4,31 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Describe gives one line for people on what the notification reports: the event's name, and what its details say where
-// they are known ("recorder_leave: SIG, NO_USERS"). It says nothing of URLs, which may hold stream keys.
+// they are known ("recorder_leave: SIG, NO_USERS"). It leaves out rtmpUrl, which may hold a stream key, and replaces
+// control characters, so that no text of the sender's can move the cursor of a terminal.
 func (n *Notification) Describe() string {
 	r, err := n.Recording()
 	if err != nil {
 		return n.Info.Event
 	}
-	if s := summary(r.Details); s != "" {
-		return n.Info.Event + ": " + s
+	return n.Info.Event + strings.Map(printable, lead(": ", summary(r.Details)))
+}
+
+func printable(r rune) rune {
+	if unicode.IsPrint(r) {
+		return r
 	}
-	return n.Info.Event
+	return ' '
 }
 
 func summary(details any) string {
 	switch d := details.(type) {
 	case *CloudRecordingError:
-		return fmt.Sprintf("%s, %s%s", d.Level, code(int(d.Code), d.Module, d.Code.Meaning(d.Module)), lead(": ", d.Message))
+		return d.Level.String() + ", " + code(int(d.Code), d.Module, d.Code.Meaning(d.Module)) + lead(": ", d.Message)
 	case *CloudRecordingWarning:
 		return code(int(d.Code), d.Module, d.Code.Meaning(d.Module))
 	case *CloudRecordingStatusUpdate:
@@ -68,9 +74,9 @@ func summary(details any) string {
 	case *WebRecorderReload:
 		return string(d.Reason)
 	case *TranscoderCompleted:
-		return fmt.Sprintf("%s, %d users", d.Result.Outcome(), len(d.Users))
+		return d.Result.Outcome().String() + ", " + count(len(d.Users), "user")
 	case *DownloadFailed:
-		return fmt.Sprintf("%d files from bucket %s", len(d.FileNames), d.Bucket)
+		return count(len(d.FileNames), "file") + lead(" from bucket ", d.Bucket)
 	case *RTMPPublishStatus:
 		return string(d.Status)
 	case *PostponeTranscodeFinalResult:
@@ -88,14 +94,11 @@ func summary(details any) string {
 }
 
 func code(number int, m Module, meaning string) string {
-	return fmt.Sprintf("%s %d%s", m, number, lead(" ", parenthesised(meaning)))
-}
-
-func parenthesised(s string) string {
-	if s == "" {
-		return ""
+	s := fmt.Sprintf("%s %d", m, number)
+	if meaning != "" {
+		s += " (" + meaning + ")"
 	}
-	return "(" + s + ")"
+	return s
 }
 
 // lead puts a separator in front of what is there.
@@ -113,5 +116,12 @@ func (f Files) summary() string {
 	case 1:
 		return f[0].Name
 	}
-	return fmt.Sprintf("%d files", len(f))
+	return count(len(f), "file")
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
