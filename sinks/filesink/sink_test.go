@@ -405,7 +405,8 @@ func TestMaxFiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "events.jsonl")
-	for _, foreign := range []string{"events-old.jsonl", "events-20200101T000000.000Z.jsonl.gz", "events-audit-20200101T000000.000Z.jsonl", "other-20200101T000000.000Z.jsonl"} {
+	for _, foreign := range []string{"events-old.jsonl", "events-20200101T000000.000Z.jsonl.gz", "events-audit-20200101T000000.000Z.jsonl", "other-20200101T000000.000Z.jsonl",
+		"29990101T000000.000Z.jsonl", "events-29990101T000000.000Z"} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, foreign), nil, 0o640))
 	}
 	s := newSink(t, config(path, func(c *filesink.Config) { c.MaxSize, c.MaxFiles = 4<<10, 2 }))
@@ -418,6 +419,7 @@ func TestMaxFiles(t *testing.T) {
 	archives, err := filepath.Glob(filepath.Join(dir, "events-2???????T??????.???Z.jsonl"))
 	require.NoError(t, err)
 	require.Len(t, archives, 2)
+	require.NotContains(t, strings.Join(archives, " "), "-2999", "archives are not named after files of others")
 	var got []string
 	for _, file := range append(archives, path) {
 		got = append(got, ids(read(t, file))...)
@@ -425,7 +427,7 @@ func TestMaxFiles(t *testing.T) {
 	require.Equal(t, last[len(last)-len(got):], got, "the newest stay")
 	all, err := os.ReadDir(dir)
 	require.NoError(t, err)
-	require.Len(t, all, 2+1+4, "files of others stay")
+	require.Len(t, all, 2+1+6, "files of others stay")
 }
 
 func TestMovedByOthers(t *testing.T) {

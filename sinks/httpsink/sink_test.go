@@ -3,7 +3,6 @@ package httpsink_test
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/x509"
@@ -16,6 +15,7 @@ import (
 	"net/http/httptest"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -402,16 +402,13 @@ func TestTLS(t *testing.T) {
 // TestConnectionsAreKept: with the default of two idle connections a busy sink dials for nearly every call.
 func TestConnectionsAreKept(t *testing.T) {
 	t.Parallel()
-	const lanes, rounds = 8, 20
+	const lanes, rounds = 8, 5
 	var dialled atomic.Int64
-	all := make(chan struct{})
-	var arrived atomic.Int64
+	arrived, answer := make(chan struct{}), make(chan struct{})
 	far := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if arrived.Add(1) == lanes {
-			close(all) // the first call of every lane is there: as many connections as lanes
-		}
-		<-all
-		io.WriteString(w, "some answer that has to be read before the connection can be used again")
+		arrived <- struct{}{}
+		<-answer
+		io.WriteString(w, "an answer that has to be read before the connection can be used again")
 	}))
 	far.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateNew {
@@ -421,21 +418,23 @@ func TestConnectionsAreKept(t *testing.T) {
 	far.Start()
 	t.Cleanup(far.Close)
 	s := newSink(t, config(far.URL, func(c *httpsink.Config) { c.Concurrency = lanes }))
-	done := make(chan error, lanes)
-	for lane := range lanes {
-		go func() {
-			for n := range rounds {
-				e := sinktest.Event(n, fmt.Sprint(lane))
-				if _, err := s.Send(context.Background(), s.Lane(e), sinktest.Batch(e)); err != nil {
-					done <- err
-					return
+	for round := range rounds { // all lanes in flight, then all idle
+		var sends sync.WaitGroup
+		for lane := range lanes {
+			sends.Go(func() {
+				e := sinktest.Event(round, fmt.Sprint(lane))
+				if _, err := s.Send(t.Context(), s.Lane(e), sinktest.Batch(e)); err != nil {
+					t.Error(err)
 				}
-			}
-			done <- nil
-		}()
-	}
-	for range lanes {
-		require.NoError(t, <-done)
+			})
+		}
+		for range lanes {
+			<-arrived
+		}
+		for range lanes {
+			answer <- struct{}{}
+		}
+		sends.Wait()
 	}
 	require.EqualValues(t, lanes, dialled.Load())
 }

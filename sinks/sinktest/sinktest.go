@@ -31,7 +31,8 @@ const patience = 30 * time.Second
 // Harness tells the suite how to get a sink and its far side.
 type Harness struct {
 	// New makes a sink with a far side of its own, healthy and empty, and ends the far side with t.Cleanup. The suite
-	// closes the sink. Everything the sink logs must go to logger.
+	// closes the sink first, and then expects all goroutines gone that began after New, those too that serve the
+	// sink's connections at the far side. Everything the sink logs must go to logger.
 	New func(t *testing.T, logger *slog.Logger) Fixture
 
 	CarriesAttempt        bool // the number of the attempt reaches the far side
@@ -86,19 +87,19 @@ type bench struct {
 // suite wraps a test: a fresh fixture, a closed sink, nothing left running, no secret printed.
 func suite(h Harness, test func(*testing.T, *bench)) func(*testing.T) {
 	return func(t *testing.T) {
-		running := goleak.IgnoreCurrent()
 		b := &bench{Harness: h, log: new(syncBuffer)}
-		// The inner test ends with the far side's Cleanup, so that what still runs afterwards is the sink's.
-		t.Run("run", func(t *testing.T) {
-			b.Fixture = h.New(t, slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
-			defer func() { require.NoError(t, b.Sink.Close()) }()
+		b.Fixture = h.New(t, slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+		// The far side goes on running, so that connections end because the sink ends them.
+		running := goleak.IgnoreCurrent()
+		defer func() {
 			if b.Heal != nil {
-				defer b.Heal()
+				b.Heal()
 			}
-			test(t, b)
-		})
-		goleak.VerifyNone(t, running)
-		b.requireNoSecrets(t)
+			require.NoError(t, b.Sink.Close())
+			goleak.VerifyNone(t, running)
+			b.requireNoSecrets(t)
+		}()
+		test(t, b)
 	}
 }
 
