@@ -60,6 +60,8 @@ type dispatcher struct {
 	loaded   int             // bytes of bodies held
 	caughtUp bool            // the last read found nothing
 	readAt   time.Time       // not before: set when the journal could not be read
+	failures int             // attempts that failed since the last line in the log
+	warned   time.Time       // when that was; zero = all has been well since
 	results  chan sendResult
 }
 
@@ -420,6 +422,9 @@ func (d *dispatcher) load(positions []journal.Position) ([]*Event, error) {
 // finish settles what a Send achieved and decides when its lane goes on.
 func (d *dispatcher) finish(r sendResult) {
 	l := r.lane
+	if r.taken == len(r.batch) {
+		r.err = nil // all was taken: there is nothing an error could be about
+	}
 	d.inFlight--
 	d.sending[l.key.Group]--
 	if l.backoff != nil {
@@ -427,6 +432,7 @@ func (d *dispatcher) finish(r sendResult) {
 	}
 	now := time.Now()
 	d.metrics.attempt(r)
+	d.logTrouble(r, now)
 	for range r.taken {
 		d.cursor.Settle(l.items[0].position, journal.Delivered)
 		d.pop(l, 0)
@@ -444,6 +450,25 @@ func (d *dispatcher) finish(r sendResult) {
 		d.failed(l, failed, r.err, now)
 	}
 	d.relaneIfDrained(l.key.Group)
+}
+
+// logTrouble says at most once a minute that attempts fail, and once that none waits for a retry any more. Each
+// attempt is a debug line.
+func (d *dispatcher) logTrouble(r sendResult, now time.Time) {
+	if r.err == nil || r.cut || errors.Is(r.err, ErrRelane) || IsPermanent(r.err) {
+		if !d.warned.IsZero() && len(d.waiting)+d.again.len()+d.retrying == 0 {
+			d.log.Info("sink takes events again")
+			d.warned = time.Time{}
+		}
+		return
+	}
+	d.failures++
+	a := r.batch[r.taken]
+	d.log.Debug("attempt failed", "event", a.ID, "entity", a.Entity, "attempt", a.Number, "error", r.err)
+	if d.warned.IsZero() || now.Sub(d.warned) >= time.Minute {
+		d.log.Warn("sink fails; what it is owed waits and is tried again", "lane", r.lane.key.Key, "failures", d.failures, "error", r.err)
+		d.warned, d.failures = now, 0
+	}
 }
 
 // failed deals with the first n items of a lane, the first of which was not taken because of err.
@@ -585,6 +610,7 @@ func (d *dispatcher) relaneIfDrained(group string) {
 // laneQueue is a first-in-first-out queue of lanes.
 type laneQueue struct{ lanes []*lane }
 
+func (q *laneQueue) len() int     { return len(q.lanes) }
 func (q *laneQueue) push(l *lane) { q.lanes = append(q.lanes, l) }
 
 // pop gives nil when the queue is empty.
