@@ -34,7 +34,7 @@ type Options struct {
 	Rules     []RuleConfig
 	Unmatched []string // sinks of events to which no rule applies; may be empty
 	Sinks     []string // names of the configured sinks, in their order; a finding about one has the path "sinks[i]"
-	Sources   []Source // the configured sources
+	Sources   []Source // the configured sources; none = everything may arrive
 	Report    Report   // nil = findings are not wanted
 }
 
@@ -54,9 +54,12 @@ func Compile(o Options) *Router {
 	if c.failed {
 		return nil
 	}
-	r.kinds = kindsOf(c.products)
+	if len(r.sources) == 0 {
+		r.sources = []Source{{}}
+	}
+	r.kinds = kindsOf(append(c.products, productsOf(r.sources)...))
 	for i := range r.rules {
-		c.reachability(fmt.Sprintf("routes[%d].match", i), &r.rules[i], r.kinds)
+		c.reachability(fmt.Sprintf("routes[%d].match", i), &r.rules[i], r)
 	}
 	c.sameConditions()
 	c.unusedSinks()
@@ -314,15 +317,15 @@ func (c *compiler) repeated(path string, values []string) {
 }
 
 // reachability warns of conditions that event types can never satisfy.
-func (c *compiler) reachability(path string, r *rule, kinds []kind) {
-	selected := slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool {
+func (c *compiler) reachability(path string, r *rule, router *Router) {
+	selected := slices.DeleteFunc(slices.Clone(router.kinds), func(k kind) bool {
 		return slices.ContainsFunc(r.conditions, func(c condition) bool { return c.decidedByKind() && !c.possible(k) })
 	})
 	if len(selected) == 0 {
 		c.report(Warning, path, "no event can match: there is none with "+andList(wantsOf(r)), "")
 		return
 	}
-	if !slices.ContainsFunc(selected, func(k kind) bool { return k.arrivesAt(c.Sources) }) {
+	if !slices.ContainsFunc(selected, func(k kind) bool { return k.arrivesAt(router.sources) }) {
 		c.report(Warning, path, "no event can match: no source lets in "+andList(wantsOf(r)), "")
 		return
 	}
@@ -340,7 +343,7 @@ func (c *compiler) reachability(path string, r *rule, kinds []kind) {
 			}
 		}
 		if len(unable) > 0 {
-			c.unable(path+"."+condition.key, condition.key, able, unable, kinds)
+			c.unable(path+"."+condition.key, condition.key, able, unable, router.kinds)
 		}
 	}
 }
@@ -420,6 +423,19 @@ func (c *compiler) unusedSinks() {
 			c.report(Warning, index("sinks", i), fmt.Sprintf("no rule sends anything to sink %q", name), "")
 		}
 	}
+}
+
+// productsOf gives the ids of the products that sources name.
+func productsOf(sources []Source) []int {
+	var ids []int
+	for _, s := range sources {
+		for _, name := range s.Products {
+			if id, err := ncs.ParseProduct(name); err == nil { // a wrong name is reported with its source
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids
 }
 
 func (c *compiler) sourceNames() []string {

@@ -194,6 +194,12 @@ func TestReach(t *testing.T) {
 			wantKnown:   func(i ncs.Info) bool { return i.Product == "rtc" && i.EventType != 101 },
 			wantUnknown: []string{"rtc"},
 		},
+		{
+			name:        "a product without a name that a source lets in",
+			rules:       []route.RuleConfig{{To: []string{"s"}}},
+			source:      route.Source{Products: []string{"unknown_5000"}},
+			wantUnknown: []string{"unknown_5000"},
+		},
 		{name: "no rule", rules: []route.RuleConfig{{To: []string{"other"}}}},
 	}
 	for _, tt := range tests {

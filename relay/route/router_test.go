@@ -238,7 +238,7 @@ func TestRouteEqualsExplain(t *testing.T) {
 	}
 	sources := []route.Source{{Name: "recording"}, {Name: "rtc"}}
 	matched := 0
-	for range 150 {
+	for range 60 {
 		rules := make([]route.RuleConfig, 1+rng.IntN(8))
 		for i := range rules {
 			rules[i] = randomRule(rng, events, sinks)
@@ -259,7 +259,7 @@ func TestRouteEqualsExplain(t *testing.T) {
 			}
 		}
 	}
-	require.Greater(t, matched, 500, "the random rules hardly ever match, so nothing is tested")
+	require.Greater(t, matched, 200, "the random rules hardly ever match, so nothing is tested")
 }
 
 func naive(verdicts []route.Verdict, unmatched, sinks []string) route.Result {
@@ -301,7 +301,7 @@ func requireReachable(t *testing.T, r *route.Router, n *ncs.Notification, sinks 
 	for _, sink := range sinks {
 		reach := r.Reach(sink)
 		if n.Info.Known {
-			require.Contains(t, reach.Known, n.Info, "reach of %s", sink)
+			require.True(t, slices.Contains(reach.Known, n.Info), "%s.%s came to %s", n.Info.Product, n.Info.Event, sink)
 			continue
 		}
 		require.True(t, slices.Contains(reach.Unknown, n.Info.Product) || slices.Contains(reach.Unknown, "unknown"),

@@ -35,21 +35,46 @@ func newEvent(productID, eventType int, noticeID, sid string, payload json.RawMe
 	}
 }
 
-// object encodes an object of names and values in the given order, without white space, as NCS does.
+// object encodes an object of names and values in the given order, without white space, as NCS does. Without
+// json.Marshal a plan costs half, and the receiver under load shares the machine with it.
 func object(namesAndValues ...any) json.RawMessage {
-	b := []byte{'{'}
+	b := append(make([]byte, 0, 256), '{')
 	for i := 0; i < len(namesAndValues); i += 2 {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = fmt.Appendf(b, `%q:`, namesAndValues[i])
-		value, err := json.Marshal(namesAndValues[i+1])
-		if err != nil {
-			panic("BUG: value of the simulation cannot be encoded: " + err.Error())
-		}
-		b = append(b, value...)
+		b = appendValue(b, namesAndValues[i])
+		b = append(b, ':')
+		b = appendValue(b, namesAndValues[i+1])
 	}
 	return append(b, '}')
+}
+
+func appendValue(b []byte, value any) []byte {
+	switch v := value.(type) {
+	case string:
+		return strconv.AppendQuote(b, v) // all of ours are plain ASCII, which Go and JSON quote alike
+	case int:
+		return strconv.AppendInt(b, int64(v), 10)
+	case int64:
+		return strconv.AppendInt(b, v, 10)
+	case uint32:
+		return strconv.AppendUint(b, uint64(v), 10)
+	case bool:
+		return strconv.AppendBool(b, v)
+	case json.RawMessage:
+		return append(b, v...)
+	case []json.RawMessage:
+		b = append(b, '[')
+		for i, element := range v {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = append(b, element...)
+		}
+		return append(b, ']')
+	}
+	panic(fmt.Sprintf("BUG: no encoding for %T", value))
 }
 
 // hexID draws an id of 32 hex digits, the form of recording ids and of their notice ids.

@@ -23,7 +23,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -50,16 +49,33 @@ var all = simulate.Config{
 
 func TestPlanFollowsFromSeed(t *testing.T) {
 	t.Parallel()
-	same := cmp.AllowUnexported(simulate.Event{})
-	require.Empty(t, cmp.Diff(plan(all), plan(all), same))
+	first, again := plan(all), plan(all)
+	require.Equal(t, bodies(first), bodies(again))
+	require.Equal(t, steps(first), steps(again))
 
 	other := all
 	other.Seed++
-	for i, e := range plan(other) {
-		if i < other.Recordings {
-			require.NotEqual(t, plan(all)[i].Name, e.Name, "recording ids of different seeds")
+	for i, e := range plan(other)[:other.Recordings] {
+		require.NotEqual(t, first[i].Name, e.Name, "recording ids of different seeds")
+	}
+}
+
+func bodies(entities []simulate.Entity) map[string][]string {
+	all := map[string][]string{}
+	for _, e := range entities {
+		for i := range e.Events {
+			all[e.Name] = append(all[e.Name], string(e.Events[i].Body(1)))
 		}
 	}
+	return all
+}
+
+func steps(entities []simulate.Entity) map[string][]simulate.Step {
+	all := map[string][]simulate.Step{}
+	for _, e := range entities {
+		all[e.Name] = e.Steps
+	}
+	return all
 }
 
 // What a rate does to the calls must leave the events alone, and the calls other rates asked for.
@@ -67,8 +83,7 @@ func TestRatesChangeStepsOnly(t *testing.T) {
 	t.Parallel()
 	calm := simulate.Config{Recordings: 40, Channels: 10, Seed: 7, FailoverRate: 0.3}
 	calmPlan, allPlan := plan(calm), plan(all)
-	onlySteps := cmpopts.IgnoreFields(simulate.Entity{}, "Steps")
-	require.Empty(t, cmp.Diff(calmPlan, allPlan, onlySteps, cmp.AllowUnexported(simulate.Event{})))
+	require.Equal(t, bodies(calmPlan), bodies(allPlan))
 	for _, e := range calmPlan {
 		for i, s := range e.Steps {
 			require.Equal(t, simulate.Step{Event: i}, s)
@@ -133,7 +148,7 @@ func TestEventsAreThoseOfTheService(t *testing.T) {
 	t.Parallel()
 	ids := map[ncs.EventID]bool{}
 	types := map[string]int{}
-	for _, e := range plan(simulate.Config{Recordings: 300, Channels: 20, FailoverRate: 0.3}) {
+	for _, e := range plan(simulate.Config{Recordings: 150, Channels: 20, FailoverRate: 0.3}) {
 		for i := range e.Events {
 			body := e.Events[i].Body(1_772_000_000_000)
 			var compact bytes.Buffer
@@ -344,7 +359,7 @@ func TestRunOverHTTP(t *testing.T) {
 	require.LessOrEqual(t, tally.Latency.P99, tally.Latency.Max)
 	require.Equal(t, simulate.Progress{Done: 50, Total: 50, Tally: tally}, last)
 
-	require.Empty(t, cmp.Diff(relay.accepted, accepted), "the books differ from what the receiver accepted")
+	require.Equal(t, relay.accepted, accepted, "the books differ from what the receiver accepted")
 	require.Empty(t, cmp.Diff(wantOrder, relay.order), "order of first arrival")
 	require.Empty(t, cmp.Diff(wantOrder, order), "order of OnAccepted")
 	require.Equal(t, relay.verified, events+copies+resends)
