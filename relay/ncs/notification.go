@@ -12,9 +12,7 @@
 // page on its notification events.
 package ncs
 
-import (
-	"time"
-)
+import "time"
 
 // Notification is one parsed call. It keeps the body it was parsed from: the body must not be changed while the
 // Notification is in use. It is read only, so it may be shared.
@@ -100,14 +98,9 @@ func (n *Notification) IsTest() bool {
 	if n.id(fChannelName) != testChannel && n.id(fChannel) != testChannel {
 		return false
 	}
+	var scratch [32]byte
 	for _, f := range []field{fUID, fLastUID} {
-		switch _, state := n.value(f, nil); state {
-		case absent:
-		case present:
-			if n.id(f) != testUID {
-				return false
-			}
-		case odd:
+		if uid, state := n.value(f, scratch[:0]); state != absent && string(uid) != testUID {
 			return false
 		}
 	}
@@ -179,12 +172,11 @@ func unixTime(v int64) (time.Time, bool) {
 		earliest    = 1_000_000_000 // 2001-09-09
 		latest      = 4_102_444_800 // 2100-01-01
 	)
-	if v < firstMillis {
-		if v > firstMillis/1000 { // keeps the product in range
-			v *= 1000
-		} else {
-			return time.Time{}, false
-		}
+	switch {
+	case v < earliest:
+		return time.Time{}, false
+	case v < firstMillis:
+		v *= 1000
 	}
 	if v < earliest*1000 || v >= latest*1000 {
 		return time.Time{}, false

@@ -264,9 +264,7 @@ func Parse(body []byte) (*Notification, error) {
 		n.ServiceType = int(v)
 	}
 	n.Entity = n.entity()
-	if n.Channel = n.channel(); n.Channel == n.Entity {
-		n.Channel = n.Entity // one string instead of two
-	}
+	n.Channel = n.channel()
 	n.line = n.identityLine()
 	if n.line == &noticeLine && n.NoticeID == "" {
 		return nil, &MalformedError{Reason: ReasonNoNoticeID}
@@ -275,27 +273,25 @@ func Parse(body []byte) (*Notification, error) {
 }
 
 func (n *Notification) readEnvelope() error {
-	var ok bool
-	switch raw := n.raw(fEventType); {
-	case raw == nil:
+	raw := n.raw(fEventType)
+	if raw == nil {
 		return &MalformedError{Reason: ReasonNoEventType}
-	default:
-		if n.EventType, ok = wholeNumber(raw); !ok {
-			return &MalformedError{Reason: ReasonBadEventType, Detail: detail(string(raw))}
-		}
 	}
-	n.NoticeID = n.text(fNoticeID)
-	product := productRecording
-	if raw := n.raw(fProductID); raw != nil {
+	var ok bool
+	if n.EventType, ok = wholeNumber(raw); !ok {
+		return &MalformedError{Reason: ReasonBadEventType, Detail: detail(string(raw))}
+	}
+	var product int
+	switch raw := n.raw(fProductID); {
+	case raw != nil:
 		if product, ok = wholeNumber(raw); !ok {
 			return &MalformedError{Reason: ReasonBadProduct, Detail: detail(string(raw))}
 		}
-	} else {
-		retired := n.text(fNotificationID)
-		if retired == "" || n.text(fSID) == "" {
-			return &MalformedError{Reason: ReasonNoProduct}
-		}
-		n.NoticeID, n.spans[fNoticeID] = retired, n.spans[fNotificationID]
+	case n.text(fNotificationID) != "" && n.text(fSID) != "": // the retired format
+		product = productRecording
+		n.spans[fNoticeID] = n.spans[fNotificationID]
+	default:
+		return &MalformedError{Reason: ReasonNoProduct}
 	}
 	if n.Payload = n.raw(fPayload); n.Payload == nil {
 		return &MalformedError{Reason: ReasonNoPayload}
@@ -306,6 +302,7 @@ func (n *Notification) readEnvelope() error {
 	if ms, ok := n.integer(fNotifyMs); ok && ms > 0 {
 		n.NotifyMs = ms
 	}
+	n.NoticeID = n.text(fNoticeID)
 	n.SID = n.text(fEnvelopeSID)
 	n.Info = Lookup(product, n.EventType)
 	return nil
@@ -394,29 +391,29 @@ func (w *walker) memberName() ([]byte, error) {
 }
 
 func (w *walker) value(n *Notification, f field, inner scope) error {
-	if inner == noScope || w.dec.PeekKind() != '{' {
-		if f == fNone {
-			return w.dec.SkipValue()
-		}
-		raw, err := w.dec.ReadValue()
-		if err != nil {
-			return err
-		}
-		end := w.dec.InputOffset()
-		n.spans[f] = span{uint32(end) - uint32(len(raw)), uint32(end)}
-		return nil
+	if inner != noScope && w.dec.PeekKind() == '{' {
+		return w.inner(n, f, inner)
 	}
-	if f == fNone {
-		return w.object(n, inner)
+	raw, err := w.dec.ReadValue() // also to skip it: SkipValue would go token by token
+	if err != nil || f == fNone {
+		return err
 	}
+	end := uint32(w.dec.InputOffset())
+	n.spans[f] = span{end - uint32(len(raw)), end}
+	return nil
+}
+
+func (w *walker) inner(n *Notification, f field, s scope) error {
 	// PeekKind does not move InputOffset, which stands behind the name: the object starts at the next brace, as only a
 	// colon and white space can come before it.
 	after := w.dec.InputOffset()
 	start := after + int64(bytes.IndexByte(n.body[after:], '{'))
-	if err := w.object(n, inner); err != nil {
+	if err := w.object(n, s); err != nil {
 		return err
 	}
-	n.spans[f] = span{uint32(start), uint32(w.dec.InputOffset())}
+	if f != fNone {
+		n.spans[f] = span{uint32(start), uint32(w.dec.InputOffset())}
+	}
 	return nil
 }
 
