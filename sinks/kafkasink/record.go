@@ -1,6 +1,7 @@
 package kafkasink
 
 import (
+	"net/url"
 	"strconv"
 
 	"github.com/segmentio/kafka-go"
@@ -21,9 +22,13 @@ func records(batch []relay.Attempt, cloudEvents bool) []kafka.Record {
 }
 
 func record(a *relay.Attempt, cloudEvents bool) kafka.Record {
+	body := a.Body
+	if body == nil {
+		body = []byte{} // a record without a value deletes its key from a compacted topic
+	}
 	made := kafka.Record{
 		Time:    a.ReceivedAt,
-		Value:   kafka.NewBytes(a.Body),
+		Value:   kafka.NewBytes(body),
 		Headers: headers(a, cloudEvents),
 	}
 	if a.Entity != "" { // an empty key would be a key
@@ -59,7 +64,7 @@ func headers(a *relay.Attempt, cloudEvents bool) []kafka.Header {
 		// of the relay, because not every product's body has one.
 		add("ce_specversion", "1.0")
 		add("ce_id", id)
-		add("ce_source", "/ncs/"+a.Source)
+		add("ce_source", "/ncs/"+url.PathEscape(a.Source)) // a URI reference
 		add("ce_type", "agora.ncs."+a.Info.Product+"."+a.Info.Event)
 		add("ce_time", receivedAt)
 		add("ce_subject", a.Entity)

@@ -119,7 +119,7 @@ func (s *Sink) Relane(topic string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	counts := s.topics[topic]
-	if counts.found == 0 || counts.found == counts.laned {
+	if counts.found == counts.laned {
 		return
 	}
 	s.log.Info("partitions of a Kafka topic", "topic", topic, "partitions", counts.found, "before", counts.laned)

@@ -118,7 +118,8 @@ func send(t *testing.T, sink *kafkasink.Sink, lane relay.Lane, batch []relay.Att
 func read(t *testing.T, cluster *kfake.Cluster, n int) []*kgo.Record {
 	t.Helper()
 	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.ConsumeTopics(topic),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.FetchMaxWait(10*time.Millisecond)) // the cluster holds on to a closed connection while a fetch waits
 	require.NoError(t, err)
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -211,6 +212,16 @@ func TestRecordIsAsDocumented(t *testing.T) {
 			require.Equal(t, received.UnixMilli(), record.Timestamp.UnixMilli())
 		})
 	}
+}
+
+func TestARecordAlwaysHasAValue(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t, 1)
+	sink := newSink(t, cluster.ListenAddrs())
+	batch := attempts("e", "x")
+	batch[0].Body = nil
+	send(t, sink, learn(t, sink, batch), batch)
+	require.NotNil(t, read(t, cluster, 1)[0].Value, "it would delete its key from a compacted topic")
 }
 
 func TestEveryInSyncReplicaMustAcknowledge(t *testing.T) {
@@ -520,6 +531,25 @@ func TestARecordThatTheBrokerNamesNeedsNoSearch(t *testing.T) {
 	require.Equal(t, []int{20, 13}, []int{<-sizes, <-sizes})
 	require.Empty(t, sizes)
 	require.Equal(t, numbered(13), values(read(t, cluster, 13)))
+}
+
+func TestARecordNamedOutsideTheBatchIsSearchedFor(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t, 1)
+	sink := newSink(t, cluster.ListenAddrs())
+	batch := attempts("e", "a", "b", "bad")
+	lane := learn(t, sink, batch)
+	cluster.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		records := recordsOf(r)
+		if string(records[len(records)-1].Value) != "bad" {
+			return nil, nil, false
+		}
+		return refusal(r, kerr.InvalidRecord, map[int]string{-1: "odd", 3: "odd"}), nil, true
+	})
+	taken, err := sink.Send(t.Context(), lane, batch)
+	require.Equal(t, 2, taken)
+	require.True(t, relay.IsPermanent(err), "%v", err)
 }
 
 func TestCorruptionIsBelievedTheThirdTime(t *testing.T) {
