@@ -15,7 +15,8 @@ import (
 
 // NewLogger makes the process's logger: a JSON object a line, or, for people, a coloured line of text. isTerminal says
 // whether w is a terminal, which decides what format "auto" means and whether text has colours. Whatever is logged, one
-// record is one line, and what came from outside cannot move the reader's cursor or imitate another line.
+// record is one line. Text is safe to look at: what came from outside cannot move the cursor or imitate another line. JSON
+// is for machines: it escapes what JSON must and no more.
 func NewLogger(cfg LogConfig, w io.Writer, isTerminal bool) (*slog.Logger, error) {
 	level, ok := cfg.level()
 	if !ok {

@@ -4,18 +4,22 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/trace"
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	otlp "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -62,6 +66,7 @@ func (s *otlpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer s.mu.Unlock()
 	if s.answer != 0 {
 		w.WriteHeader(s.answer)
+		io.WriteString(w, strings.Repeat("no\n", 10_000))
 		return
 	}
 	for _, rs := range request.ResourceSpans {
@@ -289,14 +294,31 @@ func TestCollectorAway(t *testing.T) {
 			http.DefaultClient.CloseIdleConnections()
 			require.Equal(t, 1, strings.Count(out.String(), "\n"), out)
 			require.Contains(t, out.String(), "telemetry is not getting through")
+			require.Less(t, out.Len(), 1500, "a collector does not write our log")
 		})
 	}
 }
 
+func TestSDKErrorsAreOneLineAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		log := slog.New(slog.NewTextHandler(&out, nil))
+		_, err := telemetry.NewMetrics(t.Context(), telemetry.Options{Log: log})
+		require.NoError(t, err)
+		for range 120 {
+			otel.Handle(errors.New("away"))
+			time.Sleep(time.Second)
+		}
+		require.Equal(t, []string{"suppressed=0", "suppressed=59"}, regexp.MustCompile(`suppressed=\d+`).FindAllString(out.String(), -1))
+	})
+}
+
 func TestSpanQueueIsBoundedAndCountsItsLosses(t *testing.T) {
-	release := make(chan struct{})
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-release }))
+	answer := make(chan struct{})
+	release := sync.OnceFunc(func() { close(answer) })
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-answer }))
 	t.Cleanup(server.Close)
+	t.Cleanup(release)
 	tracing, out := newTracing(t, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": server.URL})
 	const queue, over = 8192, 100
 	for range queue + over {
@@ -305,7 +327,7 @@ func TestSpanQueueIsBoundedAndCountsItsLosses(t *testing.T) {
 	}
 	require.EqualValues(t, over, tracing.LostSpans())
 	require.Contains(t, out.String(), "queue of spans is full")
-	close(release)
+	release()
 	require.NoError(t, tracing.Shutdown(t.Context()))
 	require.EqualValues(t, over, tracing.LostSpans())
 }
