@@ -145,7 +145,7 @@ func (f *farSide) waitFor(t *testing.T, n int) []Attempt {
 
 // fixture is a gateway with its journal and a public port.
 type fixture struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	options Options
 	fs      journal.FS
@@ -161,7 +161,7 @@ func sinkSpec(name string, s Sink) SinkSpec {
 }
 
 // start runs a gateway whose rules send everything to all sinks, unless routes say otherwise.
-func start(t *testing.T, f fixture, routes []route.RuleConfig, specs ...SinkSpec) *fixture {
+func start(t testing.TB, f fixture, routes []route.RuleConfig, specs ...SinkSpec) *fixture {
 	t.Helper()
 	f.t = t
 	if f.dir == "" {
@@ -226,7 +226,7 @@ func start(t *testing.T, f fixture, routes []route.RuleConfig, specs ...SinkSpec
 	return &f
 }
 
-func compileRoutes(t *testing.T, routes []route.RuleConfig, sinks []string) *route.Router {
+func compileRoutes(t testing.TB, routes []route.RuleConfig, sinks []string) *route.Router {
 	t.Helper()
 	return route.Compile(route.Options{
 		Rules: routes, Sinks: sinks, Sources: []route.Source{{Name: "main"}},
@@ -258,7 +258,7 @@ type reply struct {
 	raw    string
 }
 
-func request(t *testing.T, method, url string, body []byte, headers ...string) reply {
+func request(t testing.TB, method, url string, body []byte, headers ...string) reply {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, bytes.NewReader(body))
 	require.NoError(t, err)
@@ -270,7 +270,7 @@ func request(t *testing.T, method, url string, body []byte, headers ...string) r
 	return readReply(t, resp)
 }
 
-func readReply(t *testing.T, resp *http.Response) reply {
+func readReply(t testing.TB, resp *http.Response) reply {
 	t.Helper()
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)

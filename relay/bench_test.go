@@ -1,0 +1,72 @@
+package relay
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+
+	"ncs-relay/relay/ncs"
+)
+
+// BenchmarkAccept measures whole calls over loopback: the relay, which answers after fsync, beside a bare net/http
+// server that only verifies the signature. Compare the two of one run; the client's share is in both.
+func BenchmarkAccept(b *testing.B) {
+	b.Run("bare", func(b *testing.B) {
+		verifier, err := ncs.NewVerifier([]string{testSecret}, false)
+		if err != nil {
+			b.Fatal(err)
+		}
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, err := io.ReadAll(r.Body)
+			if _, ok := verifier.Verify(body, nil, r.Header.Values(ncs.HeaderV2)); !ok || err != nil {
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			io.WriteString(w, "{}")
+		}))
+		defer server.Close()
+		load(b, server.URL)
+	})
+	b.Run("relay", func(b *testing.B) {
+		f := start(b, fixture{}, nil, sinkSpec("all", newFarSide()))
+		load(b, f.url)
+	})
+}
+
+// load posts new events from 64 connections.
+func load(b *testing.B, url string) {
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
+	defer client.CloseIdleConnections()
+	var n atomic.Int64
+	b.SetParallelism(32)
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			i := int(n.Add(1))
+			body := body(fmt.Sprint("recording-", i%500), i)
+			req, err := http.NewRequest("POST", url, bytes.NewReader(body))
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			req.Header.Set(ncs.HeaderV2, ncs.SignV2(testSecret, body))
+			resp, err := client.Do(req)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				b.Errorf("status %d", resp.StatusCode)
+				return
+			}
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
+}
