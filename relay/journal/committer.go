@@ -97,8 +97,9 @@ type committer struct {
 	active *segment // nil: the next append starts one
 	file   File
 	buf    []byte
-	fault  error       // of the last attempt; nil when it went well
-	tried  time.Time   // when a segment was last started
+	fault  error     // of the last attempt; nil when it went well
+	tried  time.Time // when a segment was last started
+	pause  time.Duration
 	report func(error) // told of each fault
 
 	// account is told of records that are on disk, before anybody can read them.
@@ -149,7 +150,7 @@ func (c *committer) prepare(entries []*entry) (n int, err error) {
 func frameRoom(e *entry) int64 { return frameSize(e.length()) }
 
 func (c *committer) start(first *entry) error {
-	if c.fault != nil && time.Since(c.tried) < faultPause {
+	if c.fault != nil && time.Since(c.tried) < c.pause {
 		return c.fault
 	}
 	c.tried = time.Now()

@@ -129,7 +129,7 @@ func Open(dir string, opts Options) (_ *Journal, err error) {
 	if err := j.foldTail(); err != nil {
 		return nil, err
 	}
-	j.writer = &committer{log: j.log, size: opts.SegmentSize, next: j.firstFree(), report: j.appendFault, account: j.account,
+	j.writer = &committer{log: j.log, size: opts.SegmentSize, pause: faultPause, next: j.firstFree(), report: j.appendFault, account: j.account,
 		space: &space{fs: j.fs, dir: dir, minFree: opts.MinFree, maxSize: opts.MaxSize, used: j.used, sweep: j.sweeps}}
 	return j, nil
 }

@@ -183,15 +183,31 @@ func (l *segments) recover(s *segment, known durable) error {
 		s.note(off, fr, payloadTime(payload))
 	}
 	s.end, s.indexed = max(s.end, min(sound, s.size)), true
+	if err := firm(f, sound, s.end); err != nil {
+		l.logger.Error("the end of the recovered log cannot be written; going on", "segment", s.name(), "error", err)
+	}
 	return l.cut(f, s)
 }
 
-// cut reports what lies behind the end and gives back what was only reserved. It syncs, because what was read may be
-// in memory only: a process that is killed leaves its writes to the kernel, and what is handed out must not vanish.
-func (l *segments) cut(f File, s *segment) error {
-	if err := f.Sync(); err != nil {
-		l.logger.Error("sync of the recovered log; going on", "segment", s.name(), "error", err)
+// firm makes [from, end) durable, of which there is no proof that it is. What was read there may be in memory only: a
+// process that was killed leaves its writes to the kernel, and after a sync that failed the kernel shows bytes that
+// it will never write. Only writing them again helps against that. What is handed out must not vanish.
+func firm(f File, from, end int64) error {
+	for from < end {
+		b := make([]byte, min(groupBytes, end-from))
+		if _, err := f.ReadAt(b, from); err != nil {
+			return err
+		}
+		if _, err := f.WriteAt(b, from); err != nil {
+			return err
+		}
+		from += int64(len(b))
 	}
+	return f.Sync()
+}
+
+// cut reports what lies behind the end and gives back what was only reserved.
+func (l *segments) cut(f File, s *segment) error {
 	r := blockReader{f: f, end: s.size}
 	torn := int64(0)
 	for off := s.end; off < s.size; off += readBlock {
