@@ -6,3 +6,7 @@ func (j *Journal) Step() {
 	j.writer.pause = 0
 	j.writer.commit(j.queue.take(false))
 }
+
+// EncodePayload and DecodePayload are the two sides of what a segment holds of a record.
+func EncodePayload(r *Record) []byte                        { return appendPayload(nil, r) }
+func DecodePayload(pos Position, b []byte) (*Record, error) { return decodePayload(pos, b) }

@@ -341,13 +341,19 @@ func (c *CrashFS) CommitState(commit func() error) error {
 	return c.step(OpAfter, "state")
 }
 
-// Damage changes bytes of a file as a failing disk would.
-func (c *CrashFS) Damage(name string, edit func([]byte) []byte) {
+// Put makes a file with the given content, durable at once; an existing one is replaced.
+func (c *CrashFS) Put(name string, content []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	node := c.entries[name]
-	node.data = edit(slices.Clone(node.data))
-	node.durable = slices.Clone(node.data)
+	node := &inode{data: slices.Clone(content), durable: slices.Clone(content)}
+	c.entries[name], c.durable[name] = node, node
+}
+
+// Content returns what a program would read.
+func (c *CrashFS) Content(name string) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.entries[name].data)
 }
 
 // Files lists all names.
