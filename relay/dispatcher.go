@@ -20,7 +20,8 @@ import (
 type SinkSpec struct {
 	Name           string
 	Sink           Sink
-	Concurrency    int // Sends at the same time; at least 1
+	Concurrency    int  // Sends at the same time; at least 1
+	Breaks         bool // pause the whole sink when several lanes fail and none succeeds
 	Unordered      bool
 	Retry          RetryConfig
 	PropagateTrace bool
@@ -60,8 +61,11 @@ type dispatcher struct {
 	loaded   int             // bytes of bodies held
 	caughtUp bool            // the last read found nothing
 	readAt   time.Time       // not before: set when the journal could not be read
-	failures int             // attempts that failed since the last line in the log
-	warned   time.Time       // when that was; zero = all has been well since
+	pace     *pace
+	paused   bool        // by an operator
+	control  chan func() // run by the dispatcher's goroutine, which owns the state
+	failures int         // attempts that failed since the last line in the log
+	warned   time.Time   // when that was; zero = all has been well since
 	results  chan sendResult
 }
 
@@ -116,6 +120,8 @@ func newDispatcher(spec SinkSpec, j *journal.Journal, c *journal.Cursor, log *sl
 		draining: make(map[string]bool),
 		sending:  make(map[string]int),
 		results:  make(chan sendResult),
+		pace:     newPace(spec.Concurrency, spec.Breaks, spec.Retry),
+		control:  make(chan func()),
 	}
 }
 
@@ -147,10 +153,10 @@ func (d *dispatcher) run(ctx, hard context.Context) {
 				d.readAt = now.Add(time.Second)
 			}
 		}
-		if len(d.unlaned) == 0 {
+		if len(d.unlaned) == 0 && !d.paused {
 			d.start(hard, now)
 		}
-		if due := d.nextDue(); !due.IsZero() {
+		if due := d.nextDue(now); !due.IsZero() {
 			timer.Reset(time.Until(due))
 		}
 		if !d.caughtUp {
@@ -161,6 +167,8 @@ func (d *dispatcher) run(ctx, hard context.Context) {
 			return
 		case r := <-d.results:
 			d.finish(r)
+		case f := <-d.control:
+			f()
 		case <-appended:
 		case <-timer.C:
 		}
@@ -168,13 +176,15 @@ func (d *dispatcher) run(ctx, hard context.Context) {
 }
 
 // nextDue is when something has to be done without a result or a new event; zero = never.
-func (d *dispatcher) nextDue() time.Time {
+func (d *dispatcher) nextDue(now time.Time) time.Time {
 	var due time.Time
 	if len(d.waiting) > 0 {
 		due = d.waiting[0].due
 	}
-	if d.readAt.After(time.Now()) && (due.IsZero() || d.readAt.Before(due)) {
-		due = d.readAt
+	for _, t := range []time.Time{d.readAt, d.pace.until} {
+		if t.After(now) && (due.IsZero() || t.Before(due)) {
+			due = t
+		}
 	}
 	return due
 }
@@ -309,9 +319,9 @@ func (d *dispatcher) wakeDue(now time.Time) {
 // start sends the next batch of every ready lane for which there is a slot. Lanes that failed before take at most half
 // of the slots, so that a dead entity or partition leaves room for the living.
 func (d *dispatcher) start(ctx context.Context, now time.Time) {
-	for d.inFlight < d.Concurrency {
+	for allowed := d.pace.allowed(now); d.inFlight < allowed; {
 		var l *lane
-		if d.retrying < max(1, d.Concurrency/2) {
+		if d.retrying < max(1, allowed/2) {
 			l = d.again.pop()
 		}
 		if l == nil {
@@ -439,6 +449,7 @@ func (d *dispatcher) finish(r sendResult) {
 	}
 	if r.taken > 0 {
 		l.backoff, l.batch = nil, 0
+		d.pace.succeeded()
 	}
 
 	switch failed := len(r.batch) - r.taken; {
@@ -491,6 +502,7 @@ func (d *dispatcher) failed(l *lane, n int, err error, now time.Time) {
 // retryLater counts the failed attempt for each item of the batch, gives up what has had its time or its
 // attempts, and lets the lane wait.
 func (d *dispatcher) retryLater(l *lane, n int, err error, now time.Time) {
+	d.pace.failed(l.key, now)
 	if l.backoff == nil {
 		l.backoff = newRetryBackoff(d.Retry)
 	}

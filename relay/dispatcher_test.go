@@ -3,8 +3,10 @@ package relay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -193,5 +195,51 @@ func TestSameBatchIsSentAgain(t *testing.T) {
 		b.sink.set(nil)
 		time.Sleep(time.Minute)
 		require.Len(t, b.sink.received(), 6)
+	})
+}
+
+func TestDeadServiceIsProbedAndComesBackWithARamp(t *testing.T) {
+	spec := SinkSpec{Concurrency: 16, Breaks: true, Retry: RetryConfig{Initial: time.Second, MaxInterval: 10 * time.Minute, MaxAge: 24 * time.Hour}}
+	inBubble(t, spec, func(b *bubble) {
+		b.sink.set(func(Attempt) error { return errors.New("connection refused") })
+		for i := range 200 {
+			b.owe(fmt.Sprint("e", i))
+		}
+		time.Sleep(time.Hour)
+		down := len(b.tries())
+		require.Less(t, down, 200, "a dead service was asked for every lane: %d", down)
+		require.Greater(t, down, 60, "a dead service is probed at least once a minute")
+
+		b.sink.set(nil)
+		b.sink.slow = func(Attempt) time.Duration { return time.Second } // so that what runs together is seen
+		var most []int
+		for range 1500 { // half a second each: longer than any lane waits
+			most = append(most, b.sink.running())
+			time.Sleep(500 * time.Millisecond)
+		}
+		require.Equal(t, 200, len(b.sink.received()))
+		grown := slices.Compact(slices.DeleteFunc(most, func(n int) bool { return n == 0 }))
+		require.GreaterOrEqual(t, len(grown), 4)
+		require.Equal(t, []int{1, 2}, grown[:2], "it comes back with one Send, then two: %v", grown)
+		require.Equal(t, 16, slices.Max(grown))
+	})
+}
+
+func TestOneBadEntityDoesNotPauseTheSink(t *testing.T) {
+	spec := SinkSpec{Concurrency: 16, Breaks: true, Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Second, MaxAge: 24 * time.Hour}}
+	inBubble(t, spec, func(b *bubble) {
+		b.sink.set(func(a Attempt) error {
+			if a.Entity == "bad" {
+				return errors.New("500")
+			}
+			return nil
+		})
+		b.owe("bad")
+		time.Sleep(time.Minute)
+		for i := range 20 {
+			b.owe(fmt.Sprint("good", i))
+		}
+		synctest.Wait()
+		require.Len(t, b.sink.received(), 20, "delivered at once")
 	})
 }

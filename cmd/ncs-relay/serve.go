@@ -180,7 +180,7 @@ func buildSinks(cfg *config.Config, log *slog.Logger, stack *teardown) ([]relay.
 		}
 		stack.push("sink "+c.Name, sink.Close)
 		specs = append(specs, relay.SinkSpec{
-			Name: c.Name, Sink: sink, Concurrency: c.Concurrency(), Unordered: c.Order == "none", Retry: c.Retry,
+			Name: c.Name, Sink: sink, Concurrency: c.Concurrency(), Unordered: c.Order == "none", Breaks: c.HTTP != nil, Retry: c.Retry,
 			PropagateTrace: c.PropagateTrace == nil || *c.PropagateTrace,
 			SpanKind:       spanKind(c),
 		})
