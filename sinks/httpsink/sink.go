@@ -55,7 +55,7 @@ func New(cfg Config, userAgent string) (*Sink, error) {
 	}
 	u, err := url.Parse(cfg.URL)
 	if err != nil {
-		return nil, errors.New(reason(err))
+		return nil, errors.New("url: " + notURL)
 	}
 	s := &Sink{
 		url:         cfg.URL,
@@ -97,7 +97,8 @@ func transport(cfg Config) *http.Transport {
 		MaxResponseHeaderBytes: maxAnswerHeaders,
 		DisableCompression:     true, // ask for no gzip: a small answer could unpack into a huge one
 		ForceAttemptHTTP2:      true, // a DialContext turns HTTP/2 off otherwise
-		// An HTTP/2 connection that died silently would take calls until TCP gives up, many minutes.
+		// An HTTP/2 connection that died silently would take calls until TCP gives up, many minutes. StrictMaxConcurrentRequests
+		// stays off: with it, calls to a server that allows few streams were stuck until their time-out.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
 	}
 }
@@ -142,7 +143,7 @@ func (s *Sink) post(ctx context.Context, a relay.Attempt) error {
 	// reading the body after we return; the body belongs to an Event and never changes.
 	req, err := http.NewRequestWithContext(call, http.MethodPost, s.url, bytes.NewReader(a.Body))
 	if err != nil {
-		return errors.New(reason(err))
+		return errors.New("url: " + notURL)
 	}
 	req.Header = s.header(a, time.Now())
 	answer, err := s.transport.RoundTrip(req)

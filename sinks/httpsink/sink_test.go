@@ -439,6 +439,39 @@ func TestConnectionsAreKept(t *testing.T) {
 	require.EqualValues(t, lanes, dialled.Load())
 }
 
+// TestHTTP2Streams: a server that allows few calls per connection gets more connections, and no call is stuck.
+func TestHTTP2Streams(t *testing.T) {
+	t.Parallel()
+	const lanes, rounds = 16, 4
+	var taken atomic.Int64
+	far := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 2 {
+			taken.Add(1)
+		}
+	}))
+	far.EnableHTTP2 = true
+	far.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: 2}
+	far.StartTLS()
+	t.Cleanup(far.Close)
+	pool := x509.NewCertPool()
+	pool.AddCert(far.Certificate())
+	s := newSink(t, config(far.URL, func(c *httpsink.Config) { c.Concurrency = lanes }))
+	s.Trust(pool)
+	var sends sync.WaitGroup
+	for lane := range lanes {
+		sends.Go(func() {
+			for n := range rounds {
+				e := sinktest.Event(n, fmt.Sprint(lane))
+				if _, err := s.Send(t.Context(), s.Lane(e), sinktest.Batch(e)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	sends.Wait()
+	require.EqualValues(t, lanes*rounds, taken.Load())
+}
+
 func TestBatchStopsAtTheFirstFailure(t *testing.T) {
 	t.Parallel()
 	far := newReceiver(t)
