@@ -62,9 +62,6 @@ func (c *Config) Check(report func(path, problem, hint string)) {
 	if problem := checkListen(c.Listen); problem != "" {
 		report("listen", problem, "write host:port, or :port for all addresses")
 	}
-	if problem := checkListen(c.Admin.Listen); problem != "" {
-		report("admin.listen", problem, "write host:port, or :port for all addresses")
-	}
 	if c.HealthPath != "" && !relay.ValidPath(c.HealthPath) {
 		report("health_path", fmt.Sprintf("path %q is not allowed", c.HealthPath), relay.PathRule)
 	}

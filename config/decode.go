@@ -313,10 +313,10 @@ func (d *decoder) text(n ast.Node, path string, secret bool) (text, error) {
 		d.written[path] = raw
 	}
 	for _, v := range used {
-		d.secrets[v.value] = "${" + v.name + "}"
+		d.hide(v.value, "${"+v.name+"}")
 	}
 	if secret {
-		d.secrets[value] = hidden
+		d.hide(value, hidden)
 	}
 	return t, nil
 }

@@ -53,6 +53,7 @@ func Parse(name string, data []byte, dir string, env func(string) (string, bool)
 	d.readSecrets(c)
 	d.checkTogether(c)
 	report.finish()
+	d.redact()
 	if report.Err() != nil {
 		return nil, report
 	}
@@ -95,10 +96,7 @@ func (d *decoder) problem(severity Severity, path, message, hint string) {
 		}
 	}
 	at := d.nearest(path)
-	d.report.add(Problem{
-		Line: at.line, Column: at.column, Path: path, Severity: severity,
-		Message: d.redact(path, message), Hint: d.redactWhole(hint),
-	})
+	d.report.add(Problem{Line: at.line, Column: at.column, Path: path, Message: message, Hint: hint, Severity: severity})
 }
 
 // nearest is where a path stands in the file, or, for what is not there, what it would be in.

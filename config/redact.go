@@ -16,39 +16,52 @@ const telling = 6
 // words finds quoted texts and the words between them.
 var words = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|[^\s"]+`)
 
-// redact takes the values of variables out of a message about the value at path. The checks of packages print what is
-// wrong, or a part of it, and do not know that it came from a variable, where somebody may keep a password or a URL
-// with one. Words that have a telling part of such a value in them are replaced, quoted texts at any length, and the
-// first number: by convention it is the value, and others are limits.
-func (d *decoder) redact(path, message string) string {
-	message = d.redactWhole(message)
-	for _, v := range d.used[path] {
-		value, numbers := strings.ToLower(v.value), 0
-		message = words.ReplaceAllStringFunc(message, func(word string) string {
-			inside, err := strconv.Unquote(word)
-			if isNumber(word) {
-				numbers++
-			}
-			switch {
-			case strings.HasPrefix(word, "${"):
-				return word
-			case err == nil && (shares(value, strings.ToLower(inside)) || strings.Contains(value, strings.ToLower(inside))):
-				return strconv.Quote("${" + v.name + "}")
-			case word == v.value, shares(value, strings.ToLower(word)), isNumber(word) && numbers == 1:
-				return "${" + v.name + "}"
-			}
-			return word
-		})
+// redact takes secrets and the values of variables out of the report. The checks of packages print what is wrong, or a part
+// of it, and do not know that it came from a variable, where somebody may keep a password or a URL with one.
+func (d *decoder) redact() {
+	for i := range d.report.Problems {
+		p := &d.report.Problems[i]
+		p.Message, p.Hint = d.withoutWhole(p.Message), d.withoutWhole(p.Hint)
+		for _, v := range d.used[p.Path] {
+			p.Message, p.Hint = v.withoutParts(p.Message), v.withoutParts(p.Hint)
+		}
 	}
-	return message
 }
 
-// redactWhole takes every secret and every value of a variable out of a text, wherever it came from.
-func (d *decoder) redactWhole(text string) string {
-	for value, shown := range d.secrets {
-		if len(value) >= telling && strings.Contains(text, value) {
-			text = strings.ReplaceAll(text, value, shown)
+// withoutParts takes out of a text about a value with v in it what comes from v: words with a telling part of it, quoted
+// texts that are a part of it, and the first number, which by convention is the value, when others are limits.
+func (v variable) withoutParts(text string) string {
+	value, shown, numbers := strings.ToLower(v.value), "${"+v.name+"}", 0
+	return words.ReplaceAllStringFunc(text, func(word string) string {
+		if isNumber(word) {
+			numbers++
 		}
+		lower := strings.ToLower(word)
+		inside, err := strconv.Unquote(lower)
+		switch {
+		case strings.HasPrefix(word, "${"), word == "http://", word == "https://":
+			return word
+		case err == nil && (shares(value, inside) || strings.Contains(value, inside)):
+			return strconv.Quote(shown)
+		case lower == value, shares(value, lower), isNumber(word) && numbers == 1 && isNumber(value):
+			return shown
+		}
+		return word
+	})
+}
+
+// hide keeps a value out of every report, also where it is quoted.
+func (d *decoder) hide(value, shown string) {
+	if len(value) >= telling {
+		d.secrets[value] = shown
+		d.secrets[strings.Trim(strconv.Quote(value), `"`)] = shown
+	}
+}
+
+// withoutWhole takes every secret and every value of a variable out of a text, whatever it is about.
+func (d *decoder) withoutWhole(text string) string {
+	for value, shown := range d.secrets {
+		text = strings.ReplaceAll(text, value, shown)
 	}
 	return text
 }

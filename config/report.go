@@ -90,24 +90,22 @@ func (r *Report) String() string {
 	return strings.Join(lines, "\n")
 }
 
-// maxProblems bounds a report. It takes a file of another kind, or an attack, to have more.
-const maxProblems = 1000
+// maxProblems bounds a report to what somebody may read. More take a file of another kind.
+const maxProblems = 100
 
-func (r *Report) add(p Problem) {
-	switch {
-	case len(r.Problems) == maxProblems:
-		r.Problems = append(r.Problems, Problem{Message: fmt.Sprintf("more than %d problems; the rest is left out", maxProblems)})
-	case len(r.Problems) < maxProblems:
-		r.Problems = append(r.Problems, p)
-	}
-}
+func (r *Report) add(p Problem) { r.Problems = append(r.Problems, p) }
 
 // finish puts the problems in order. In a file with errors only those are left: warnings often follow from them.
 func (r *Report) finish() {
+	severity := Warning
 	if r.Count(Error) > 0 {
+		severity = Error
 		r.Problems = slices.DeleteFunc(r.Problems, func(p Problem) bool { return p.Severity != Error })
 	}
 	slices.SortStableFunc(r.Problems, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
+	if more := len(r.Problems) - maxProblems; more > 0 {
+		r.Problems = append(r.Problems[:maxProblems], Problem{Message: fmt.Sprintf("and %d more", more), Severity: severity})
+	}
 }

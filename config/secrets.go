@@ -31,7 +31,7 @@ func (d *decoder) readSecrets(c *Config) {
 				d.problem(Error, at, fmt.Sprintf("secret file %q %s", file, err), "")
 				continue
 			}
-			d.secrets[secret.Reveal()] = hidden
+			d.hide(secret.Reveal(), hidden)
 			d.warnWeak(secret, at)
 			d.warnReadable(file, at)
 			s.Resolved = append(s.Resolved, secret)

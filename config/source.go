@@ -15,10 +15,10 @@ import (
 )
 
 // Bounds of a file. The time of the YAML parser grows with the square of the entries of a mapping (600,000 tokens took
-// minutes) and its stack with the nesting, so both are bounded before it runs. 50,000 tokens are some thousand sinks.
+// minutes) and its stack with the nesting, so both are bounded before it runs. 30,000 tokens are 10,000 settings.
 const (
 	maxFile   = 1 << 20
-	maxTokens = 50_000
+	maxTokens = 30_000
 	maxDepth  = 64
 )
 

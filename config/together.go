@@ -18,6 +18,9 @@ func (d *decoder) checkTogether(c *Config) {
 	if clash(c.Listen, c.Admin.Listen) {
 		d.problem(Error, "admin.listen", fmt.Sprintf("%q is taken by the ingress, which listens on %q", c.Admin.Listen, c.Listen), "use another port")
 	}
+	if host, _, err := net.SplitHostPort(c.Admin.Listen); err == nil && !isLoopback(host) && !c.Admin.Token.IsSet() {
+		d.problem(Note, "admin.token", "no token is given, so the admin API is closed to everybody", "metrics and health need none")
+	}
 }
 
 // taken tells of values that were used before.
@@ -87,8 +90,10 @@ func (d *decoder) checkSinks(c *Config) {
 // inClear tells whether an address is plain HTTP to another machine.
 func inClear(address string) bool {
 	u, err := url.Parse(address)
-	return err == nil && u.Scheme == "http" && u.Hostname() != "localhost" && !net.ParseIP(u.Hostname()).IsLoopback()
+	return err == nil && u.Scheme == "http" && !isLoopback(u.Hostname())
 }
+
+func isLoopback(host string) bool { return host == "localhost" || net.ParseIP(host).IsLoopback() }
 
 func (d *decoder) compileRoutes(c *Config) {
 	o := route.Options{Rules: c.Routes, Unmatched: c.Unmatched, Report: func(s route.Severity, path, problem, hint string) {

@@ -1,0 +1,411 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay"
+)
+
+func TestExpand(t *testing.T) {
+	t.Parallel()
+	env := lookupIn(map[string]string{"A": "alpha", "_b1": "beta", "EMPTY": "", "SLY": "${A}", "LINES": "a: b\nc: d"})
+	for in, want := range map[string]string{
+		"":                          "",
+		"plain $ {A} $A $$":         "plain $ {A} $A $$",
+		"${A}":                      "alpha",
+		"-${A}-${_b1}-":             "-alpha-beta-",
+		"${EMPTY}":                  "",
+		"${EMPTY:-x}":               "x",
+		"${NONE:-x y:z}":            "x y:z",
+		"${NONE:-}":                 "",
+		"${A:-x}":                   "alpha",
+		"${A:?message}":             "alpha",
+		"$${A}":                     "${A}",
+		"$${A} ${A}":                "${A} alpha",
+		"$$${A}":                    "$${A}", // one of the two escapes, the other stays
+		"${SLY}":                    "${A}",  // what is in a variable is not expanded again
+		"${LINES}":                  "a: b\nc: d",
+		"${NONE":                    "error: " + errVariable.Error(),
+		"${}":                       "error: " + errVariable.Error(),
+		"${1A}":                     "error: " + errVariable.Error(),
+		"${A-x}":                    "error: " + errVariable.Error(),
+		"${NONE:x}":                 "error: " + errVariable.Error(),
+		"${NONE}":                   "error: variable NONE is not set",
+		"${NONE:?ask the operator}": "error: variable NONE is not set: ask the operator",
+		"${EMPTY:?needed}":          "error: variable EMPTY is not set: needed",
+	} {
+		got, _, err := expand(in, env)
+		if err != nil {
+			got = "error: " + err.Error()
+		}
+		require.Equal(t, want, got, "of %q", in)
+	}
+}
+
+func TestParseDuration(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]any{
+		"0": time.Duration(0), "10s": 10 * time.Second, "1h30m": 90 * time.Minute, "1.5s": 1500 * time.Millisecond,
+		"14d": 14 * 24 * time.Hour, "1d12h": 36 * time.Hour, "106751d": 106751 * 24 * time.Hour,
+		"": errDuration, "d": errDuration, "x": errDuration, "1w": errDuration, "1d-1h": errDuration, "12h1d": errDuration,
+		"1.5d": errDuration, "10 s": errDuration, "+5s": 5 * time.Second,
+		"10": errUnit, "1.5": errUnit, "-1s": errNegative, "106752d": errRange, "106751d24h": errRange, "99999999999999999999d": errRange,
+	} {
+		got, err := parseDuration(in)
+		requireResult(t, in, want, got, err)
+	}
+}
+
+func TestParseSize(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]any{
+		"0": int64(0), "512": int64(512), "5B": int64(5), "64KiB": int64(65536), "4GiB": int64(4 << 30), "8388607TiB": int64(8388607 << 40),
+		"1KB": int64(1000), "2MB": int64(2e6), "3GB": int64(3e9), "9223372036854775807": int64(1<<63 - 1),
+		"": errSize, "KiB": errSize, "1K": errSize, "1Gi": errSize, "1kb": errSize, "1.5GiB": errSize, "1 MiB": errSize, "+1": errSize,
+		"-1": errNegative, "8388608TiB": errRange, "9223372036854775808": errRange, "1BB": errSize,
+	} {
+		got, err := parseSize(in)
+		requireResult(t, in, want, got, err)
+	}
+}
+
+func requireResult(t *testing.T, in string, want, got any, err error) {
+	t.Helper()
+	if wantErr, ok := want.(error); ok {
+		require.ErrorIs(t, err, wantErr, "of %q", in)
+		return
+	}
+	require.NoError(t, err, "of %q", in)
+	require.Equal(t, want, got, "of %q", in)
+}
+
+func TestNearest(t *testing.T) {
+	t.Parallel()
+	known := []string{"path", "name", "secrets", "secret_files", "max_body", "to"}
+	for in, want := range map[string]string{
+		"pth": "path", "naem": "name", "Path": "path", "secret": "secrets", "secretfiles": "secret_files", "max-body": "max_body",
+		"colour": "", "": "", "xy": "", "t0": "to", strings.Repeat("path", 100): "",
+	} {
+		require.Equal(t, want, nearest(in, known), "of %q", in)
+	}
+}
+
+const smallest = "sources: [{name: a, path: /a, secrets: ['0123456789abcdef']}]\n"
+
+// parse parses a file that has only one source besides text.
+func parse(t *testing.T, text string, env map[string]string) (*Config, *Report) {
+	t.Helper()
+	return Parse("relay.yaml", []byte(smallest+text), "/etc/relay", lookupIn(env))
+}
+
+func TestDefaults(t *testing.T) {
+	t.Parallel()
+	c, report := parse(t, "sinks: [{name: f, file: {path: events.jsonl}}, {name: h, http: {url: 'https://a.internal'}}]\nroutes: [{to: [f, h]}]", nil)
+	require.NoError(t, report.Err())
+	got, err := c.Redacted()
+	require.NoError(t, err)
+	golden(t, "testdata/defaults.txt", string(got))
+	require.Equal(t, "/etc/relay/data", c.DataDir)
+	require.Equal(t, "/etc/relay/events.jsonl", c.Sinks[0].File.Path)
+	require.Equal(t, "0123456789abcdef", c.Sources[0].Resolved[0].Reveal())
+}
+
+// TestVariablesOfEveryType replaces whole values by variables: they mean what the same text in the file would mean.
+func TestVariablesOfEveryType(t *testing.T) {
+	t.Parallel()
+	env := map[string]string{"N": "5", "T": "true", "D": "14d", "S": "64KiB", "P": "x/y", "SECRET": "a: b\n- c\n#d"}
+	c, report := parse(t, `
+dedup: {max_keys: "${N}", window: "${D}"}
+data_dir: ${P}
+sinks:
+  - name: h${N}
+    propagate_trace: ${T}
+    http: {url: "https://a.internal", basic_auth: {username: u, password: "${SECRET}"}}
+routes: [{match: {service_type: "${N}"}, to: ["h${N}"]}]
+journal: {min_free: "${S}"}
+`, env)
+	require.NoError(t, report.Err())
+	require.Equal(t, 5, c.Dedup.MaxKeys)
+	require.Equal(t, 14*24*time.Hour, c.Dedup.Window)
+	require.Equal(t, "/etc/relay/x/y", c.DataDir)
+	require.True(t, *c.Sinks[0].PropagateTrace)
+	require.Equal(t, int64(64<<10), c.Journal.MinFree)
+	require.Equal(t, []string{"5"}, c.Routes[0].Match.ServiceType)
+	require.Equal(t, "a: b\n- c\n#d", c.Sinks[0].HTTP.BasicAuth.Password.Reveal(), "a variable cannot change the structure")
+}
+
+func TestRedactedLoadsAgain(t *testing.T) {
+	t.Parallel()
+	for _, file := range []string{"good_complete.yaml", "good_variables.yaml", "good_warnings.yaml"} {
+		data, err := os.ReadFile(filepath.Join("testdata", file))
+		require.NoError(t, err)
+		first, report := Parse(file, data, secretsDir(t), lookupIn(testEnv))
+		require.NoError(t, report.Err())
+		printed, err := first.Redacted()
+		require.NoError(t, err)
+		for _, secret := range []string{testEnv["NCS_SECRET"], testEnv["ADMIN_TOKEN"], "fedcba"} {
+			require.NotContains(t, string(printed), secret)
+		}
+		second, report := Parse("printed", printed, "/elsewhere", lookupIn(testEnv))
+		require.NoError(t, report.Err(), "%s", printed)
+		again, err := second.Redacted()
+		require.NoError(t, err)
+		require.Empty(t, cmp.Diff(string(printed), string(again)))
+	}
+}
+
+func TestSecretFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name, content string, mode os.FileMode) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), mode))
+		require.NoError(t, os.Chmod(filepath.Join(dir, name), mode)) // whatever the umask
+	}
+	write("unix", "first-secret\n", 0o600)
+	write("windows", "second-secret\r\n", 0o600)
+	write("inner", "third\nsecret", 0o644)
+	write("large", strings.Repeat("x", maxSecretFile+1), 0o600)
+	file := "sources:\n  - {name: a, path: /a, secrets: [literal-secret], secret_files: [%s]}"
+
+	c, report := Parse("relay.yaml", fmt.Appendf(nil, file, "unix, windows, inner"), dir, lookupIn(nil))
+	require.NoError(t, report.Err())
+	var resolved []string
+	for _, s := range c.Sources[0].Resolved {
+		resolved = append(resolved, s.Reveal())
+	}
+	require.Equal(t, []string{"literal-secret", "first-secret", "second-secret", "third\nsecret"}, resolved)
+	require.Equal(t, []string{filepath.Join(dir, "unix"), filepath.Join(dir, "windows"), filepath.Join(dir, "inner")}, c.Files())
+	require.Equal(t, 1, strings.Count(report.String(), "can be read by everybody"), report)
+	require.Contains(t, report.String(), "secret_files[2]")
+
+	_, report = Parse("relay.yaml", fmt.Appendf(nil, file, "large"), dir, lookupIn(nil))
+	require.ErrorContains(t, report.Err(), "has more than 4096 bytes")
+}
+
+func TestLoadNamesWhatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	c, report := Load(filepath.Join(t.TempDir(), "none.yaml"), lookupIn(nil))
+	require.Nil(t, c)
+	require.ErrorContains(t, report.Err(), "none.yaml: cannot be read: no such file or directory")
+}
+
+func TestLoadTakesPathsRelativeToTheFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "relay.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(smallest), 0o600))
+	c, report := Load(file, lookupIn(nil))
+	require.NoError(t, report.Err())
+	require.Equal(t, filepath.Join(dir, "data"), c.DataDir)
+}
+
+// TestBounds gives files that would take a YAML parser minutes or its stack.
+func TestBounds(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ data, want string }{
+		"size":         {"# " + strings.Repeat("x", maxFile), "the file has more than"},
+		"entries":      {strings.Repeat("a: b\n", maxTokens/3+1), "too many entries"},
+		"flow depth":   {strings.Repeat("[", maxTokens-1), "nested too deeply"},
+		"dashes":       {strings.Repeat("- ", maxTokens-1), "nested too deeply"},
+		"tags":         {strings.Repeat("!a ", maxTokens-1), "tags (!) are not supported"},
+		"one key":      {strings.Repeat("sinks: []\n", 2000), " more"},
+		"unknown keys": {numbered("key%d: b\n", 2000), " more"},
+		"many sinks":   {"sinks:\n" + numbered("- name: ${X}%d\n", 2000), " more"},
+		"many secrets": {"sources:\n" + numbered("- secrets: [a secret %d]\n", 2000), " more"},
+		"deep blocks":  {indented(1000), "unknown key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, report := Parse("relay.yaml", []byte(test.data), "", lookupIn(map[string]string{"X": "a-long-name"}))
+			require.Nil(t, c)
+			require.True(t, strings.Contains(report.String(), test.want), "%.500s", report)
+			require.LessOrEqual(t, len(report.Problems), maxProblems+1)
+		})
+	}
+}
+
+func numbered(format string, n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, format, i)
+	}
+	return b.String()
+}
+
+// indented nests n mappings, which takes n²/2 bytes.
+func indented(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "%*sa:\n", i, "")
+	}
+	return b.String()
+}
+
+// TestReportsNeverShowValues puts a canary into every value of files with every kind of error: first through a variable,
+// then as secrets in the file itself.
+func TestReportsNeverShowValues(t *testing.T) {
+	t.Parallel()
+	const canary = "kanarienvogel"
+	files, err := filepath.Glob("testdata/bad_*.yaml")
+	require.NoError(t, err)
+	values := []string{canary, canary + "://" + canary, "https://" + canary + ":pw@" + canary + "/" + canary + "?%zz", canary + "\n: " + canary,
+		canary + `"` + canary, "/" + canary + "/../" + canary, strings.ToUpper(canary), canary + "=" + canary, `payload.` + canary + ` ==`, "{" + canary + "}",
+		canary + ":99999", strings.Repeat(canary, 30)}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for _, value := range values {
+			requireNoCanary(t, canary, withVariables(string(data)), value)
+		}
+	}
+	for _, value := range values {
+		requireNoCanary(t, canary, everySetting, value)
+	}
+}
+
+// withVariables makes every quoted or bare value at the end of a line, or after a key in braces, a variable.
+func withVariables(file string) string {
+	lines := strings.Split(file, "\n")
+	for i, line := range lines {
+		if key, value, found := strings.Cut(line, ": "); found && !strings.ContainsAny(value, "{[|") {
+			lines[i] = key + `: "${CANARY}"`
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// everySetting is a file in which everything that can be a variable is one.
+const everySetting = `
+listen: "${CANARY}"
+tls: {cert_file: "${CANARY}", key_file: "x${CANARY}"}
+health_path: "${CANARY}"
+admin: {listen: "${CANARY}", token: "${CANARY}"}
+data_dir: "${CANARY}"
+journal: {retention: "${CANARY}", max_size: "${CANARY}", min_free: "${CANARY}"}
+dead_letters: {retention: "${CANARY}", max_size: "${CANARY}"}
+dedup: {max_keys: "${CANARY}", window: "${CANARY}", on_conflict: "${CANARY}"}
+limits: {connections: "${CANARY}", in_flight: "${CANARY}", read_timeout: "${CANARY}", idle_timeout: "${CANARY}"}
+shutdown: {delay: "${CANARY}", timeout: "${CANARY}"}
+log: {level: "${CANARY}", format: "${CANARY}"}
+sources:
+  - name: "${CANARY}"
+    path: "${CANARY}"
+    secrets: ["${CANARY}", {a: "${CANARY}"}, "${CANARY:?${CANARY}"]
+    secret_files: ["${CANARY}"]
+    products: ["${CANARY}"]
+    signature: "${CANARY}"
+    max_body: "${CANARY}"
+    test_match: "${CANARY}"
+  - {name: "${CANARY}", path: "${CANARY}", secrets: "${CANARY}"}
+sinks:
+  - name: "${CANARY}"
+    owner: "${CANARY}"
+    order: "${CANARY}"
+    retry: {initial: "${CANARY}", max_interval: "${CANARY}", max_age: "${CANARY}", max_attempts: "${CANARY}"}
+    backlog: {max_size: "${CANARY}"}
+    propagate_trace: "${CANARY}"
+    kafka: {brokers: ["${CANARY}"], topic: "${CANARY}", client_id: "${CANARY}", cloudevents: "${CANARY}"}
+  - name: b
+    http:
+      url: "${CANARY}"
+      timeout: "${CANARY}"
+      concurrency: "${CANARY}"
+      headers: {Host: "${CANARY}", X-A: "${CANARY}"}
+      bearer_token: "${CANARY}"
+      basic_auth: {username: "${CANARY}", password: "${CANARY}"}
+      standard_webhooks: {secrets: ["${CANARY}"]}
+  - {name: c, file: {path: "${CANARY}", max_size: "${CANARY}", max_files: "${CANARY}"}}
+  - {name: d, file: {path: "${CANARY}"}}
+routes:
+  - match: {product: "${CANARY}", event: ["${CANARY}", "cloud_recording.${CANARY}"], category: "${CANARY}", service_type: "${CANARY}",
+      source: "${CANARY}", channel: ["${CANARY}", "${CANARY}"], entity: "${CANARY}"}
+    when: "${CANARY}"
+    to: ["${CANARY}"]
+  - {when: "payload.a + ${CANARY}", to: [b, "x${CANARY}"]}
+unmatched: ["${CANARY}", "${CANARY}"]
+`
+
+func requireNoCanary(t *testing.T, canary, file, value string) {
+	t.Helper()
+	_, report := Parse("relay.yaml", []byte(file), t.TempDir(), lookupIn(map[string]string{"CANARY": value}))
+	require.NotEmpty(t, report.Problems)
+	for line := range strings.Lines(report.String()) {
+		require.NotContains(t, strings.ToLower(line), canary, "value %q", value)
+	}
+}
+
+func TestReportsNeverShowSecretsOfTheFile(t *testing.T) {
+	t.Parallel()
+	const canary = "kanarienvogel"
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), []byte(strings.Repeat(canary, 400)), 0o600))
+	for _, text := range []string{
+		"secrets: " + canary, "secrets: {" + canary + ": x}", "secrets: ['" + canary + "${X}']", "secrets: ['${" + canary + " x}']",
+		"secrets: [\"" + canary, "secrets: [[" + canary + "]]", "secrets: [" + canary + ": x]", "secrets: [&a " + canary + "]",
+		"secrets: [!x " + canary + "]", "secrets: [" + canary + "]\n    secrets: [" + canary + "]", "secret: " + canary,
+		"secrets: |\n      " + canary, "secret_files: [file]", "secrets: [\" " + canary + "\"]\n    signature: x",
+		"secrets: [" + canary + "\x00]",
+	} {
+		file := "sources:\n  - name: a\n    path: /a\n    " + text
+		c, report := Parse("relay.yaml", []byte(file), dir, lookupIn(nil))
+		require.Nil(t, c, "%s", file)
+		// A key is no secret: where somebody writes one as a key, only that key is shown.
+		shown := strings.ReplaceAll(report.String(), "sources[0].secrets["+canary, "")
+		require.NotContains(t, shown, canary, "%s", file)
+	}
+	c, report := Parse("relay.yaml", []byte(smallest+"admin: {token: 123456}"), dir, lookupIn(nil))
+	require.Nil(t, c)
+	require.ErrorContains(t, report.Err(), "admin.token: <secret> is a number, not text")
+}
+
+// TestConfigDoesNotPrintSecrets covers the ways in which a Config may come into a log.
+func TestConfigDoesNotPrintSecrets(t *testing.T) {
+	t.Parallel()
+	c, report := parse(t, "", nil)
+	require.NoError(t, report.Err())
+	for _, format := range []string{"%v", "%+v", "%s"} {
+		require.NotContains(t, fmt.Sprintf(format, c.Sources), "0123456789abcdef")
+	}
+	require.IsType(t, []relay.Secret{}, c.Sources[0].Resolved)
+}
+
+// FuzzParse checks that no file makes Parse panic, that what does not load has an error, and that every problem is
+// placed inside the file.
+func FuzzParse(f *testing.F) {
+	files, err := filepath.Glob("testdata/*.yaml")
+	require.NoError(f, err)
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		require.NoError(f, err)
+		f.Add(data)
+	}
+	f.Add([]byte(everySetting))
+	env := lookupIn(testEnv)
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, report := Parse("relay.yaml", data, dir, env)
+		require.Equal(t, c == nil, report.Err() != nil)
+		lines := strings.Split(strings.TrimPrefix(string(data), "\ufeff"), "\n")
+		for _, p := range report.Problems {
+			if p.Line == 0 {
+				continue
+			}
+			require.LessOrEqual(t, p.Line, len(lines), "%+v", p)
+			require.LessOrEqual(t, p.Column, utf8.RuneCountInString(lines[p.Line-1])+1, "%+v", p)
+			require.Positive(t, p.Column)
+		}
+		if c != nil {
+			_, err := c.Redacted()
+			require.NoError(t, err)
+		}
+	})
+}

@@ -1,0 +1,11 @@
+package config
+
+import _ "embed"
+
+// schema is generated from the structs and their comments by TestSchema (go test ./config -run TestSchema -update).
+//
+//go:embed schema.json
+var schema []byte
+
+// Schema gives the JSON Schema of the file, for editors.
+func Schema() ([]byte, error) { return schema, nil }
