@@ -94,18 +94,12 @@ func refusesRecords(err error) bool {
 	return false
 }
 
-// newRefusal picks the first record that the broker names, with what it says of it.
+// newRefusal picks the first record of the batch that the broker names, with what it says of it.
 func newRefusal(err error, named map[int]error, size int) *refusal {
-	first := &refusal{err: err, record: -1}
-	for at, reason := range named {
-		if at < 0 || at >= size || first.record >= 0 && first.record <= at {
-			continue
-		}
-		first.record = at
-		first.err = err
-		if reason.Error() != "" {
-			first.err = fmt.Errorf("%w: %w", err, reason)
+	for at := range size {
+		if reason, found := named[at]; found {
+			return &refusal{err: fmt.Errorf("%w: %w", err, reason), record: at}
 		}
 	}
-	return first
+	return &refusal{err: err, record: -1}
 }
