@@ -16,7 +16,7 @@ type Sink interface {
 
 	// Send delivers a batch of one lane in order and returns how many events from its start were taken for good,
 	// and, when that is not all, why the next one was not: an error says try again later, Permanent says never,
-	// RetryAfter says when, ErrRelane asks for new lanes. A batch that failed with a plain error is sent again with the same
+	// RetryAfterError says when, Pause waits for an operator, ErrRelane asks for new lanes. A batch that failed with a plain error is sent again with the same
 	// events (Number raised). Send is called concurrently for different lanes, never for the same lane. When ctx ends it returns soon.
 	Send(ctx context.Context, lane Lane, batch []Attempt) (taken int, err error)
 
@@ -57,10 +57,25 @@ func IsPermanent(err error) bool {
 	return errors.As(err, &p)
 }
 
+type pauseError struct{ err error }
+
+func (e *pauseError) Error() string { return e.err.Error() }
+func (e *pauseError) Unwrap() error { return e.err }
+
+// Pause marks err as a reason to send nothing more to this sink until an operator resumes it. The event stays owed.
+func Pause(err error) error { return &pauseError{err} }
+
+// IsPause tells whether err was marked by Pause.
+func IsPause(err error) bool {
+	var p *pauseError
+	return errors.As(err, &p)
+}
+
 // RetryAfterError is a failure whose far side said when to come back.
 type RetryAfterError struct {
 	Err   error
 	After time.Duration
+	All   bool // the far side meant everything we send (429, 503), not this event alone: the whole sink waits
 }
 
 func (e *RetryAfterError) Error() string { return e.Err.Error() }
