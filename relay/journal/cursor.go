@@ -117,10 +117,15 @@ func (c *Cursor) Next(maxBytes int) ([]*Record, error) {
 	var recs []*Record
 	for size := 0; len(recs) == 0; {
 		st, ok, err := c.j.log.after(read, at)
-		if err != nil || !ok {
+		if err != nil {
 			return nil, err
 		}
+		if !ok {
+			c.writeOff()
+			return nil, nil
+		}
 		full := false
+		st.block = min(max(2*maxBytes, 4<<10), readBlock)
 		err = c.j.log.walk(st, func(off int64, f frame, payload []byte) bool {
 			read, at = f.pos, place{st.seg.first, off + f.size()}
 			if !payloadOwed(payload, c.id) {
@@ -145,6 +150,29 @@ func (c *Cursor) Next(maxBytes int) ([]*Record, error) {
 		}
 	}
 	return recs, nil
+}
+
+// writeOff counts as dropped what the sink is owed and nobody will ever find: records damaged on disk. How many these
+// are is known only when everything else was read.
+func (c *Cursor) writeOff() {
+	c.j.mu.Lock()
+	defer c.j.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.j.known.pos > c.j.log.front() || c.j.log.reach() > c.read {
+		return // more was appended meanwhile
+	}
+	lost := c.owed - c.settled() - uint64(len(c.open))
+	if lost == 0 {
+		return
+	}
+	c.dropped += lost
+	c.settledBytes = c.owedBytes
+	for _, d := range c.open {
+		c.settledBytes -= uint64(d.size)
+	}
+	c.dirty = true
+	c.j.logger.Error("deliveries are lost to damage on disk", "sink", c.name, "deliveries", lost)
 }
 
 func (c *Cursor) took(recs []*Record, read Position, at place) {

@@ -80,6 +80,9 @@ func (s *specimen) open(state, segment []byte) ([]*journal.Record, journal.Stats
 	c, err := j.Sink("a")
 	require.NoError(s.t, err)
 	recs := journaltest.Drain(s.t, c, 1)
+	totals := c.Totals()
+	require.EqualValues(s.t, len(recs), totals.Pending, "what is lost is not pending")
+	require.Equal(s.t, totals.Owed, totals.Pending+totals.Dropped)
 	again, err := j.Load(journaltest.Positions(recs))
 	require.NoError(s.t, err)
 	require.Empty(s.t, cmp.Diff(recs, again))
@@ -137,7 +140,7 @@ func stride(t testing.TB) int {
 	if testing.Short() {
 		return 29
 	}
-	return 3
+	return 7
 }
 
 func TestDamagedByteLosesOneRecordAndIsReported(t *testing.T) {

@@ -47,7 +47,9 @@ func openDisk(name string, flags int) (File, error) {
 func (DiskFS) Remove(name string) error     { return os.Remove(name) }
 func (DiskFS) Rename(from, to string) error { return os.Rename(from, to) }
 
-func (DiskFS) SyncDir(dir string) error {
+func (DiskFS) SyncDir(dir string) error { return syncDir(dir) }
+
+func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

@@ -34,19 +34,29 @@ func (j *Journal) sweepLoop(ctx context.Context) {
 // and kept records that nothing refers to any more. What is not settled, or a dead letter, in a segment is kept by
 // copying it to state.db first. Sinks not opened in this life of the process do not hold segments back.
 func (j *Journal) Sweep(ctx context.Context, now time.Time) error {
-	if err := j.dropLetters(now); err != nil {
+	if err := j.dropLetters(now, 0); err != nil {
 		return err
 	}
-	for ctx.Err() == nil {
-		done, err := j.sweepSegment(now)
-		if err != nil {
+	for done := false; !done; {
+		var err error
+		if done, err = j.sweepSegment(now); err != nil {
 			return err
 		}
-		if done {
-			return j.dropKept()
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 	}
-	return ctx.Err()
+	if err := j.dropKept(); err != nil {
+		return err
+	}
+	excess := j.used() - j.opts.MaxSize
+	if j.opts.MaxSize <= 0 || excess <= 0 {
+		return nil
+	}
+	if err := j.dropLetters(now, excess); err != nil {
+		return err
+	}
+	return j.dropKept()
 }
 
 // sweepSegment deletes the oldest segment if it may be.
@@ -234,8 +244,9 @@ func (j *Journal) dropKept() error {
 	})
 }
 
-// dropLetters removes the oldest dead letters beyond their limits.
-func (j *Journal) dropLetters(now time.Time) error {
+// dropLetters removes the oldest dead letters beyond their limits, and of those whose records are kept apart from the
+// log as many as take excess bytes.
+func (j *Journal) dropLetters(now time.Time, excess int64) error {
 	j.saving.Lock()
 	defer j.saving.Unlock()
 	total, count := int64(0), uint64(0)
@@ -249,6 +260,7 @@ func (j *Journal) dropLetters(now time.Time) error {
 	if count == 0 {
 		return nil
 	}
+	kept := j.log.oldest()
 	dropped := 0
 	err := j.save(func(tx *bbolt.Tx, snap *snapshot) error {
 		dropped = 0
@@ -259,9 +271,10 @@ func (j *Journal) dropLetters(now time.Time) error {
 			}
 			expired := j.opts.Dead.Retention > 0 && l.At.Before(now.Add(-j.opts.Dead.Retention))
 			over := j.opts.Dead.MaxSize > 0 && total > j.opts.Dead.MaxSize
-			if !expired && !over {
+			if !expired && !over && !(excess > 0 && l.Position < kept) {
 				return nil
 			}
+			excess -= l.Size
 			if err := snap.dropLetter(tx, c, l.Position); err != nil {
 				return err
 			}
@@ -289,6 +302,16 @@ func (s *snapshot) oldestLetter(tx *bbolt.Tx) (oldest *Cursor, letter DeadLetter
 		}
 	}
 	return oldest, letter, nil
+}
+
+// oldest is the first position the log may still hold.
+func (l *segments) oldest() Position {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if len(l.list) == 0 {
+		return l.frontier + 1
+	}
+	return l.list[0].first
 }
 
 // removeOldest deletes the first segment of the log.

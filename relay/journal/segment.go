@@ -178,12 +178,13 @@ func (w *walker) report(from, to int64, before Position) {
 
 // blockReader reads a file in blocks.
 type blockReader struct {
-	f   io.ReaderAt
-	end int64
-	buf []byte
-	off int64
-	n   int
-	eof bool // the file ends at off+n
+	f     io.ReaderAt
+	end   int64
+	block int // bytes read at a time; 0 = readBlock
+	buf   []byte
+	off   int64
+	n     int
+	eof   bool // the file ends at off+n
 }
 
 // bytes returns [off, off+n), valid until the next call; io.EOF where the file or end does not reach so far.
@@ -194,7 +195,11 @@ func (r *blockReader) bytes(off int64, n int) ([]byte, error) {
 	if off+int64(n) > r.end || (r.eof && off+int64(n) > r.off+int64(r.n)) {
 		return nil, io.EOF
 	}
-	want := int(min(int64(max(n, readBlock)), r.end-off))
+	want := r.block
+	if want == 0 {
+		want = readBlock
+	}
+	want = int(min(int64(max(n, want)), r.end-off))
 	if cap(r.buf) < want {
 		r.buf = make([]byte, want)
 	}

@@ -24,11 +24,12 @@ type segments struct {
 	list     []*segment   // ascending by first
 	frontier Position     // last position that is on disk
 	appended chan struct{}
-	strays   []string // files without a record, to be removed when a later segment stands
-	damaged  int64    // stretches found damaged
-	lost     int64    // positions in them
-	torn     int64    // bytes of an unfinished write, cut at start
-	floor    Position // positions up to here name files or were mentioned: not to be used again
+	strays   []string  // files without a record, to be removed when a later segment stands
+	damaged  int64     // stretches found damaged
+	lost     int64     // positions in them
+	blocks   sync.Pool // *[]byte to read into
+	torn     int64     // bytes of an unfinished write, cut at start
+	floor    Position  // positions up to here name files or were mentioned: not to be used again
 }
 
 // durable is what the last checkpoint knows to be on disk.
@@ -285,6 +286,16 @@ func (l *segments) front() Position {
 	return l.frontier
 }
 
+// reach is the last position that can be read. It is below the frontier when the end of the log was lost.
+func (l *segments) reach() Position {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if len(l.list) == 0 {
+		return 0
+	}
+	return l.list[len(l.list)-1].last
+}
+
 // place is where a reader goes on: the segment, by its first position, and the offset in it. It is a hint.
 type place struct {
 	seg Position
@@ -298,6 +309,7 @@ type stretch struct {
 	end    int64
 	behind Position // the record before off is not after this one
 	last   Position // of the record before end
+	block  int      // bytes to read at a time; 0 = readBlock
 }
 
 // after finds the records that follow pos, in one segment; false when there are none yet.
@@ -361,6 +373,15 @@ func (l *segments) walk(st stretch, fn func(off int64, f frame, payload []byte) 
 	}
 	defer f.Close()
 	w := newWalker(f, st.seg, st.off, st.end, st.behind)
+	w.r.block = st.block
+	if b, ok := l.blocks.Get().(*[]byte); ok {
+		w.r.buf = *b
+	}
+	defer func() {
+		if cap(w.r.buf) <= readBlock {
+			l.blocks.Put(&w.r.buf)
+		}
+	}()
 	w.bad = func(from, to int64, after, before Position) {
 		l.mu.Lock()
 		defer l.mu.Unlock()

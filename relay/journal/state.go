@@ -5,6 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -14,10 +18,15 @@ import (
 // outlive their segment. It says nothing about the log that is not already durable there.
 //
 // A commit that failed may have taken effect. Therefore transactions write absolute values only, and are repeated
-// whole.
+// whole. Where a sync failed, the kernel may show pages that it will never write; bbolt would build on them. Therefore
+// the file is then written anew before the next transaction.
 type state struct {
-	db *bbolt.DB
-	fs FS
+	fs   FS
+	path string
+
+	mu      sync.RWMutex // guards db, which changes when the file is written anew
+	db      *bbolt.DB
+	suspect bool // a sync failed; only update looks at it, and its callers take turns
 }
 
 var (
@@ -34,16 +43,24 @@ var (
 
 func openState(path string, fsys FS) (s *state, err error) {
 	defer recoverState(&err)
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType})
+	db, err := openBolt(path)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, asFull(err))
+		return nil, err
 	}
-	s = &state{db: db, fs: fsys}
+	s = &state{db: db, fs: fsys, path: path}
 	if err := s.prepare(); err != nil {
 		_ = db.Close()
 		return nil, err
 	}
 	return s, nil
+}
+
+func openBolt(path string) (*bbolt.DB, error) {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType})
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, asFull(err))
+	}
+	return db, nil
 }
 
 func (s *state) prepare() error {
@@ -77,11 +94,19 @@ func recoverState(err *error) {
 
 func (s *state) view(fn func(*bbolt.Tx) error) (err error) {
 	defer recoverState(&err)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	return s.db.View(fn)
 }
 
 func (s *state) update(fn func(*bbolt.Tx) error) (err error) {
 	defer recoverState(&err)
+	if s.suspect {
+		if err := s.rewrite(); err != nil {
+			return fmt.Errorf("state: write the file anew: %w", asFull(err))
+		}
+		s.suspect = false
+	}
 	tx, err := s.db.Begin(true)
 	if err != nil {
 		return fmt.Errorf("state: %w", err)
@@ -91,12 +116,51 @@ func (s *state) update(fn func(*bbolt.Tx) error) (err error) {
 		return fmt.Errorf("state: %w", asFull(err))
 	}
 	if err := s.fs.CommitState(tx.Commit); err != nil {
+		s.suspect = !beforeSync(err)
 		return fmt.Errorf("state: %w", asFull(err))
 	}
 	return nil
 }
 
-func (s *state) close() error { return s.db.Close() }
+// beforeSync tells whether a commit failed while it wrote; that happens on a full disk and does no harm.
+func beforeSync(err error) bool {
+	var p *fs.PathError
+	return errors.As(err, &p) && (p.Op == "write" || p.Op == "truncate")
+}
+
+// rewrite copies the file, as the kernel shows it, to a new one that takes its place.
+func (s *state) rewrite() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	tmp := s.path + ".tmp"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	dst, err := openBolt(tmp)
+	if err != nil {
+		return err
+	}
+	err = bbolt.Compact(dst, s.db, 1<<20)
+	if err = errors.Join(err, dst.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, s.path); err != nil {
+		return err
+	}
+	db, err := openBolt(s.path)
+	if err != nil {
+		return err // the old file stays open; the next attempt copies it again
+	}
+	_ = s.db.Close()
+	s.db = db
+	return syncDir(filepath.Dir(s.path))
+}
+
+func (s *state) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.db.Close()
+}
 
 func positionKey(pos Position) []byte { return binary.BigEndian.AppendUint64(nil, uint64(pos)) }
 

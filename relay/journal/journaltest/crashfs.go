@@ -34,6 +34,7 @@ type CrashFS struct {
 	ops     int
 	fault   func(n int, op Op) error
 	crashed bool
+	free    int64
 }
 
 // Op is an operation of an FS or File.
@@ -72,7 +73,7 @@ type change struct {
 
 // NewCrashFS returns an empty file system; seed decides what crashes and faults leave.
 func NewCrashFS(seed uint64) *CrashFS {
-	return &CrashFS{rand: rand.New(rand.NewPCG(seed, 1)), entries: map[string]*inode{}, durable: map[string]*inode{}, locked: map[string]bool{}}
+	return &CrashFS{rand: rand.New(rand.NewPCG(seed, 1)), entries: map[string]*inode{}, durable: map[string]*inode{}, locked: map[string]bool{}, free: 1 << 40}
 }
 
 var _ journal.FS = (*CrashFS)(nil)
@@ -301,7 +302,18 @@ func (c *CrashFS) SyncDir(dir string) error {
 	return nil
 }
 
-func (c *CrashFS) Free(string) (free, total int64, err error) { return 1 << 40, 1 << 41, nil }
+// SetFree says what Free answers; 1 TiB at first.
+func (c *CrashFS) SetFree(free int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.free = free
+}
+
+func (c *CrashFS) Free(string) (free, total int64, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.free, 2 << 40, nil
+}
 
 func (c *CrashFS) Lock(name string) (io.Closer, error) {
 	c.mu.Lock()

@@ -1,0 +1,128 @@
+package journal_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/journaltest"
+)
+
+// appendOne appends step by step and returns the outcome.
+func appendOne(t *testing.T, j *journal.Journal, n int, sinks ...journal.SinkID) (got error) {
+	t.Helper()
+	called := 0
+	require.NoError(t, j.Append(t.Context(), journaltest.Record(n, sinks...), func(_ journal.Position, err error) { got, called = err, called+1 }))
+	j.Step()
+	require.Equal(t, 1, called)
+	return got
+}
+
+func openCrashFS(t *testing.T, opts journal.Options) (*journal.Journal, *journaltest.CrashFS) {
+	t.Helper()
+	fs := journaltest.NewCrashFS(1)
+	opts.FS = fs
+	j, err := journal.Open(stateDir(t), opts)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = j.Close() })
+	return j, fs
+}
+
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	j, fs := openCrashFS(t, testOptions())
+	c, err := j.Sink("a")
+	require.NoError(t, err)
+	require.NoError(t, appendOne(t, j, 0, c.ID()))
+	for n, tt := range []struct {
+		errno error
+		full  bool
+	}{{syscall.ENOSPC, true}, {syscall.EDQUOT, true}, {syscall.EIO, false}, {syscall.EROFS, false}} {
+		fs.Fail(journaltest.FailFrom(1, tt.errno))
+		for range 100 {
+			err = appendOne(t, j, 100+n, c.ID())
+			if err != nil {
+				break
+			}
+		}
+		require.ErrorIs(t, err, tt.errno)
+		require.Equal(t, tt.full, errors.Is(err, journal.ErrFull))
+		_, err = c.Next(1)
+		require.NoError(t, err, "what was stored goes on being delivered")
+		fs.Fail(nil)
+		require.NoError(t, appendOne(t, j, 200+n, c.ID()))
+	}
+	fs.SetFree(0)
+	require.ErrorIs(t, appendOne(t, j, 300), journal.ErrFull)
+	fs.SetFree(1 << 40)
+	require.NoError(t, appendOne(t, j, 301))
+}
+
+func TestMaxSize(t *testing.T) {
+	t.Parallel()
+	opts := testOptions()
+	opts.MaxSize = 40 << 10
+	j, _ := openCrashFS(t, opts)
+	c, err := j.Sink("a")
+	require.NoError(t, err)
+	full := func() int {
+		for n := range 1000 {
+			if err := appendOne(t, j, n, c.ID()); err != nil {
+				require.ErrorIs(t, err, journal.ErrFull)
+				return n
+			}
+		}
+		t.Fatal("max_size does not bound")
+		return 0
+	}
+	full()
+	require.NoError(t, j.Sweep(t.Context(), time.Now()))
+	require.ErrorIs(t, appendOne(t, j, 0, c.ID()), journal.ErrFull, "nothing that is owed makes room")
+
+	for _, r := range journaltest.Drain(t, c, 1<<20) {
+		c.Bury(journal.DeadLetter{Position: r.Position, At: time.Now()})
+	}
+	dead := c.Totals().Dead
+	require.Equal(t, dead, j.Sinks()[0].Letters)
+	require.NoError(t, j.Sweep(t.Context(), time.Now()))
+	require.Less(t, j.Stats().Bytes, opts.MaxSize)
+	require.Less(t, j.Sinks()[0].Letters, dead, "the oldest dead letters make room")
+	require.Positive(t, j.Sinks()[0].Letters)
+	require.Equal(t, dead, c.Totals().Dead)
+	require.Positive(t, full())
+}
+
+func TestDirectory(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	j, err := journal.Open(dir, testOptions())
+	require.NoError(t, err)
+	_, err = journal.Open(dir, testOptions())
+	require.ErrorIs(t, err, journal.ErrLocked)
+	require.ErrorContains(t, err, dir)
+	info, err := os.Stat(filepath.Join(dir, "state.db"))
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+	require.NoError(t, j.Close())
+
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "FORMAT"), []byte("ncs-relay journal 99\n"), 0o600))
+	_, err = journal.Open(dir, testOptions())
+	require.ErrorIs(t, err, journal.ErrNewer)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "FORMAT"), []byte("tape\n"), 0o600))
+	_, err = journal.Open(dir, testOptions())
+	require.ErrorIs(t, err, journal.ErrForeign)
+
+	foreign := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(foreign, "thesis.txt"), nil, 0o600))
+	_, err = journal.Open(foreign, testOptions())
+	require.ErrorIs(t, err, journal.ErrForeign)
+	names, err := os.ReadDir(foreign)
+	require.NoError(t, err)
+	require.Len(t, names, 1, "nothing was added to it")
+}
