@@ -78,6 +78,14 @@ func newDedup(c DedupConfig, now func() time.Time) (*dedup, error) {
 	}, nil
 }
 
+// configure changes the bounds. Fewer keys forget the least recently used at once.
+func (d *dedup) configure(c DedupConfig) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.window, d.dropConflicts = c.Window, c.OnConflict == "drop"
+	d.known.Resize(c.MaxKeys)
+}
+
 // claim is atomic: of any number of simultaneous copies exactly one is told isNew.
 func (d *dedup) claim(id ncs.Identity) (*claim, standing) {
 	d.mu.Lock()

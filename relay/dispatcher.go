@@ -19,9 +19,10 @@ import (
 // SinkSpec is one destination as the gateway needs it.
 type SinkSpec struct {
 	Name           string
-	Sink           Sink
-	Concurrency    int  // Sends at the same time; at least 1
-	Breaks         bool // pause the whole sink when several lanes fail and none succeeds
+	Config         any                  // what defines the sink: a reload compares it to tell whether the sink changed
+	Build          func() (Sink, error) // makes it; called again when the sink has changed
+	Concurrency    int                  // Sends at the same time; at least 1
+	Breaks         bool                 // pause the whole sink when several lanes fail and none succeeds
 	Unordered      bool
 	Retry          RetryConfig
 	PropagateTrace bool
@@ -42,6 +43,7 @@ const (
 // goroutines of their own and report to it.
 type dispatcher struct {
 	SinkSpec
+	sink    Sink
 	journal *journal.Journal
 	cursor  *journal.Cursor
 	log     *slog.Logger
@@ -108,9 +110,10 @@ type sendResult struct {
 	cut   bool // ended because the process stops: the outcome is unknown
 }
 
-func newDispatcher(spec SinkSpec, j *journal.Journal, c *journal.Cursor, log *slog.Logger, m *sinkMetrics, tr *telemetry.Tracing) *dispatcher {
+func newDispatcher(spec SinkSpec, sink Sink, j *journal.Journal, c *journal.Cursor, log *slog.Logger, m *sinkMetrics, tr *telemetry.Tracing) *dispatcher {
 	return &dispatcher{
 		SinkSpec: spec,
+		sink:     sink,
 		journal:  j,
 		cursor:   c,
 		log:      log.With("sink", spec.Name),
@@ -265,7 +268,7 @@ func (d *dispatcher) resume(l *lane) {
 
 // enqueue appends a delivery to its lane.
 func (d *dispatcher) enqueue(it item) {
-	key := laneKey{Lane: d.Sink.Lane(it.event)}
+	key := laneKey{Lane: d.sink.Lane(it.event)}
 	if key.Key == "" || d.Unordered {
 		key.position = it.position
 	}
@@ -360,7 +363,7 @@ func (d *dispatcher) send(ctx context.Context, l *lane, now time.Time) {
 	go func() {
 		began := time.Now()
 		end := traceDelivery(ctx, d.tracing, &d.SinkSpec, batch)
-		taken, err := d.Sink.Send(ctx, l.key.Lane, batch)
+		taken, err := d.sink.Send(ctx, l.key.Lane, batch)
 		end(taken, err)
 		d.results <- sendResult{l, batch, taken, err, time.Since(began), ctx.Err() != nil}
 	}()
@@ -368,7 +371,7 @@ func (d *dispatcher) send(ctx context.Context, l *lane, now time.Time) {
 
 // loadBatch makes sure that the events of the lane's next batch are in memory and says how many they are.
 func (d *dispatcher) loadBatch(l *lane) (int, error) {
-	maxEvents, maxBytes := d.Sink.MaxBatch()
+	maxEvents, maxBytes := d.sink.MaxBatch()
 	n := min(len(l.items), max(1, maxEvents))
 	if l.batch > 0 {
 		n = min(n, l.batch)
@@ -591,7 +594,7 @@ func (d *dispatcher) relaneIfDrained(group string) {
 		return
 	}
 	delete(d.draining, group)
-	if r, ok := d.Sink.(Relaner); ok {
+	if r, ok := d.sink.(Relaner); ok {
 		r.Relane(group)
 	}
 

@@ -46,8 +46,8 @@ func inBubble(t *testing.T, spec SinkSpec, test func(b *bubble)) {
 		tracing, err := telemetry.NewTracing(t.Context(), telemetry.Options{Log: log})
 		require.NoError(t, err)
 		sink := newFarSide()
-		spec.Name, spec.Sink, spec.Concurrency = "sink", sink, max(1, spec.Concurrency)
-		d := newDispatcher(spec, j, c, log, newMetrics(metrics).forSink("sink"), tracing)
+		spec.Name, spec.Concurrency = "sink", max(1, spec.Concurrency)
+		d := newDispatcher(spec, sink, j, c, log, newMetrics(metrics).forSink("sink"), tracing)
 
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg, jwg sync.WaitGroup

@@ -156,7 +156,7 @@ type fixture struct {
 }
 
 func sinkSpec(name string, s Sink) SinkSpec {
-	return SinkSpec{Name: name, Sink: s, Concurrency: 4, PropagateTrace: true,
+	return SinkSpec{Name: name, Config: s, Build: func() (Sink, error) { return s, nil }, Concurrency: 4, PropagateTrace: true,
 		Retry: RetryConfig{Initial: 10 * time.Millisecond, MaxInterval: 50 * time.Millisecond, MaxAge: time.Hour}}
 }
 
@@ -175,9 +175,9 @@ func start(t testing.TB, f fixture, routes []route.RuleConfig, specs ...SinkSpec
 		routes = []route.RuleConfig{{To: names}}
 	}
 	o := f.options
+	o.Logger = slog.New(slog.DiscardHandler)
 	o.Sinks = specs
 	o.Router = compileRoutes(t, routes, names)
-	o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
 	if o.Sources == nil {
 		o.Sources = []SourceConfig{{Name: "main", Path: "/ncs", Secrets: []Secret{NewSecret(testSecret)}, Signature: "v2", MaxBody: 1 << 20}}
 	}
@@ -211,7 +211,7 @@ func start(t testing.TB, f fixture, routes []route.RuleConfig, specs ...SinkSpec
 	jctx, jcancel := context.WithCancel(context.Background())
 	var wg, jwg sync.WaitGroup
 	jwg.Go(func() { f.journal.Run(jctx); f.journal.Close() })
-	wg.Go(func() { f.gateway.Run(ctx, time.Second) })
+	wg.Go(func() { require.NoError(t, f.gateway.Run(ctx, time.Second)) })
 	wg.Go(func() { server.Serve() })
 	f.end = sync.OnceFunc(func() {
 		sctx, scancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -386,7 +386,7 @@ func TestSlowBodyIsCutOff(t *testing.T) {
 	var limits LimitsConfig
 	limits.SetDefaults()
 	limits.ReadTimeout = 100*time.Millisecond - headerTimeout // so that the sum of both is short
-	f := start(t, fixture{options: Options{Limits: limits}}, nil)
+	f := start(t, fixture{options: Options{Settings: Settings{Limits: limits}}}, nil)
 	require.Equal(t, 400, f.raw(t, "POST /ncs HTTP/1.1\r\nHost: relay\r\nContent-Length: 100\r\n\r\nabc").code)
 }
 
@@ -394,7 +394,7 @@ func TestSignatureAny(t *testing.T) {
 	t.Parallel()
 	sources := []SourceConfig{{Name: "main", Path: "/ncs", Signature: "any", MaxBody: 1 << 20,
 		Secrets: []Secret{NewSecret("old"), NewSecret(testSecret)}}}
-	f := start(t, fixture{options: Options{Sources: sources}}, nil)
+	f := start(t, fixture{options: Options{Settings: Settings{Sources: sources}}}, nil)
 	b := body("s", 1)
 	require.Equal(t, "accepted", request(t, "POST", f.url, b, ncs.HeaderV1, ncs.SignV1(testSecret, b)).Status)
 	require.Equal(t, "duplicate", request(t, "POST", f.url, b, ncs.HeaderV1, ncs.SignV1("old", b)).Status)
@@ -408,7 +408,7 @@ func TestSignedForAnotherSource(t *testing.T) {
 		{Name: "main", Path: "/ncs", MaxBody: 1 << 20, Secrets: []Secret{NewSecret(testSecret)}},
 		{Name: "other", Path: "/other", MaxBody: 1 << 20, Secrets: []Secret{NewSecret("another")}},
 	}
-	f := start(t, fixture{options: Options{Sources: sources}}, nil)
+	f := start(t, fixture{options: Options{Settings: Settings{Sources: sources}}}, nil)
 	b := body("s", 1)
 	require.Equal(t, 401, request(t, "POST", strings.Replace(f.url, "/ncs", "/other", 1), b, ncs.HeaderV2, ncs.SignV2(testSecret, b)).code)
 }
@@ -417,7 +417,7 @@ func TestProductNotAllowedIsQuarantined(t *testing.T) {
 	t.Parallel()
 	sink := newFarSide()
 	sources := []SourceConfig{{Name: "main", Path: "/ncs", MaxBody: 1 << 20, Secrets: []Secret{NewSecret(testSecret)}, Products: []string{"rtc"}}}
-	f := start(t, fixture{options: Options{Sources: sources}}, nil, sinkSpec("all", sink))
+	f := start(t, fixture{options: Options{Settings: Settings{Sources: sources}}}, nil, sinkSpec("all", sink))
 	require.Equal(t, "quarantined", f.post(body("s", 1)).Status)
 	require.Eventually(t, func() bool { return f.sink(Unroutable).Dead == 1 }, 10*time.Second, 5*time.Millisecond)
 	require.EqualValues(t, 1, f.sink(Unroutable).DeadLetters)

@@ -44,6 +44,34 @@ type answer struct {
 	allow   string // the Allow header of a 405
 }
 
+func newSource(c SourceConfig, m *metrics, log *slog.Logger) (*source, error) {
+	configured := c.Resolved
+	if configured == nil {
+		configured = c.Secrets
+	}
+	secrets := make([]string, len(configured))
+	for i, s := range configured {
+		secrets[i] = s.Reveal()
+	}
+	verifier, err := ncs.NewVerifier(secrets, c.Signature == "any")
+	if err != nil {
+		return nil, err
+	}
+	src := &source{SourceConfig: c, verifier: verifier, metrics: m.forSource(c.Name, len(secrets)), log: log.With("source", c.Name)}
+	if len(c.Products) > 0 {
+		src.products = make(map[string]bool)
+		for _, p := range c.Products {
+			src.products[p] = true
+		}
+	}
+	if c.TestMatch != "" {
+		if src.test, err = route.CompileExpr(c.TestMatch); err != nil {
+			return nil, fmt.Errorf("test_match: %w", err)
+		}
+	}
+	return src, nil
+}
+
 func refuse(status int, reason, text string) answer {
 	return answer{status: status, outcome: outcomeRejected, reason: reason, text: text}
 }
@@ -54,13 +82,14 @@ var invalidSignature = refuse(http.StatusUnauthorized, reasonSignature, "invalid
 // ServeHTTP is the ingress: each source's path takes notifications, every other path is 404.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	arrived := time.Now()
-	src := g.sources[r.URL.Path]
+	in := g.ingress.Load()
+	src := in.sources[r.URL.Path]
 	if src == nil {
 		g.metrics.unknownPath.Add(1)
 		write(w, answer{status: http.StatusNotFound, text: "no source has this path"})
 		return
 	}
-	a := g.receive(src, r, arrived)
+	a := g.receive(in, src, r, arrived)
 	src.metrics.count(a)
 	src.metrics.accept.Record(time.Since(arrived))
 	write(w, a)
@@ -68,7 +97,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // receive is the path of a notification. The order of its steps is the design: nothing is parsed, looked up or
 // stored for a caller who has not signed, and no key counts as known before its event is on disk.
-func (g *Gateway) receive(src *source, r *http.Request, arrived time.Time) answer {
+func (g *Gateway) receive(in *ingress, src *source, r *http.Request, arrived time.Time) answer {
 	body, refused := readBody(r, src.MaxBody)
 	if refused != nil {
 		return *refused
@@ -80,10 +109,10 @@ func (g *Gateway) receive(src *source, r *http.Request, arrived time.Time) answe
 	}
 	src.metrics.signatures[signature].Add(1)
 	received := time.Now()
-	if !g.admit(received.Add(storeTimeout)) {
+	if !in.admit(received.Add(storeTimeout)) {
 		return unavailable(errBusy)
 	}
-	defer g.release()
+	defer in.release()
 
 	rec := &journal.Record{
 		Time:        received,
@@ -96,7 +125,7 @@ func (g *Gateway) receive(src *source, r *http.Request, arrived time.Time) answe
 	n, id, quarantine := src.identify(body)
 	if quarantine != "" {
 		rec.Quarantine = quarantine
-		rec.Sinks = []journal.SinkID{g.unroutable}
+		rec.Sinks = []journal.SinkID{in.unroutable}
 	} else if src.isTest(n) {
 		return answer{status: http.StatusOK, outcome: outcomeTest}
 	}
@@ -111,7 +140,7 @@ func (g *Gateway) receive(src *source, r *http.Request, arrived time.Time) answe
 		return duplicate(id, span)
 	case isNew:
 		if n != nil {
-			g.describe(rec, n)
+			g.describe(in, rec, n)
 		}
 		rec.SpanID, rec.TraceFlags = span.SpanContext().SpanID(), byte(span.SpanContext().TraceFlags())
 		g.store(claim, rec)
@@ -137,23 +166,23 @@ func (g *Gateway) receive(src *source, r *http.Request, arrived time.Time) answe
 
 // admit waits for one of the places of limits.in_flight. They are given out after the signature was verified, so that
 // strangers and slow senders cannot hold them.
-func (g *Gateway) admit(until time.Time) bool {
+func (in *ingress) admit(until time.Time) bool {
 	select {
-	case g.places <- struct{}{}:
+	case in.places <- struct{}{}:
 		return true
 	default:
 	}
 	wait := time.NewTimer(time.Until(until))
 	defer wait.Stop()
 	select {
-	case g.places <- struct{}{}:
+	case in.places <- struct{}{}:
 		return true
 	case <-wait.C:
 		return false
 	}
 }
 
-func (g *Gateway) release() { <-g.places }
+func (in *ingress) release() { <-in.places }
 
 // readBody takes the whole body, bounded, or says why not. Memory grows with what arrives, not with what is announced.
 func readBody(r *http.Request, most int64) ([]byte, *answer) {
@@ -216,9 +245,9 @@ func (src *source) isTest(n *ncs.Notification) bool {
 }
 
 // describe fills in what the notification says of itself, and decides which sinks are owed the event.
-func (g *Gateway) describe(rec *journal.Record, n *ncs.Notification) {
+func (g *Gateway) describe(in *ingress, rec *journal.Record, n *ncs.Notification) {
 	rec.ProductID, rec.EventType, rec.Entity = n.Info.ProductID, n.Info.EventType, n.Entity
-	result := g.router.Route(n, rec.Source, rec.Time)
+	result := in.router.Route(n, rec.Source, rec.Time)
 	for _, e := range result.Errors {
 		g.metrics.ruleErrors.With(attribute.Int("rule", e.Rule)).Add(1)
 		g.log.Warn("rule failed on an event and counts as not matching", "source", rec.Source, "rule", e.Rule,
@@ -228,7 +257,7 @@ func (g *Gateway) describe(rec *journal.Record, n *ncs.Notification) {
 		g.metrics.unmatched.Add(1)
 	}
 	for _, name := range result.Sinks {
-		rec.Sinks = append(rec.Sinks, g.sinkIDs[name])
+		rec.Sinks = append(rec.Sinks, in.sinkIDs[name])
 	}
 }
 

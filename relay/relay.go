@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -26,62 +27,82 @@ const Unroutable = "unroutable"
 
 // Options are the parts of a gateway. The gateway owns none of them: whoever made them closes them, after Run ended.
 type Options struct {
+	Settings
 	Journal *journal.Journal
-	Router  *route.Router
-	Sources []SourceConfig
-	Sinks   []SinkSpec
-	Dedup   DedupConfig
-	Limits  LimitsConfig
 	Logger  *slog.Logger
 	Metrics *telemetry.Metrics
 	Tracing *telemetry.Tracing
 }
 
-// Gateway takes notifications (it is an http.Handler) and delivers events (Run).
-type Gateway struct {
-	journal     *journal.Journal
-	router      *route.Router
-	sources     map[string]*source // by path
-	sinkIDs     map[string]journal.SinkID
-	unroutable  journal.SinkID
-	dedup       *dedup
-	places      chan struct{} // one for each notification between its verification and its answer
-	dispatchers []*dispatcher
-	metrics     *metrics
-	tracing     *telemetry.Tracing
-	log         *slog.Logger
+// Settings are what a reload replaces, all at once.
+type Settings struct {
+	Router  *route.Router
+	Sources []SourceConfig
+	Sinks   []SinkSpec
+	Dedup   DedupConfig
+	Limits  LimitsConfig
 }
 
-// New wires a gateway and loads the keys of known events. It starts nothing.
-func New(o Options) (*Gateway, error) {
-	known, err := newDedup(o.Dedup, time.Now)
-	if err != nil {
-		return nil, err
-	}
+// Gateway takes notifications (it is an http.Handler) and delivers events (Run).
+type Gateway struct {
+	journal *journal.Journal
+	dedup   *dedup
+	metrics *metrics
+	tracing *telemetry.Tracing
+	log     *slog.Logger
+	ingress atomic.Pointer[ingress]
+	reloads chan reloadRequest
+
+	mu    sync.Mutex          // guards sinks; only New and the goroutine of Run change it
+	sinks map[string]*running // by name
+}
+
+// ingress is what a notification needs to know. A notification uses one from its first step to its last, whatever is
+// reloaded meanwhile.
+type ingress struct {
+	sources    map[string]*source // by path
+	router     *route.Router
+	sinkIDs    map[string]journal.SinkID
+	unroutable journal.SinkID
+	places     chan struct{} // one for each notification between its verification and its answer
+}
+
+// running is a configured sink.
+type running struct {
+	*dispatcher
+	stop context.CancelFunc // starts nothing more
+	cut  context.CancelFunc // ends the Sends in flight
+	done chan struct{}      // closed when the dispatcher has ended
+}
+
+// New wires a gateway and loads the keys of known events. It builds the sinks and starts nothing.
+func New(o Options) (_ *Gateway, err error) {
 	g := &Gateway{
 		journal: o.Journal,
-		router:  o.Router,
-		sources: make(map[string]*source, len(o.Sources)),
-		sinkIDs: make(map[string]journal.SinkID, len(o.Sinks)),
-		places:  make(chan struct{}, o.Limits.InFlight),
-		dedup:   known,
 		metrics: newMetrics(o.Metrics),
 		tracing: o.Tracing,
 		log:     o.Logger,
+		reloads: make(chan reloadRequest),
+		sinks:   make(map[string]*running),
 	}
-	for _, c := range o.Sources {
-		if err := g.addSource(c); err != nil {
-			return nil, fmt.Errorf("source %s: %w", c.Name, err)
+	if g.dedup, err = newDedup(o.Dedup, time.Now); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, g.closeSinks())
+		}
+	}()
+	for _, spec := range allSinks(o.Sinks) {
+		if g.sinks[spec.Name], err = g.build(spec); err != nil {
+			return nil, err
 		}
 	}
-	// Quarantined bodies take the way of all events: to a sink, which refuses each for good.
-	unroutable := SinkSpec{Name: Unroutable, Sink: refuser{}, Concurrency: 1}
-	for _, spec := range append([]SinkSpec{unroutable}, o.Sinks...) {
-		if err := g.addSink(spec); err != nil {
-			return nil, fmt.Errorf("sink %s: %w", spec.Name, err)
-		}
+	in, err := g.newIngress(o.Settings)
+	if err != nil {
+		return nil, err
 	}
-	g.unroutable = g.sinkIDs[Unroutable]
+	g.ingress.Store(in)
 	err = o.Journal.Keys(o.Dedup.MaxKeys, time.Now().Add(-o.Dedup.Window), func(key, id [16]byte, at time.Time, _ journal.Position) {
 		g.dedup.restore(ncs.Identity{Key: key, ID: id}, at)
 	})
@@ -92,55 +113,91 @@ func New(o Options) (*Gateway, error) {
 	return g, nil
 }
 
-func (g *Gateway) addSource(c SourceConfig) error {
-	var secrets []string
-	for _, s := range c.Secrets {
-		secrets = append(secrets, s.Reveal())
-	}
-	verifier, err := ncs.NewVerifier(secrets, c.Signature == "any")
-	if err != nil {
-		return err
-	}
-	src := &source{SourceConfig: c, verifier: verifier, metrics: g.metrics.forSource(c.Name, len(secrets)), log: g.log.With("source", c.Name)}
-	if len(c.Products) > 0 {
-		src.products = make(map[string]bool)
-		for _, p := range c.Products {
-			src.products[p] = true
-		}
-	}
-	if c.TestMatch != "" {
-		if src.test, err = route.CompileExpr(c.TestMatch); err != nil {
-			return fmt.Errorf("test_match: %w", err)
-		}
-	}
-	g.sources[c.Path] = src
-	return nil
+// allSinks adds the one for quarantined bodies. They take the way of all events: to a sink, which refuses each for good.
+func allSinks(configured []SinkSpec) []SinkSpec {
+	refuse := SinkSpec{Name: Unroutable, Build: func() (Sink, error) { return refuser{}, nil }}
+	return append([]SinkSpec{refuse}, configured...)
 }
 
-func (g *Gateway) addSink(spec SinkSpec) error {
+// build makes a sink and opens its cursor.
+func (g *Gateway) build(spec SinkSpec) (*running, error) {
 	cursor, err := g.journal.Sink(spec.Name)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("sink %s: %w", spec.Name, err)
+	}
+	sink, err := spec.Build()
+	if err != nil {
+		return nil, fmt.Errorf("sink %s: %w", spec.Name, err)
 	}
 	spec.Concurrency = max(1, spec.Concurrency)
-	g.sinkIDs[spec.Name] = cursor.ID()
-	g.dispatchers = append(g.dispatchers, newDispatcher(spec, g.journal, cursor, g.log, g.metrics.forSink(spec.Name), g.tracing))
-	return nil
+	return &running{dispatcher: newDispatcher(spec, sink, g.journal, cursor, g.log, g.metrics.forSink(spec.Name), g.tracing)}, nil
 }
 
-// Run delivers until ctx ends; then it lets the Sends in flight end for at most grace and returns. Deliveries cut off
-// or not begun are made by the next process.
-func (g *Gateway) Run(ctx context.Context, grace time.Duration) {
+// newIngress needs the cursors of all sinks that the router names.
+func (g *Gateway) newIngress(s Settings) (*ingress, error) {
+	in := &ingress{
+		router:  s.Router,
+		sources: make(map[string]*source, len(s.Sources)),
+		sinkIDs: make(map[string]journal.SinkID),
+		places:  make(chan struct{}, s.Limits.InFlight),
+	}
+	for _, c := range s.Sources {
+		src, err := newSource(c, g.metrics, g.log)
+		if err != nil {
+			return nil, fmt.Errorf("source %s: %w", c.Name, err)
+		}
+		in.sources[c.Path] = src
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for name, r := range g.sinks {
+		in.sinkIDs[name] = r.cursor.ID()
+	}
+	in.unroutable = in.sinkIDs[Unroutable]
+	return in, nil
+}
+
+// Run delivers until ctx ends; then it lets the Sends in flight end for at most grace, closes the sinks and returns.
+// Deliveries cut off or not begun are made by the next process.
+func (g *Gateway) Run(ctx context.Context, grace time.Duration) error {
 	hard, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cut) })
-	defer stop()
+	context.AfterFunc(ctx, func() { time.AfterFunc(grace, cut) })
 
-	var wg sync.WaitGroup
-	for _, d := range g.dispatchers {
-		wg.Go(func() { d.run(ctx, hard) })
+	for _, r := range g.sinks {
+		r.start(ctx, hard)
 	}
-	wg.Wait()
+	for {
+		select {
+		case r := <-g.reloads:
+			r.done <- g.apply(ctx, hard, r.settings)
+		case <-ctx.Done():
+			for _, r := range g.sinks {
+				<-r.done
+			}
+			return g.closeSinks()
+		}
+	}
+}
+
+func (g *Gateway) closeSinks() error {
+	var errs []error
+	for _, r := range g.sinks {
+		if r != nil {
+			errs = append(errs, r.sink.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (r *running) start(ctx, hard context.Context) {
+	ctx, r.stop = context.WithCancel(ctx)
+	hard, r.cut = context.WithCancel(hard)
+	r.done = make(chan struct{})
+	go func() {
+		defer close(r.done)
+		r.run(ctx, hard)
+	}()
 }
 
 // KnownKeys is how many keys the deduplication knows.

@@ -77,20 +77,14 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	stack.push("journal", j.Close)
 	stack.push("journal writer", background(failed, j.Run))
 
-	specs, err := buildSinks(cfg, log, &stack)
-	if err != nil {
-		return err
-	}
 	gateway, err := relay.New(relay.Options{
-		Journal: j, Router: cfg.Router, Sources: cfg.Sources, Sinks: specs, Dedup: cfg.Dedup, Limits: cfg.Limits,
-		Logger: log, Metrics: metrics, Tracing: tracing,
+		Settings: settings(cfg, log), Journal: j, Logger: log, Metrics: metrics, Tracing: tracing,
 	})
 	if err != nil {
 		return err
 	}
 	stack.push("deliveries", background(failed, func(ctx context.Context) error {
-		gateway.Run(ctx, cfg.Shutdown.Timeout/2)
-		return nil
+		return gateway.Run(ctx, cfg.Shutdown.Timeout/2)
 	}))
 
 	var stopping atomic.Bool
@@ -170,22 +164,25 @@ func startTelemetry(ctx context.Context, log *slog.Logger, stack *teardown) (*te
 	return metrics, tracing, nil
 }
 
-func buildSinks(cfg *config.Config, log *slog.Logger, stack *teardown) ([]relay.SinkSpec, error) {
-	var specs []relay.SinkSpec
-	for i := range cfg.Sinks {
-		c := &cfg.Sinks[i]
-		sink, err := sinks.New(*c, sinks.Options{UserAgent: "ncs-relay/" + buildVersion(), Logger: log})
-		if err != nil {
-			return nil, fmt.Errorf("sink %s: %w", c.Name, err)
-		}
-		stack.push("sink "+c.Name, sink.Close)
-		specs = append(specs, relay.SinkSpec{
-			Name: c.Name, Sink: sink, Concurrency: c.Concurrency(), Unordered: c.Order == "none", Breaks: c.HTTP != nil, Retry: c.Retry,
+// settings are what a reload replaces.
+func settings(cfg *config.Config, log *slog.Logger) relay.Settings {
+	s := relay.Settings{Router: cfg.Router, Sources: cfg.Sources, Dedup: cfg.Dedup, Limits: cfg.Limits}
+	for _, c := range cfg.Sinks {
+		s.Sinks = append(s.Sinks, relay.SinkSpec{
+			Name:   c.Name,
+			Config: c,
+			Build: func() (relay.Sink, error) {
+				return sinks.New(c, sinks.Options{UserAgent: "ncs-relay/" + buildVersion(), Logger: log})
+			},
+			Concurrency:    c.Concurrency(),
+			Breaks:         c.HTTP != nil,
+			Unordered:      c.Order == "none",
+			Retry:          c.Retry,
 			PropagateTrace: c.PropagateTrace == nil || *c.PropagateTrace,
-			SpanKind:       spanKind(c),
+			SpanKind:       spanKind(&c),
 		})
 	}
-	return specs, nil
+	return s
 }
 
 func spanKind(c *sinks.Config) trace.SpanKind {
