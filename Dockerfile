@@ -41,7 +41,7 @@ EXPOSE 8080 9464
 # cannot be stored at the moment, such as on a full disk, which a restart does not mend: alert, do not kill.
 HEALTHCHECK --interval=15s --timeout=6s --start-period=30s CMD ["/ncs-relay", "health"]
 
-# SIGTERM ends it within shutdown.timeout (20s); docker stop waits 10s unless told: docker stop -t 25.
+# A shutdown takes at most shutdown.delay and shutdown.timeout; docker stop waits 10s unless told: docker stop -t 35.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/ncs-relay"]
 CMD ["serve", "-c", "/etc/ncs-relay/relay.yaml"]
