@@ -31,6 +31,17 @@ type decoder struct {
 	secrets map[string]string // values that no report may show, with what it shows instead
 }
 
+func newDecoder(report *Report, dir string, env func(string) (string, bool)) *decoder {
+	return &decoder{
+		report: report, dir: dir, env: env,
+		at:      map[string]position{},
+		failed:  map[string]bool{},
+		written: map[string]string{},
+		used:    map[string][]variable{},
+		secrets: map[string]string{},
+	}
+}
+
 var (
 	secretType   = reflect.TypeFor[relay.Secret]()
 	durationType = reflect.TypeFor[time.Duration]()

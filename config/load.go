@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -31,34 +32,32 @@ func Load(file string, env func(string) (string, bool)) (*Config, *Report) {
 // Parse checks the contents of a file called name; relative paths in it are relative to dir. It reads the secret files
 // named there, and nothing else.
 func Parse(name string, data []byte, dir string, env func(string) (string, bool)) (*Config, *Report) {
-	report := &Report{File: name}
-	root := parseYAML(data, report)
+	data = bytes.TrimPrefix(data, []byte("\ufeff")) // some editors begin UTF-8 with a byte order mark
+	d := newDecoder(&Report{File: name}, dir, env)
+	c := d.config(data)
+	d.report.finish(data)
+	d.redact()
+	if d.report.Err() != nil {
+		return nil, d.report
+	}
+	return c, d.report
+}
+
+// config gives a Config that may be used if no errors are reported.
+func (d *decoder) config(data []byte) *Config {
+	root := parseYAML(data, d.report)
 	if root == nil {
-		report.finish()
-		return nil, report
+		return nil
 	}
-	d := &decoder{
-		report: report, dir: dir, env: env,
-		at:      map[string]position{"": startOf(root)},
-		failed:  map[string]bool{},
-		written: map[string]string{},
-		used:    map[string][]variable{},
-		secrets: map[string]string{},
-	}
-	c := &Config{}
+	c := &Config{written: d.written}
 	v := reflect.ValueOf(c).Elem()
+	d.at[""] = startOf(root)
 	d.setDefaults(v)
 	d.section(root, v, "")
 	d.check(v, "")
 	d.readSecrets(c)
 	d.checkTogether(c)
-	report.finish()
-	d.redact()
-	if report.Err() != nil {
-		return nil, report
-	}
-	c.written = d.written
-	return c, report
+	return c
 }
 
 // check calls Check on every struct below v.

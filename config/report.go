@@ -1,11 +1,13 @@
 package config
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Severity tells whether a configuration with a problem can be used.
@@ -96,7 +98,7 @@ const maxProblems = 100
 func (r *Report) add(p Problem) { r.Problems = append(r.Problems, p) }
 
 // finish puts the problems in order. In a file with errors only those are left: warnings often follow from them.
-func (r *Report) finish() {
+func (r *Report) finish(data []byte) {
 	severity := Warning
 	if r.Count(Error) > 0 {
 		severity = Error
@@ -107,5 +109,19 @@ func (r *Report) finish() {
 	})
 	if more := len(r.Problems) - maxProblems; more > 0 {
 		r.Problems = append(r.Problems[:maxProblems], Problem{Message: fmt.Sprintf("and %d more", more), Severity: severity})
+	}
+	r.clamp(data)
+}
+
+// clamp moves problems that are outside of the file, where the YAML parser now and then places a token, to the nearest
+// place in it.
+func (r *Report) clamp(data []byte) {
+	lines := bytes.Split(data, []byte("\n"))
+	for i := range r.Problems {
+		p := &r.Problems[i]
+		p.Line = min(p.Line, len(lines))
+		if p.Line > 0 {
+			p.Column = min(p.Column, utf8.RuneCount(lines[p.Line-1])+1)
+		}
 	}
 }

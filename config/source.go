@@ -26,13 +26,17 @@ const (
 type position struct{ line, column int }
 
 // parseYAML gives the root mapping of a file, nil when what is reported makes that impossible.
-func parseYAML(data []byte, report *Report) *ast.MappingNode {
-	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+func parseYAML(data []byte, report *Report) (root *ast.MappingNode) {
 	fail := func(at position, message, hint string) *ast.MappingNode {
 		report.add(Problem{Line: at.line, Column: at.column, Message: message, Hint: hint})
 		return nil
 	}
 	start := position{1, 1}
+	defer func() { // a library that parses outside text is not trusted to never panic
+		if recover() != nil {
+			root = fail(start, "not YAML that can be parsed", "")
+		}
+	}()
 	if len(data) > maxFile {
 		return fail(start, fmt.Sprintf("the file has more than %d bytes", maxFile), "")
 	}
@@ -52,14 +56,14 @@ func parseYAML(data []byte, report *Report) *ast.MappingNode {
 	if err != nil {
 		return fail(syntaxError(err, data))
 	}
-	root, extra := documents(file)
-	switch mapping, isMapping := root.(*ast.MappingNode); {
-	case root == nil:
+	content, extra := documents(file)
+	switch mapping, isMapping := content.(*ast.MappingNode); {
+	case content == nil:
 		return fail(start, "the file is empty", "a configuration has at least one source")
 	case extra != nil:
 		return fail(startOf(extra), "the file has more than one document", "remove what follows ---")
 	case !isMapping:
-		return fail(startOf(root), "the file is not a list of keys with values", "begin with sources:")
+		return fail(startOf(content), "the file is not a list of keys with values", "begin with sources:")
 	default:
 		return mapping
 	}
