@@ -10,14 +10,14 @@ import (
 
 // SourceConfig is one ingress path with its secrets.
 type SourceConfig struct {
-	Name        string   `yaml:"name"`
-	Path        string   `yaml:"path"`
-	Secrets     []Secret `yaml:"secrets"`
-	SecretFiles []string `yaml:"secret_files,path"`
-	Products    []string `yaml:"products"`
-	Signature   string   `yaml:"signature"`
-	MaxBody     int64    `yaml:"max_body,bytes"`
-	TestMatch   string   `yaml:"test_match"`
+	Name        string   `yaml:"name"`              // in metrics, headers and rules
+	Path        string   `yaml:"path"`              // of the URL given to Agora, compared exactly
+	Secrets     []Secret `yaml:"secrets"`           // any of them may have signed; rotation = two for a while
+	SecretFiles []string `yaml:"secret_files,path"` // files with a secret each; a newline at the end is no part of it
+	Products    []string `yaml:"products"`          // products let in; none = all
+	Signature   string   `yaml:"signature"`         // v2, or any: SHA-1 is accepted where no V2 signature came
+	MaxBody     int64    `yaml:"max_body,bytes"`    // larger calls are refused
+	TestMatch   string   `yaml:"test_match"`        // expression that tells further tests of the Console
 
 	// Resolved are all secrets in effect: Secrets and the contents of SecretFiles. The config package fills it.
 	Resolved []Secret `yaml:"-"`
@@ -88,9 +88,9 @@ func ValidPath(p string) bool {
 
 // DedupConfig bounds the memory of known events.
 type DedupConfig struct {
-	MaxKeys    int           `yaml:"max_keys"`
-	Window     time.Duration `yaml:"window"`
-	OnConflict string        `yaml:"on_conflict"`
+	MaxKeys    int           `yaml:"max_keys"`    // events remembered
+	Window     time.Duration `yaml:"window"`      // how long
+	OnConflict string        `yaml:"on_conflict"` // events with the same key and other contents: deliver or drop
 }
 
 // SetDefaults fills what the configuration may leave out.
@@ -116,10 +116,10 @@ func (c *DedupConfig) Check(report func(path, problem, hint string)) {
 
 // LimitsConfig bounds what the ingress takes on at once.
 type LimitsConfig struct {
-	Connections int           `yaml:"connections"`
-	InFlight    int           `yaml:"in_flight"`
-	ReadTimeout time.Duration `yaml:"read_timeout"`
-	IdleTimeout time.Duration `yaml:"idle_timeout"`
+	Connections int           `yaml:"connections"`  // open at a time
+	InFlight    int           `yaml:"in_flight"`    // calls at a time
+	ReadTimeout time.Duration `yaml:"read_timeout"` // for the body of a call
+	IdleTimeout time.Duration `yaml:"idle_timeout"` // of a connection between calls
 }
 
 // SetDefaults fills what the configuration may leave out.
@@ -149,8 +149,8 @@ func (c *LimitsConfig) Check(report func(path, problem, hint string)) {
 
 // ShutdownConfig paces the end of the process.
 type ShutdownConfig struct {
-	Delay   time.Duration `yaml:"delay"`
-	Timeout time.Duration `yaml:"timeout"`
+	Delay   time.Duration `yaml:"delay"`   // storing goes on so long after readiness is gone
+	Timeout time.Duration `yaml:"timeout"` // for calls and attempts in flight to end, after the delay
 }
 
 // SetDefaults fills what the configuration may leave out.
@@ -161,18 +161,17 @@ func (c *ShutdownConfig) SetDefaults() {
 
 // Check reports what is wrong with c.
 func (c *ShutdownConfig) Check(report func(path, problem, hint string)) {
-	if c.Timeout <= c.Delay {
-		report("timeout", fmt.Sprintf("%v leaves no time after the delay of %v", c.Timeout, c.Delay),
-			"use more than delay: it bounds the whole shutdown")
+	if c.Timeout < time.Second {
+		report("timeout", fmt.Sprintf("%v is too short", c.Timeout), "use 1s or more: calls and attempts in flight are cut off after it")
 	}
 }
 
 // RetryConfig says how long and how often a sink's deliveries are tried.
 type RetryConfig struct {
-	Initial     time.Duration `yaml:"initial"`
-	MaxInterval time.Duration `yaml:"max_interval"`
-	MaxAge      time.Duration `yaml:"max_age"`
-	MaxAttempts int           `yaml:"max_attempts"`
+	Initial     time.Duration `yaml:"initial"`      // wait after the first failure
+	MaxInterval time.Duration `yaml:"max_interval"` // longest wait between attempts
+	MaxAge      time.Duration `yaml:"max_age"`      // an older delivery is given up when it fails; 0 = never
+	MaxAttempts int           `yaml:"max_attempts"` // a delivery is given up after so many; 0 = never
 }
 
 // SetDefaults fills what the configuration may leave out.
@@ -197,7 +196,7 @@ func (c *RetryConfig) Check(report func(path, problem, hint string)) {
 
 // BacklogConfig bounds what a sink may owe.
 type BacklogConfig struct {
-	MaxSize int64 `yaml:"max_size,bytes"`
+	MaxSize int64 `yaml:"max_size,bytes"` // of what is owed; beyond it the oldest are given up
 }
 
 // SetDefaults fills what the configuration may leave out.
