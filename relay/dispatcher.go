@@ -25,6 +25,7 @@ type SinkSpec struct {
 	Breaks         bool                 // pause the whole sink when several lanes fail and none succeeds
 	Unordered      bool
 	Retry          RetryConfig
+	Backlog        int64 // bytes of bodies the sink may be owed; beyond, the oldest become dead letters; 0 = no limit
 	PropagateTrace bool
 	SpanKind       trace.SpanKind // of its deliveries: producer (Kafka) or client
 }
@@ -64,7 +65,9 @@ type dispatcher struct {
 	caughtUp bool            // the last read found nothing
 	readAt   time.Time       // not before: set when the journal could not be read
 	pace     *pace
-	paused   bool        // by an operator
+	dead     int         // dead letters since the last line in the log
+	deadAt   time.Time   // when that was
+	paused   string      // why nothing is sent until an operator says so; "" = not paused
 	control  chan func() // run by the dispatcher's goroutine, which owns the state
 	failures int         // attempts that failed since the last line in the log
 	warned   time.Time   // when that was; zero = all has been well since
@@ -85,6 +88,7 @@ type lane struct {
 	batch   int           // items of the failed batch, which is sent again with the same events; 0 = free choice
 	due     time.Time     // of the next try; meaningful while waiting
 	waiting bool          // in dispatcher.waiting, holding positions only
+	sending bool          // its first items are in flight
 }
 
 // item is one delivery in a lane.
@@ -156,14 +160,12 @@ func (d *dispatcher) run(ctx, hard context.Context) {
 				d.readAt = now.Add(time.Second)
 			}
 		}
-		if len(d.unlaned) == 0 && !d.paused {
+		d.shed(now)
+		if len(d.unlaned) == 0 && d.paused == "" {
 			d.start(hard, now)
 		}
 		if due := d.nextDue(now); !due.IsZero() {
 			timer.Reset(time.Until(due))
-		}
-		if !d.caughtUp {
-			appended = nil // a result makes room to read on, not a new event
 		}
 		select {
 		case <-ctx.Done():
@@ -355,6 +357,7 @@ func (d *dispatcher) send(ctx context.Context, l *lane, now time.Time) {
 	for i := range batch {
 		batch[i] = Attempt{Event: l.items[i].event, Number: l.items[i].attempts() + 1}
 	}
+	l.sending = true
 	d.inFlight++
 	d.sending[l.key.Group]++
 	if l.backoff != nil {
@@ -438,6 +441,7 @@ func (d *dispatcher) finish(r sendResult) {
 	if r.taken == len(r.batch) {
 		r.err = nil // all was taken: there is nothing an error could be about
 	}
+	l.sending = false
 	d.inFlight--
 	d.sending[l.key.Group]--
 	if l.backoff != nil {
@@ -497,6 +501,10 @@ func (d *dispatcher) failed(l *lane, n int, err error, now time.Time) {
 		d.bury(l, 0, err.Error(), now)
 		l.backoff, l.batch = nil, 0
 		d.goOn(l)
+	case IsPause(err):
+		d.paused = err.Error()
+		d.log.Error("sink asks to be paused; an operator has to resume it", "error", err)
+		d.retryLater(l, n, err, now)
 	default:
 		d.retryLater(l, n, err, now)
 	}
@@ -509,7 +517,11 @@ func (d *dispatcher) retryLater(l *lane, n int, err error, now time.Time) {
 	if l.backoff == nil {
 		l.backoff = newRetryBackoff(d.Retry)
 	}
-	due := now.Add(max(l.backoff.next(), askedFor(err)))
+	asked, all := askedFor(err)
+	if all {
+		d.pace.pause(now.Add(asked))
+	}
+	due := now.Add(max(l.backoff.next(), asked))
 	l.batch = n
 	for i := n - 1; i >= 0; i-- {
 		it := &l.items[i]
@@ -547,12 +559,94 @@ func (d *dispatcher) giveUp(it *item, now time.Time) string {
 // bury makes item i of a lane a dead letter.
 func (d *dispatcher) bury(l *lane, i int, reason string, now time.Time) {
 	it := l.items[i]
-	d.cursor.Bury(journal.DeadLetter{Position: it.position, Reason: reason, At: now, Retry: *it.retry})
-	if it.event.Quarantine == "" { // quarantined bodies were logged when they came
-		d.log.Warn("delivery became a dead letter", "event", it.event.ID, "entity", it.event.Entity,
-			"attempts", it.retry.Attempts, "reason", reason)
+	letter := journal.DeadLetter{Position: it.position, Reason: reason, At: now}
+	if it.retry != nil {
+		letter.Retry = *it.retry
 	}
+	d.cursor.Bury(letter)
+	d.logDead(it, reason, now)
 	d.pop(l, i)
+}
+
+// logDead says that deliveries became dead letters, at most once a second; each is a debug line. Quarantined bodies
+// were logged when they came.
+func (d *dispatcher) logDead(it item, reason string, now time.Time) {
+	if d.Name == Unroutable {
+		return
+	}
+	d.log.Debug("delivery became a dead letter", "position", it.position, "attempts", it.attempts(), "reason", reason)
+	d.dead++
+	if now.Sub(d.deadAt) < time.Second {
+		return
+	}
+	args := []any{"count", d.dead, "attempts", it.attempts(), "reason", reason}
+	if it.event != nil {
+		args = append(args, "event", it.event.ID, "entity", it.event.Entity)
+	}
+	d.log.Warn("delivery became a dead letter", args...)
+	d.dead, d.deadAt = 0, now
+}
+
+// shed makes the oldest deliveries dead letters while the sink is owed more than its backlog allows, so that one
+// team's outage never fills the disk of all. What is in flight is left alone. It goes a little below the limit, so
+// that it need not look for the oldest at every event.
+func (d *dispatcher) shed(now time.Time) {
+	if d.Backlog <= 0 || d.cursor.PendingBytes() <= d.Backlog {
+		return
+	}
+	enough := d.Backlog - d.Backlog/20
+	for d.cursor.PendingBytes() > enough {
+		oldest := d.oldestQueued(512)
+		if len(oldest) == 0 {
+			return // all is in flight, or not read yet: the next result or event comes back here
+		}
+		for _, o := range oldest {
+			if d.cursor.PendingBytes() <= enough {
+				break
+			}
+			i := slices.IndexFunc(o.lane.items, func(it item) bool { return it.position == o.position })
+			d.bury(o.lane, i, "backlog full", now)
+			o.lane.batch = 0
+		}
+		for _, o := range oldest {
+			if len(o.lane.items) == 0 {
+				d.drop(o.lane)
+			}
+		}
+	}
+}
+
+type queuedItem struct {
+	lane     *lane
+	position journal.Position
+}
+
+// oldestQueued gives the n oldest items that are not in flight, in order.
+func (d *dispatcher) oldestQueued(n int) []queuedItem {
+	var all []queuedItem
+	for _, l := range d.lanes {
+		if l.sending {
+			continue
+		}
+		for i := range l.items[:min(n, len(l.items))] {
+			all = append(all, queuedItem{l, l.items[i].position})
+		}
+	}
+	slices.SortFunc(all, func(a, b queuedItem) int { return cmp.Compare(a.position, b.position) })
+	return all[:min(n, len(all))]
+}
+
+// drop ends a lane that waits or is ready and holds nothing any more.
+func (d *dispatcher) drop(l *lane) {
+	if d.lanes[l.key] != l {
+		return
+	}
+	delete(d.lanes, l.key)
+	is := func(o *lane) bool { return o == l }
+	d.fresh.remove(is)
+	d.again.remove(is)
+	d.waiting = slices.DeleteFunc(d.waiting, is)
+	heap.Init(&d.waiting)
 }
 
 // lost settles a delivery whose event was damaged on disk: there is nothing left to keep as a dead letter.

@@ -243,3 +243,56 @@ func TestOneBadEntityDoesNotPauseTheSink(t *testing.T) {
 		require.Len(t, b.sink.received(), 20, "delivered at once")
 	})
 }
+
+func TestBacklogIsBoundedAndTheOldestBecomeDeadLetters(t *testing.T) {
+	spec := SinkSpec{Concurrency: 2, Backlog: 100 * 2, Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}
+	inBubble(t, spec, func(b *bubble) {
+		b.sink.set(func(Attempt) error { return errors.New("down") })
+		for i := range 300 {
+			b.owe(fmt.Sprint("e", i%50)) // two bytes each
+		}
+		time.Sleep(10 * time.Second)
+		totals := b.cursor.Totals()
+		require.LessOrEqual(t, totals.Pending, uint64(100))
+		require.GreaterOrEqual(t, totals.Pending, uint64(90), "no more than needed is given up")
+		require.EqualValues(t, 300, totals.Pending+totals.Dead)
+		letters, err := b.journal.DeadLetters("sink", 0, 1000)
+		require.NoError(t, err)
+		require.Equal(t, "backlog full", letters[0].Reason)
+
+		b.sink.set(nil)
+		time.Sleep(10 * time.Minute)
+		got := b.sink.received()
+		require.Len(t, got, int(totals.Pending))
+		requireInOrder(t, got, len(got))
+		require.Greater(t, got[0].Position, letters[0].Position)
+	})
+}
+
+func TestPauseAskedForByTheSink(t *testing.T) {
+	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}, func(b *bubble) {
+		b.sink.set(func(Attempt) error { return Pause(errors.New("410 Gone")) })
+		b.owe("e1")
+		b.owe("e2")
+		time.Sleep(10 * time.Hour)
+		require.Len(t, b.tries(), 1, "a paused sink is left alone")
+		require.EqualValues(t, 2, b.cursor.Totals().Pending)
+	})
+}
+
+func TestRetryAfterForAllHoldsTheWholeSink(t *testing.T) {
+	inBubble(t, SinkSpec{Concurrency: 8, Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Second, MaxAge: 24 * time.Hour}}, func(b *bubble) {
+		b.sink.set(func(Attempt) error {
+			return &RetryAfterError{Err: errors.New("429"), After: time.Minute, All: true}
+		})
+		b.owe("e1")
+		synctest.Wait()
+		for i := range 20 {
+			b.owe(fmt.Sprint("other", i))
+		}
+		time.Sleep(59 * time.Second)
+		require.Len(t, b.tries(), 1)
+		time.Sleep(2 * time.Second)
+		require.Len(t, b.tries(), 2, "then one Send probes")
+	})
+}

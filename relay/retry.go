@@ -54,11 +54,11 @@ func clip(s string) string {
 	return s
 }
 
-// askedFor is the wait the far side asked for; 0 = none.
-func askedFor(err error) time.Duration {
+// askedFor is the wait the far side asked for, 0 = none, and whether it meant everything we send.
+func askedFor(err error) (wait time.Duration, all bool) {
 	var ra *RetryAfterError
 	if errors.As(err, &ra) {
-		return ra.After
+		return ra.After, ra.All
 	}
-	return 0
+	return 0, false
 }

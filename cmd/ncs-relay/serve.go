@@ -178,6 +178,7 @@ func settings(cfg *config.Config, log *slog.Logger) relay.Settings {
 			Breaks:         c.HTTP != nil,
 			Unordered:      c.Order == "none",
 			Retry:          c.Retry,
+			Backlog:        c.Backlog.MaxSize,
 			PropagateTrace: c.PropagateTrace == nil || *c.PropagateTrace,
 			SpanKind:       spanKind(&c),
 		})
