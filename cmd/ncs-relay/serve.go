@@ -7,7 +7,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -46,7 +48,7 @@ was answered 200 is lost either way.`,
 					log.Warn("configuration: "+p.Message, "path", p.Path, "line", p.Line, "hint", p.Hint)
 				}
 			}
-			return serve(cmd.Context(), cfg, log)
+			return serve(cmd.Context(), file, cfg, log)
 		},
 	}
 	addConfigFlag(cmd, &file)
@@ -58,7 +60,7 @@ func addConfigFlag(cmd *cobra.Command, file *string) {
 }
 
 // serve builds the relay from the bottom up, runs it until ctx ends or a part of it fails, and takes it down from the top.
-func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) {
+func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logger) (err error) {
 	var stack teardown
 	defer func() { err = errors.Join(err, stack.run(log)) }()
 
@@ -87,6 +89,15 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 		return gateway.Run(ctx, cfg.Shutdown.Timeout/2)
 	}))
 
+	reload := newReloader(file, cfg, log, func(ctx context.Context, cfg *config.Config) error {
+		return gateway.Reload(ctx, settings(cfg, log))
+	})
+	reload.observe(metrics)
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	stack.push("reload", background(failed, func(ctx context.Context) error { return reload.run(ctx, hup) }))
+
 	var stopping atomic.Bool
 	ready := func() (bool, string) {
 		if stopping.Load() {
@@ -99,7 +110,9 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	}
 	adm := admin.New(cfg.Admin, admin.Options{
 		Metrics: metrics.Handler(), Ready: ready, Log: log,
-		Status: func(context.Context) (any, error) { return gateway.Status(), nil },
+		Status: func(context.Context) (any, error) {
+			return status{Version: buildVersion(), Config: reload.status(), Status: gateway.Status()}, nil
+		},
 	})
 	if err := adm.Listen(); err != nil {
 		return err
@@ -162,6 +175,13 @@ func startTelemetry(ctx context.Context, log *slog.Logger, stack *teardown) (*te
 		return errors.Join(tracing.Shutdown(ctx), metrics.Shutdown(ctx))
 	})
 	return metrics, tracing, nil
+}
+
+// status is the answer to GET /api/status.
+type status struct {
+	Version string      `json:"version"`
+	Config  reloadState `json:"config"`
+	relay.Status
 }
 
 // settings are what a reload replaces.
