@@ -189,27 +189,29 @@ func TestReadmeListsEveryMetric(t *testing.T) {
 	}
 }
 
+var programDir string // set by TestMain
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	var err error
+	if programDir, err = os.MkdirTemp("", "ncs-relay-readme-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(programDir)
+	return m.Run()
+}
+
 // program builds the program once for all tests.
 var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "ncs-relay-readme-")
-	if err != nil {
-		return "", err
-	}
-	build := exec.Command("go", "build", "-o", dir+"/", "./cmd/ncs-relay")
+	build := exec.Command("go", "build", "-o", programDir+"/", "./cmd/ncs-relay")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
-	return filepath.Join(dir, "ncs-relay"), nil
+	return filepath.Join(programDir, "ncs-relay"), nil
 })
-
-func TestMain(m *testing.M) {
-	status := m.Run()
-	if built, err := program(); err == nil {
-		os.RemoveAll(filepath.Dir(built))
-	}
-	os.Exit(status)
-}
 
 // needsProgram skips where building it would take too long.
 func needsProgram(t *testing.T) string {
