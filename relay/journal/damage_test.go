@@ -207,6 +207,7 @@ func TestSegmentCutShort(t *testing.T) {
 	}
 }
 
+// Fuzz it with -fuzzminimizetime 1x: salts are random, so coverage differs between runs and minimizing does not end.
 func FuzzRecover(f *testing.F) {
 	s := newSpecimen(f, 5)
 	f.Add(s.bytes, true)

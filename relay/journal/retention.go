@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io/fs"
+	"maps"
 	"slices"
 	"time"
 
@@ -102,51 +103,44 @@ func (j *Journal) readBeyond(pos Position) bool {
 	return true
 }
 
-// advanceClosed reads a segment on behalf of sinks that are not opened: what it owes them becomes unsettled. j.saving
+// advanceClosed reads a segment on behalf of sinks that nobody reads for: what it owes them becomes unsettled. j.saving
 // keeps Sink from opening one meanwhile.
 func (j *Journal) advanceClosed(st stretch) error {
-	type owed struct {
-		pos  Position
-		size int64
-	}
-	closed := make(map[SinkID][]owed)
-	behind := make(map[SinkID]Position)
 	j.mu.Lock()
-	for id, c := range j.byID {
-		c.mu.Lock()
-		if !c.opened && c.read < st.last {
-			behind[id] = c.read
-		}
-		c.mu.Unlock()
-	}
+	cursors := slices.Collect(maps.Values(j.byID))
 	j.mu.Unlock()
-	if len(behind) == 0 {
+	for _, c := range cursors {
+		if err := c.advanceClosed(st); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Cursor) advanceClosed(st stretch) error {
+	c.nextMu.Lock() // a Next may still be running for a sink that was just released
+	defer c.nextMu.Unlock()
+	c.mu.Lock()
+	read, behind := c.read, !c.opened && c.read < st.last
+	c.mu.Unlock()
+	if !behind {
 		return nil
 	}
-	err := j.log.walk(st, func(_ int64, f frame, payload []byte) bool {
-		payloadSinks(payload, func(id SinkID) {
-			if read, ok := behind[id]; ok && f.pos > read {
-				if r, err := decodePayload(f.pos, payload); err == nil {
-					closed[id] = append(closed[id], owed{f.pos, int64(len(r.Body))})
-				}
+	var owed []*Record
+	err := c.j.log.walk(st, func(off int64, f frame, payload []byte) bool {
+		if f.pos > read && payloadOwed(payload, c.id) {
+			if r, err := decodePayload(f.pos, payload); err == nil {
+				owed = append(owed, r)
+			} else {
+				c.j.log.unreadable(st.seg, off, f, err)
 			}
-		})
+		}
 		return true
 	})
 	if err != nil {
 		return err
 	}
-	for id := range behind {
-		j.mu.Lock()
-		c := j.byID[id]
-		j.mu.Unlock()
-		c.mu.Lock()
-		for _, o := range closed[id] {
-			c.add(o.pos, o.size)
-		}
-		c.read, c.at, c.dirty = st.last, place{st.seg.first, st.end}, true
-		c.mu.Unlock()
-	}
+	c.took(owed, st.last, place{st.seg.first, st.end})
 	return nil
 }
 

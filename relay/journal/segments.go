@@ -460,19 +460,24 @@ func (l *segments) create(first Position, step int64) (*segment, File, error) {
 	l.mu.RUnlock()
 	f, err := l.fs.Create(l.path(s.name()))
 	if err != nil {
+		l.discard(s.name())
 		return nil, nil, err
 	}
-	err = l.initialize(s, f, step)
-	if err != nil {
+	if err := l.initialize(s, f, step); err != nil {
 		_ = f.Close()
-		if rmErr := l.fs.Remove(l.path(s.name())); rmErr != nil {
-			l.mu.Lock()
-			l.strays = append(l.strays, s.name())
-			l.mu.Unlock()
-		}
+		l.discard(s.name())
 		return nil, nil, err
 	}
 	return s, f, nil
+}
+
+// discard removes a file that never held a record, now or when a later segment stands.
+func (l *segments) discard(name string) {
+	if err := l.fs.Remove(l.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.strays = append(l.strays, name)
+	}
 }
 
 func (l *segments) initialize(s *segment, f File, step int64) error {
@@ -500,9 +505,7 @@ func (l *segments) removeStrays() {
 	l.strays = nil
 	l.mu.Unlock()
 	for _, name := range strays {
-		if err := l.fs.Remove(l.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			l.logger.Warn("remove an unused segment", "segment", name, "error", err)
-		}
+		l.discard(name)
 	}
 }
 

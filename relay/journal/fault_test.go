@@ -1,0 +1,131 @@
+package journal_test
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/journaltest"
+)
+
+// failSync lets the next sync of a segment fail: half of what it should have made durable is, reads show all of it.
+func failSync() func(int, journaltest.Op) error {
+	failed := false
+	return func(_ int, op journaltest.Op) error {
+		if op == journaltest.OpSync && !failed {
+			failed = true
+			return syscall.EIO
+		}
+		return nil
+	}
+}
+
+// After a failed sync the kernel shows bytes that it will never write. A start that believed them handed out records that
+// a later crash took away.
+func TestRecordsOfAFailedSyncDoNotVanish(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(20) {
+		m := newMachine(t, seed)
+		require.True(t, m.open())
+		m.append(3, 0)
+		m.fs.Fail(failSync())
+		m.append(8, 0)
+		require.Len(t, m.acked, 3)
+		m.restart() // it finds all eleven
+		m.restart()
+		m.crash(0)
+		m.stop()
+	}
+}
+
+// Once a later segment stands, what a failed sync left behind the end of the one before is not looked at again.
+func TestNothingBehindTheEndIsBelieved(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, 1)
+	require.True(t, m.open())
+	m.append(3, 0)
+	m.fs.Fail(failSync())
+	m.append(3, 0)
+	m.append(3, 0)
+	require.Len(t, m.acked, 6)
+	m.restart()
+	recs, err := m.sinks[0].Load(m.unsettled(0))
+	require.NoError(t, err)
+	require.Len(t, recs, 6)
+	m.crash(1)
+	require.Len(t, m.unsettled(0), 6)
+	m.stop()
+}
+
+func TestSettledDuringACommitIsSavedByTheNext(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, 1)
+	require.True(t, m.open())
+	m.append(4, 0)
+	m.read(0, 1<<20)
+	pos := m.unsettled(0)
+	m.bury(0, pos[0])
+	m.fs.Fail(func(_ int, op journaltest.Op) error {
+		if op == journaltest.OpCommit && !m.fates["a"][pos[1]].buried {
+			m.bury(0, pos[1])
+			m.settle(0, pos[2])
+		}
+		return nil
+	})
+	m.checkpoint()
+	m.fs.Fail(nil)
+	m.checkpoint()
+	m.crash(0)
+	require.Equal(t, journal.Totals{Owed: 4, Delivered: 1, Dead: 2, Pending: 1}, m.sinks[0].Totals())
+	m.stop()
+}
+
+func TestFaultsLeaveNoFilesBehind(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, 1)
+	require.True(t, m.open())
+	m.append(1, 0)
+	for range 5 {
+		m.fs.Fail(failSync())
+		m.append(1, 0)
+		m.append(1, 0)
+		m.fs.Fail(journaltest.FailFrom(3, syscall.ENOSPC))
+		m.append(30, 0)
+		m.append(1, 0)
+	}
+	m.fs.Fail(nil)
+	m.append(1, 0)
+	files := 0
+	for _, name := range m.fs.Files() {
+		if strings.HasSuffix(name, ".seg") {
+			files++
+		}
+	}
+	require.Equal(t, m.j.Stats().Segments, files)
+	m.crash(0.5)
+	m.stop()
+}
+
+func TestReleasedSinkComesBack(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, 1)
+	require.True(t, m.open())
+	m.append(60, 0, 1)
+	m.read(1, 1<<20)
+	m.sinks[0].Release()
+	m.sweep()
+	m.read(1, 1<<20)
+	for len(m.unsettled(1)) < 60 {
+		m.read(1, 1<<20)
+	}
+	m.sweep()
+	require.Equal(t, 1, m.j.Stats().Segments, "it holds nothing back")
+	_, err := m.j.Sink("a")
+	require.NoError(t, err)
+	m.crash(0) // and still is owed everything
+	require.Len(t, m.unsettled(0), 60)
+	m.stop()
+}
