@@ -51,7 +51,9 @@ type dispatcher struct {
 	metrics *sinkMetrics
 	tracing *telemetry.Tracing
 
+	feeds    []*feed // what is to be delivered: first what the sink is owed, then replays
 	lanes    map[laneKey]*lane
+	busy     map[Lane]bool   // ordered lanes of the sink with a Send in flight, from whichever feed
 	fresh    laneQueue       // can run now
 	again    laneQueue       // can run now, after a failure
 	waiting  laneHeap        // wait for a retry, the next due first
@@ -59,11 +61,8 @@ type dispatcher struct {
 	sending  map[string]int  // Sends in flight per group
 	inFlight int             // Sends in flight
 	retrying int             // of these, Sends of lanes that failed before
-	unlaned  []item          // to be put into lanes, in order, before anything else is read or sent
 	queued   int             // positions in all lanes
 	loaded   int             // bytes of bodies held
-	caughtUp bool            // the last read found nothing
-	readAt   time.Time       // not before: set when the journal could not be read
 	pace     *pace
 	dead     int         // dead letters since the last line in the log
 	deadAt   time.Time   // when that was
@@ -74,15 +73,56 @@ type dispatcher struct {
 	results  chan sendResult
 }
 
-// laneKey is a lane, or for unordered events the lane of that one event.
+// deliveries are what a feed reads and settles: a sink's cursor, or a replay.
+type deliveries interface {
+	Pending() []journal.Pending
+	Next(maxBytes int) ([]*journal.Record, error)
+	Load([]journal.Position) ([]*journal.Record, error)
+	Settle(journal.Position, journal.Outcome)
+	Failed(journal.Position, journal.Retry)
+	Bury(journal.DeadLetter)
+}
+
+// feed is one source of deliveries to the sink. Feeds are ordered within themselves, not against each other, and share
+// the sink's slots and pace.
+type feed struct {
+	deliveries
+	replay   uint32        // its number; 0 = what the sink is owed
+	since    time.Time     // when it began; zero: deliveries are as old as their events
+	interval time.Duration // between the events of a replay; 0 = as fast as they are taken
+	finished func() bool   // nil = never
+
+	unlaned  []item    // to be put into lanes, in order, before anything else is read
+	caughtUp bool      // the last read found nothing
+	readAt   time.Time // not before
+}
+
+func newFeed(d deliveries) *feed {
+	f := &feed{deliveries: d}
+	for _, p := range d.Pending() { // what an earlier life read and did not settle
+		it := item{position: p.Position}
+		if p.Retry.Attempts > 0 {
+			it.retry = &p.Retry
+		}
+		f.unlaned = append(f.unlaned, it)
+	}
+	return f
+}
+
+// laneKey is a lane of a feed, or for unordered events the lane of that one event.
 type laneKey struct {
 	Lane
+	replay   uint32
 	position journal.Position
 }
+
+// ordered tells whether the sink must not be sent two batches of this lane at the same time.
+func (k laneKey) ordered() bool { return k.position == 0 }
 
 // lane is a queue of deliveries that are made one batch after the other.
 type lane struct {
 	key     laneKey
+	feed    *feed
 	items   []item
 	backoff *retryBackoff // nil until a Send failed
 	batch   int           // items of the failed batch, which is sent again with the same events; 0 = free choice
@@ -123,7 +163,9 @@ func newDispatcher(spec SinkSpec, sink Sink, j *journal.Journal, c *journal.Curs
 		log:      log.With("sink", spec.Name),
 		metrics:  m,
 		tracing:  tr,
+		feeds:    []*feed{newFeed(c)},
 		lanes:    make(map[laneKey]*lane),
+		busy:     make(map[Lane]bool),
 		draining: make(map[string]bool),
 		sending:  make(map[string]int),
 		results:  make(chan sendResult),
@@ -143,25 +185,13 @@ func (d *dispatcher) run(ctx, hard context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 
-	for _, p := range d.cursor.Pending() {
-		it := item{position: p.Position}
-		if p.Retry.Attempts > 0 {
-			it.retry = &p.Retry
-		}
-		d.unlaned = append(d.unlaned, it)
-	}
 	for {
 		appended := d.journal.Appended() // before reading, so that nothing slips in between
 		now := time.Now()
 		d.wakeDue(now)
-		if !now.Before(d.readAt) {
-			if err := d.fill(); err != nil {
-				d.log.Error("cannot read owed events from the journal", "error", err)
-				d.readAt = now.Add(time.Second)
-			}
-		}
+		d.fill(now)
 		d.shed(now)
-		if len(d.unlaned) == 0 && d.paused == "" {
+		if d.paused == "" && !slices.ContainsFunc(d.feeds, func(f *feed) bool { return len(f.unlaned) > 0 }) {
 			d.start(hard, now)
 		}
 		if due := d.nextDue(now); !due.IsZero() {
@@ -183,65 +213,92 @@ func (d *dispatcher) run(ctx, hard context.Context) {
 // nextDue is when something has to be done without a result or a new event; zero = never.
 func (d *dispatcher) nextDue(now time.Time) time.Time {
 	var due time.Time
-	if len(d.waiting) > 0 {
-		due = d.waiting[0].due
-	}
-	for _, t := range []time.Time{d.readAt, d.pace.until} {
+	at := func(t time.Time) {
 		if t.After(now) && (due.IsZero() || t.Before(due)) {
 			due = t
 		}
 	}
+	if len(d.waiting) > 0 {
+		at(d.waiting[0].due)
+	}
+	at(d.pace.until)
+	for _, f := range d.feeds {
+		at(f.readAt)
+	}
 	return due
 }
 
-// fill brings owed events into lanes: first those that have to be laned (again), then new ones while there is room.
-func (d *dispatcher) fill() error {
-	d.caughtUp = false
-	if err := d.layOut(); err != nil {
+// fill brings deliveries into lanes, and drops replays that are done.
+func (d *dispatcher) fill(now time.Time) {
+	d.feeds = slices.DeleteFunc(d.feeds, func(f *feed) bool { return f.finished != nil && f.finished() })
+	for _, f := range d.feeds {
+		if now.Before(f.readAt) {
+			continue
+		}
+		if err := d.fillFrom(f, now); err != nil {
+			d.log.Error("cannot read events from the journal", "replay", f.replay, "error", err)
+			f.readAt = now.Add(time.Second)
+		}
+	}
+}
+
+// fillFrom reads one feed while there is room: first what has to be laned (again), then what comes next. Replays get a
+// quarter of the room.
+func (d *dispatcher) fillFrom(f *feed, now time.Time) error {
+	if err := d.layOut(f); err != nil {
 		return err
 	}
-	for d.loaded < windowBytes && d.queued < maxQueued {
-		records, err := d.cursor.Next(min(windowBytes-d.loaded, 1<<20))
+	room, most := windowBytes, 1<<20
+	if f.replay > 0 {
+		room, most = windowBytes/4, 64<<10
+	}
+	f.caughtUp = false
+	for d.loaded < room && d.queued < maxQueued {
+		records, err := f.Next(min(room-d.loaded, most))
 		if err != nil {
 			return err
 		}
 		if len(records) == 0 {
-			d.caughtUp = true
+			f.caughtUp = true
 			return nil
 		}
 		for _, r := range records {
 			ev := eventOf(r)
-			d.enqueue(item{position: ev.Position, event: ev})
+			d.enqueue(f, item{position: ev.Position, event: ev})
+		}
+		if f.interval > 0 {
+			f.readAt = now.Add(time.Duration(len(records)) * f.interval)
+			return nil
 		}
 	}
 	return nil
 }
 
-// layOut puts the unlaned items into their lanes. Lanes that begin with failed items go on where they stopped.
-func (d *dispatcher) layOut() error {
-	if len(d.unlaned) == 0 {
+// layOut puts the unlaned items of a feed into their lanes. Lanes that begin with failed items go on where they stopped.
+func (d *dispatcher) layOut(f *feed) error {
+	if len(f.unlaned) == 0 {
 		return nil
 	}
-	for len(d.unlaned) > 0 {
-		chunk := d.unlaned[:min(len(d.unlaned), 512)]
+	for len(f.unlaned) > 0 {
+		chunk := f.unlaned[:min(len(f.unlaned), 512)]
 		positions := make([]journal.Position, len(chunk))
 		for i, it := range chunk {
 			positions[i] = it.position
 		}
-		events, err := d.load(positions)
+		events, err := loadEvents(f, positions)
 		if err != nil {
 			return err
 		}
 		for i, it := range chunk {
 			if it.event = events[i]; it.event == nil {
-				d.lost(it.position)
+				d.lost(f, it.position)
 				continue
 			}
-			d.enqueue(it)
+			d.enqueue(f, it)
 		}
-		d.unlaned = d.unlaned[len(chunk):]
+		f.unlaned = f.unlaned[len(chunk):]
 	}
-	d.unlaned = nil
+	f.unlaned = nil
 	for _, l := range d.fresh.takeAll() {
 		d.resume(l)
 	}
@@ -269,14 +326,14 @@ func (d *dispatcher) resume(l *lane) {
 }
 
 // enqueue appends a delivery to its lane.
-func (d *dispatcher) enqueue(it item) {
-	key := laneKey{Lane: d.sink.Lane(it.event)}
+func (d *dispatcher) enqueue(f *feed, it item) {
+	key := laneKey{Lane: d.sink.Lane(it.event), replay: f.replay}
 	if key.Key == "" || d.Unordered {
 		key.position = it.position
 	}
 	l := d.lanes[key]
 	if l == nil {
-		l = &lane{key: key}
+		l = &lane{key: key, feed: f}
 		d.lanes[key] = l
 		d.makeReady(l)
 	}
@@ -324,6 +381,12 @@ func (d *dispatcher) wakeDue(now time.Time) {
 // start sends the next batch of every ready lane for which there is a slot. Lanes that failed before take at most half
 // of the slots, so that a dead entity or partition leaves room for the living.
 func (d *dispatcher) start(ctx context.Context, now time.Time) {
+	var blocked []*lane // by a Send of the same lane for another feed; their turn comes when that has ended
+	defer func() {
+		for _, l := range blocked {
+			d.makeReady(l)
+		}
+	}()
 	for allowed := d.pace.allowed(now); d.inFlight < allowed; {
 		var l *lane
 		if d.retrying < max(1, allowed/2) {
@@ -335,7 +398,11 @@ func (d *dispatcher) start(ctx context.Context, now time.Time) {
 		if l == nil {
 			return
 		}
-		if !d.draining[l.key.Group] { // otherwise it stands still until it is laned anew
+		switch {
+		case d.draining[l.key.Group]: // stands still until it is laned anew
+		case l.key.ordered() && d.busy[l.key.Lane]:
+			blocked = append(blocked, l)
+		default:
 			d.send(ctx, l, now)
 		}
 	}
@@ -355,9 +422,10 @@ func (d *dispatcher) send(ctx context.Context, l *lane, now time.Time) {
 	}
 	batch := make([]Attempt, n)
 	for i := range batch {
-		batch[i] = Attempt{Event: l.items[i].event, Number: l.items[i].attempts() + 1}
+		batch[i] = Attempt{Event: l.items[i].event, Number: l.items[i].attempts() + 1, Replay: l.key.replay}
 	}
 	l.sending = true
+	d.busy[l.key.Lane] = true // meaningful for ordered lanes only
 	d.inFlight++
 	d.sending[l.key.Group]++
 	if l.backoff != nil {
@@ -386,7 +454,7 @@ func (d *dispatcher) loadBatch(l *lane) (int, error) {
 		}
 	}
 	if len(missing) > 0 {
-		events, err := d.load(missing)
+		events, err := loadEvents(l.feed, missing)
 		if err != nil {
 			return 0, err
 		}
@@ -403,7 +471,7 @@ func (d *dispatcher) loadBatch(l *lane) (int, error) {
 			next++
 		}
 		for _, p := range gone {
-			d.lost(p)
+			d.lost(l.feed, p)
 		}
 		l.items = slices.DeleteFunc(l.items, func(it item) bool { return slices.Contains(gone, it.position) })
 		d.queued -= len(gone)
@@ -418,9 +486,9 @@ func (d *dispatcher) loadBatch(l *lane) (int, error) {
 	return n, nil
 }
 
-// load reads events again, in the order of positions. Those that are lost, because the disk damaged them, are nil.
-func (d *dispatcher) load(positions []journal.Position) ([]*Event, error) {
-	records, err := d.cursor.Load(positions)
+// loadEvents reads events again, in the order of positions. Those that are lost, because the disk damaged them, are nil.
+func loadEvents(f *feed, positions []journal.Position) ([]*Event, error) {
+	records, err := f.Load(positions)
 	var lost *journal.LostError
 	if err != nil && !errors.As(err, &lost) {
 		return nil, err
@@ -442,6 +510,7 @@ func (d *dispatcher) finish(r sendResult) {
 		r.err = nil // all was taken: there is nothing an error could be about
 	}
 	l.sending = false
+	delete(d.busy, l.key.Lane)
 	d.inFlight--
 	d.sending[l.key.Group]--
 	if l.backoff != nil {
@@ -451,7 +520,7 @@ func (d *dispatcher) finish(r sendResult) {
 	d.metrics.attempt(r)
 	d.logTrouble(r, now)
 	for range r.taken {
-		d.cursor.Settle(l.items[0].position, journal.Delivered)
+		l.feed.Settle(l.items[0].position, journal.Delivered)
 		d.pop(l, 0)
 	}
 	if r.taken > 0 {
@@ -527,11 +596,11 @@ func (d *dispatcher) retryLater(l *lane, n int, err error, now time.Time) {
 		it := &l.items[i]
 		it.retry = tried(it.retry, err, now)
 		it.retry.Next = due
-		if reason := d.giveUp(it, now); reason != "" {
+		if reason := d.giveUp(l.feed, it, now); reason != "" {
 			d.bury(l, i, reason, now)
 			l.batch--
 		} else {
-			d.cursor.Failed(it.position, *it.retry)
+			l.feed.Failed(it.position, *it.retry)
 		}
 	}
 	if l.batch == 0 { // a new batch: it starts with the first interval again
@@ -546,11 +615,15 @@ func (d *dispatcher) retryLater(l *lane, n int, err error, now time.Time) {
 }
 
 // giveUp says why a delivery whose attempt just failed is not tried again; "" = it is.
-func (d *dispatcher) giveUp(it *item, now time.Time) string {
+func (d *dispatcher) giveUp(f *feed, it *item, now time.Time) string {
+	since := it.event.ReceivedAt
+	if f.since.After(since) {
+		since = f.since
+	}
 	switch {
 	case d.Retry.MaxAttempts > 0 && it.retry.Attempts >= d.Retry.MaxAttempts:
 		return fmt.Sprintf("given up after %d attempts: %s", it.retry.Attempts, it.retry.LastError)
-	case d.Retry.MaxAge > 0 && now.Sub(it.event.ReceivedAt) >= d.Retry.MaxAge:
+	case d.Retry.MaxAge > 0 && now.Sub(since) >= d.Retry.MaxAge:
 		return fmt.Sprintf("given up after %s: %s", d.Retry.MaxAge, it.retry.LastError)
 	}
 	return ""
@@ -563,7 +636,7 @@ func (d *dispatcher) bury(l *lane, i int, reason string, now time.Time) {
 	if it.retry != nil {
 		letter.Retry = *it.retry
 	}
-	d.cursor.Bury(letter)
+	l.feed.Bury(letter)
 	d.logDead(it, reason, now)
 	d.pop(l, i)
 }
@@ -625,7 +698,7 @@ type queuedItem struct {
 func (d *dispatcher) oldestQueued(n int) []queuedItem {
 	var all []queuedItem
 	for _, l := range d.lanes {
-		if l.sending {
+		if l.sending || l.key.replay > 0 { // replays are not part of the backlog
 			continue
 		}
 		for i := range l.items[:min(n, len(l.items))] {
@@ -650,8 +723,8 @@ func (d *dispatcher) drop(l *lane) {
 }
 
 // lost settles a delivery whose event was damaged on disk: there is nothing left to keep as a dead letter.
-func (d *dispatcher) lost(p journal.Position) {
-	d.cursor.Settle(p, journal.Dropped)
+func (d *dispatcher) lost(f *feed, p journal.Position) {
+	f.Settle(p, journal.Dropped)
 	d.log.Error("an owed event was damaged on disk and cannot be delivered", "position", p)
 }
 
@@ -692,28 +765,28 @@ func (d *dispatcher) relaneIfDrained(group string) {
 		r.Relane(group)
 	}
 
-	var items []item
 	for key, l := range d.lanes {
 		if key.Group != group {
 			continue
 		}
 		d.unload(l)
-		items = append(items, l.items...)
+		d.queued -= len(l.items)
+		l.feed.unlaned = append(l.feed.unlaned, l.items...)
 		delete(d.lanes, key)
 	}
-	d.queued -= len(items)
 	inGroup := func(l *lane) bool { return l.key.Group == group }
 	d.fresh.remove(inGroup)
 	d.again.remove(inGroup)
 	d.waiting = slices.DeleteFunc(d.waiting, inGroup)
 	heap.Init(&d.waiting)
-	slices.SortFunc(items, func(a, b item) int { return cmp.Compare(a.position, b.position) })
-	for i := range items {
-		if r := items[i].retry; r != nil {
-			r.Next = time.Time{} // what it waited for may have come with the new lanes
+	for _, f := range d.feeds {
+		slices.SortFunc(f.unlaned, func(a, b item) int { return cmp.Compare(a.position, b.position) })
+		for i := range f.unlaned {
+			if r := f.unlaned[i].retry; r != nil {
+				r.Next = time.Time{} // what it waited for may have come with the new lanes
+			}
 		}
 	}
-	d.unlaned = append(d.unlaned, items...)
 }
 
 // laneQueue is a first-in-first-out queue of lanes.
