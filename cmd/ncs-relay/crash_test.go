@@ -247,15 +247,17 @@ func (b *books) distinct(sink string) int {
 type crashChild struct {
 	t   *testing.T
 	cmd *exec.Cmd
-	log *bytes.Buffer
+	log *lockedBuffer
 	out chan struct{} // closed when it ended
 	err error
 }
 
-func startCrashChild(t *testing.T, config string) *crashChild {
+// startCrashChild starts the relay, by way of another program if given.
+func startCrashChild(t *testing.T, config string, by ...string) *crashChild {
 	t.Helper()
-	c := &crashChild{t: t, log: &bytes.Buffer{}, out: make(chan struct{})}
-	c.cmd = exec.Command("ncs-relay", "serve", "-c", config)
+	c := &crashChild{t: t, log: &lockedBuffer{}, out: make(chan struct{})}
+	args := append(by, "ncs-relay", "serve", "-c", config)
+	c.cmd = exec.Command(args[0], args[1:]...)
 	c.cmd.Stderr = c.log
 	require.NoError(t, c.cmd.Start())
 	go func() {
@@ -263,6 +265,24 @@ func startCrashChild(t *testing.T, config string) *crashChild {
 		close(c.out)
 	}()
 	return c
+}
+
+// lockedBuffer can be read while the child writes.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
 }
 
 // waitFor lets the relay live for a while. If it ends by itself it must be for a port that is taken.
