@@ -9,7 +9,8 @@
 //     relative to the configuration's directory; `scalar`, a list that may be written as a single value, and whose texts
 //     may be numbers. A time.Duration is written 10s, 5m or 14d; what implements encoding.TextUnmarshaler is text.
 //   - SetDefaults() fills a new struct before it is decoded.
-//   - Check(report func(path, problem, hint string)) is called on each struct after decoding; path is relative to it.
+//   - Check(report func(path, problem, hint string)) is called on each struct after decoding; path is relative to it. So is
+//     Warn, for what is legal and probably not meant.
 //
 // Watching the file, and what a reload changes in a running relay, is left to the caller.
 package config

@@ -129,7 +129,7 @@ func (d *decoder) value(n ast.Node, v reflect.Value, f field, path string) {
 			d.fail(startOf(n), path, "must be keys with values, not "+kindOf(n), "known keys: "+keyList(t))
 		}
 	case v.Kind() == reflect.Map:
-		d.mapping(n, v, path)
+		d.mapping(n, v, f, path)
 	case v.Kind() == reflect.Slice:
 		d.list(n, v, f, path)
 	default:
@@ -239,7 +239,7 @@ func keyText(k ast.MapKeyNode) string {
 	return k.GetToken().Value
 }
 
-func (d *decoder) mapping(n ast.Node, v reflect.Value, path string) {
+func (d *decoder) mapping(n ast.Node, v reflect.Value, f field, path string) {
 	m, ok := n.(*ast.MappingNode)
 	if !ok {
 		d.fail(startOf(n), path, "must be keys with values, not "+kindOf(n), "")
@@ -250,7 +250,7 @@ func (d *decoder) mapping(n ast.Node, v reflect.Value, path string) {
 		sub := path + "[" + e.key + "]"
 		d.atKey(e, sub)
 		elem := reflect.New(v.Type().Elem()).Elem()
-		d.value(e.value, elem, field{}, sub)
+		d.value(e.value, elem, f, sub)
 		v.SetMapIndex(reflect.ValueOf(e.key), elem)
 	}
 }

@@ -60,7 +60,7 @@ func (d *decoder) config(data []byte) *Config {
 	return c
 }
 
-// check calls Check on every struct below v.
+// check calls Check, and Warn where there is one, on every struct below v.
 func (d *decoder) check(v reflect.Value, path string) {
 	switch v.Kind() {
 	case reflect.Pointer:
@@ -76,6 +76,11 @@ func (d *decoder) check(v reflect.Value, path string) {
 			Check(report func(path, problem, hint string))
 		}); ok {
 			c.Check(func(relative, problem, hint string) { d.problem(Error, join(path, relative), problem, hint) })
+		}
+		if w, ok := v.Addr().Interface().(interface {
+			Warn(report func(path, problem, hint string))
+		}); ok {
+			w.Warn(func(relative, problem, hint string) { d.problem(Warning, join(path, relative), problem, hint) })
 		}
 		for _, f := range fieldsOf(v.Type()) {
 			d.check(v.Field(f.index), join(path, f.name))

@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"net"
-	"net/url"
 	"path/filepath"
 
 	"ncs-relay/relay/ncs"
@@ -81,16 +80,7 @@ func (d *decoder) checkSinks(c *Config) {
 		if s.File != nil && s.File.Path != "" {
 			d.unique(files, "file", filepath.Clean(s.File.Path), at+"file.path")
 		}
-		if s.HTTP != nil && inClear(s.HTTP.URL) {
-			d.problem(Warning, at+"http.url", "events travel in clear", "use https")
-		}
 	}
-}
-
-// inClear tells whether an address is plain HTTP to another machine.
-func inClear(address string) bool {
-	u, err := url.Parse(address)
-	return err == nil && u.Scheme == "http" && !isLoopback(u.Hostname())
 }
 
 func isLoopback(host string) bool { return host == "localhost" || net.ParseIP(host).IsLoopback() }

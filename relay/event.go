@@ -34,4 +34,5 @@ type Attempt struct {
 	Number      int    // from 1
 	Replay      uint32 // number of the replay; 0 = ordinary delivery
 	Traceparent string // W3C traceparent to send along; "" = send none
+	Test        bool   // a sample that an operator sends to try the sink out; receivers are told
 }

@@ -97,7 +97,7 @@ func New(c Config, opts Options) (relay.Sink, error) {
 	case c.Kafka != nil:
 		return built(kafkasink.New(*c.Kafka, c.Name, opts.Logger))
 	case c.HTTP != nil:
-		return built(httpsink.New(*c.HTTP, opts.UserAgent))
+		return built(httpsink.New(*c.HTTP, opts.UserAgent, opts.Logger.With("sink", c.Name)))
 	case c.File != nil:
 		return built(filesink.New(*c.File, c.Name, opts.Logger))
 	}

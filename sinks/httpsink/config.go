@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -18,36 +19,53 @@ import (
 
 // Config of an HTTP sink.
 type Config struct {
-	URL              string                  `yaml:"url"`
-	Timeout          time.Duration           `yaml:"timeout"`     // of one call, from connecting to the last byte of the answer
-	Concurrency      int                     `yaml:"concurrency"` // calls at a time
-	Headers          map[string]relay.Secret `yaml:"headers"`     // sent with every call
+	URL              string                  `yaml:"url"`               // {product}, {event}, {category}, {entity} and {channel} may stand in path and query
+	Timeout          time.Duration           `yaml:"timeout"`           // of one call, from connecting to the last byte of the answer
+	Concurrency      int                     `yaml:"concurrency"`       // calls at a time
+	Rate             int                     `yaml:"rate"`              // calls started per second; 0 = no limit
+	Burst            int                     `yaml:"burst"`             // calls started at once after a quiet time; 0 = as many as rate
+	IdleTimeout      time.Duration           `yaml:"idle_timeout"`      // an unused connection is closed after it
+	Headers          map[string]relay.Secret `yaml:"headers"`           // sent with every call
+	HeaderFiles      map[string]string       `yaml:"header_files,path"` // files with the value of a header each
 	BearerToken      relay.Secret            `yaml:"bearer_token"`
+	BearerTokenFile  string                  `yaml:"bearer_token_file,path"`
 	BasicAuth        *BasicAuth              `yaml:"basic_auth"`
 	StandardWebhooks *StandardWebhooks       `yaml:"standard_webhooks"`
 	CloudEvents      bool                    `yaml:"cloudevents"` // add the ce- headers of CloudEvents 1.0, binary mode
+	Verdicts         map[string]string       `yaml:"verdicts"`    // deliver, retry, dead or pause, by status (404) or class (5xx)
+	Proxy            relay.Secret            `yaml:"proxy"`       // env, none or a URL; a secret because the URL may hold a password
+	TLS              *TLS                    `yaml:"tls"`
+	Egress           Egress                  `yaml:"egress"` // which addresses may be called
 }
 
 // BasicAuth are the credentials of HTTP basic authentication.
 type BasicAuth struct {
-	Username string       `yaml:"username"`
-	Password relay.Secret `yaml:"password"`
+	Username     string       `yaml:"username"`
+	Password     relay.Secret `yaml:"password"`
+	PasswordFile string       `yaml:"password_file,path"`
 }
 
 // StandardWebhooks signs each call as standardwebhooks.com specifies, with every secret: rotation = two for a while.
 type StandardWebhooks struct {
-	Secrets []relay.Secret `yaml:"secrets"` // base64, with or without the prefix whsec_
+	Secrets     []relay.Secret `yaml:"secrets"`           // base64, with or without the prefix whsec_
+	SecretFiles []string       `yaml:"secret_files,path"` // files with one secret each
 }
 
 // SetDefaults fills what the configuration may leave out.
 func (c *Config) SetDefaults() {
 	c.Timeout = 10 * time.Second
 	c.Concurrency = 16
+	// Below the 60 s after which common load balancers close an idle connection, so that mostly we close first.
+	c.IdleTimeout = 45 * time.Second
 }
 
-const maxConcurrency = 10_000
+const (
+	maxConcurrency = 10_000
+	maxRate        = 1_000_000
+)
 
-// Check reports what is wrong, also in the structs below c: their mistakes show only together.
+// Check reports what is wrong, also in the structs below c: their mistakes show only together. It reads the files
+// that c names.
 func (c *Config) Check(report func(path, problem, hint string)) {
 	c.checkURL(report)
 	if c.Timeout <= 0 {
@@ -56,13 +74,36 @@ func (c *Config) Check(report func(path, problem, hint string)) {
 	if c.Concurrency < 1 || c.Concurrency > maxConcurrency {
 		report("concurrency", fmt.Sprintf("%d is not between 1 and %d", c.Concurrency, maxConcurrency), "")
 	}
+	c.checkRate(report)
+	if c.IdleTimeout <= 0 {
+		report("idle_timeout", fmt.Sprintf("%s is not a positive time", c.IdleTimeout), "")
+	}
 	c.checkHeaders(report)
 	c.checkAuth(report)
 	c.checkWebhooks(report)
+	c.checkFiles(report)
+	checkVerdicts(c.Verdicts, report)
+	if _, err := proxyFunc(c.Proxy); err != nil {
+		report("proxy", err.Error(), "env, none or a URL such as http://proxy.internal:3128")
+	}
+	c.TLS.check(report)
+	c.Egress.check(report)
 }
 
-// notURL stands for the errors of url.Parse, which print the URL.
-const notURL = "is not a URL: a port, a percent sign or another character in it is wrong"
+// Warn reports what is legal and probably not meant.
+func (c *Config) Warn(report func(path, problem, hint string)) {
+	if u, err := url.Parse(c.URL); err == nil && u.Scheme == "http" && !isLoopback(u.Hostname()) {
+		report("url", "events travel in clear", "use https")
+	}
+	if c.TLS != nil && c.TLS.InsecureSkipVerify {
+		report("tls.insecure_skip_verify", "the certificate of the receiver is not verified: anybody on the way can read and answer calls", "use ca_file")
+	}
+	if p := c.Proxy.Reveal(); len(c.Egress.Allow)+len(c.Egress.Deny) > 0 && p != "" && p != "env" && p != "none" {
+		report("egress", "the relay connects to the proxy only, so that is all it can check", "restrict the proxy itself")
+	}
+}
+
+func isLoopback(host string) bool { return host == "localhost" || net.ParseIP(host).IsLoopback() }
 
 // checkURL prints no more of the URL than its scheme: it may hold a token.
 func (c *Config) checkURL(report func(path, problem, hint string)) {
@@ -70,7 +111,12 @@ func (c *Config) checkURL(report func(path, problem, hint string)) {
 		report("url", "is missing", "where to post, such as https://billing.internal/hooks/agora")
 		return
 	}
-	u, err := url.Parse(c.URL)
+	t, err := parseTarget(c.URL)
+	if err != nil {
+		report("url", err.Error(), "placeholders are {product}, {event}, {category}, {entity} and {channel}, behind the host")
+		return
+	}
+	u, err := url.Parse(t.example())
 	if err != nil {
 		report("url", notURL, "")
 		return
@@ -89,6 +135,18 @@ func (c *Config) checkURL(report func(path, problem, hint string)) {
 	}
 }
 
+func (c *Config) checkRate(report func(path, problem, hint string)) {
+	if c.Rate < 0 || c.Rate > maxRate {
+		report("rate", fmt.Sprintf("%d is not between 0 and %d", c.Rate, maxRate), "calls per second; 0 for no limit")
+	}
+	switch {
+	case c.Burst < 0 || c.Burst > maxRate:
+		report("burst", fmt.Sprintf("%d is not between 0 and %d", c.Burst, maxRate), "")
+	case c.Burst > 0 && c.Rate == 0:
+		report("burst", "is there without rate", "give the calls per second as rate")
+	}
+}
+
 // Headers that the relay sets, that the transport owns, or that would change what Agora sent.
 var reservedHeaders = []string{
 	"Accept-Encoding", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Expect", "Host", "Idempotency-Key",
@@ -101,10 +159,12 @@ func reserved(name string) bool {
 	return strings.HasPrefix(name, "Ncs-Relay-") || strings.HasPrefix(name, "Agora-Signature") || slices.Contains(reservedHeaders, name)
 }
 
+const notSendable = "a line break or another control character is in it"
+
 func (c *Config) checkHeaders(report func(path, problem, hint string)) {
-	seen := map[string]string{} // the name as written, by canonical name
-	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
-		path, canonical := "headers["+name+"]", http.CanonicalHeaderKey(name)
+	seen := map[string]string{} // where it is given, by canonical name
+	name := func(path, name string) {
+		canonical := http.CanonicalHeaderKey(name)
 		switch {
 		case !httpguts.ValidHeaderFieldName(name):
 			report(path, "is not a header name", "")
@@ -112,32 +172,50 @@ func (c *Config) checkHeaders(report func(path, problem, hint string)) {
 			report(path, "is set by the relay itself", "choose another name")
 		case seen[canonical] != "":
 			report(path, "is there twice", "header names differ by more than upper and lower case")
-		case !c.Headers[name].IsSet():
-			report(path, "has no value", "")
-		case !sendable(c.Headers[name]):
-			report(path, "has a value that cannot be sent", "a line break or another control character is in it")
 		}
-		seen[canonical] = name
+		seen[canonical] = path
 	}
-	if name := seen["Authorization"]; name != "" && (c.BearerToken.IsSet() || c.BasicAuth != nil) {
-		report("headers["+name+"]", "is there besides bearer_token or basic_auth", "keep one of them")
+	for _, n := range slices.Sorted(maps.Keys(c.Headers)) {
+		path := "headers[" + n + "]"
+		name(path, n)
+		switch value := c.Headers[n]; {
+		case !value.IsSet():
+			report(path, "has no value", "")
+		case !sendable(value):
+			report(path, "has a value that cannot be sent", notSendable)
+		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(c.HeaderFiles)) {
+		name("header_files["+n+"]", n)
+	}
+	if path := seen["Authorization"]; path != "" && (c.hasBearer() || c.BasicAuth != nil) {
+		report(path, "is there besides bearer_token or basic_auth", "keep one of them")
 	}
 }
 
+func (c *Config) hasBearer() bool { return c.BearerToken.IsSet() || c.BearerTokenFile != "" }
+
 func (c *Config) checkAuth(report func(path, problem, hint string)) {
 	if c.BearerToken.IsSet() && !sendable(c.BearerToken) {
-		report("bearer_token", "has a value that cannot be sent", "a line break or another control character is in it")
+		report("bearer_token", "has a value that cannot be sent", notSendable)
 	}
-	if c.BasicAuth == nil {
+	if c.BearerToken.IsSet() && c.BearerTokenFile != "" {
+		report("bearer_token_file", "is there besides bearer_token", "keep one of them")
+	}
+	b := c.BasicAuth
+	if b == nil {
 		return
 	}
-	if c.BearerToken.IsSet() {
+	if c.hasBearer() {
 		report("basic_auth", "is there besides bearer_token", "keep one of them")
 	}
-	if c.BasicAuth.Username == "" && !c.BasicAuth.Password.IsSet() {
+	if b.Username == "" && !b.Password.IsSet() && b.PasswordFile == "" {
 		report("basic_auth", "has neither username nor password", "")
 	}
-	if strings.Contains(c.BasicAuth.Username, ":") {
+	if b.Password.IsSet() && b.PasswordFile != "" {
+		report("basic_auth.password_file", "is there besides password", "keep one of them")
+	}
+	if strings.Contains(b.Username, ":") {
 		report("basic_auth.username", "has a colon in it, which ends the name on the wire", "")
 	}
 }
@@ -145,13 +223,14 @@ func (c *Config) checkAuth(report func(path, problem, hint string)) {
 func sendable(s relay.Secret) bool { return httpguts.ValidHeaderFieldValue(s.Reveal()) }
 
 func (c *Config) checkWebhooks(report func(path, problem, hint string)) {
-	if c.StandardWebhooks == nil {
+	w := c.StandardWebhooks
+	if w == nil {
 		return
 	}
-	if len(c.StandardWebhooks.Secrets) == 0 {
+	if len(w.Secrets)+len(w.SecretFiles) == 0 {
 		report("standard_webhooks.secrets", "is missing", "one secret, or two during a rotation")
 	}
-	for i, secret := range c.StandardWebhooks.Secrets {
+	for i, secret := range w.Secrets {
 		if _, err := webhookKey(secret); err != nil {
 			report(fmt.Sprintf("standard_webhooks.secrets[%d]", i), err.Error(), "make one with: echo whsec_$(openssl rand -base64 32)")
 		}

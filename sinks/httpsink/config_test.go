@@ -1,6 +1,7 @@
 package httpsink_test
 
 import (
+	"log/slog"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -108,7 +109,7 @@ func TestCheck(t *testing.T) {
 				require.NotContains(t, problem+hint, "canary")
 			})
 			require.Empty(t, cmp.Diff(tt.want, got))
-			s, err := httpsink.New(cfg, "ncs-relay/test")
+			s, err := httpsink.New(cfg, "ncs-relay/test", slog.New(slog.DiscardHandler))
 			require.Equal(t, tt.want == nil, err == nil, "New and Check differ: %v", err)
 			if err == nil {
 				require.NoError(t, s.Close())

@@ -6,4 +6,6 @@ import (
 )
 
 // Trust makes the sink trust the authorities of a test server.
-func (s *Sink) Trust(pool *x509.CertPool) { s.transport.TLSClientConfig = &tls.Config{RootCAs: pool} }
+func (s *Sink) Trust(pool *x509.CertPool) {
+	s.current.transport.TLSClientConfig = &tls.Config{RootCAs: pool}
+}

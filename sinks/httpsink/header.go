@@ -13,8 +13,8 @@ import (
 	"ncs-relay/relay"
 )
 
-// fixedHeaders are the same for every call.
-func fixedHeaders(cfg Config, userAgent string) http.Header {
+// fixedHeaders are the same for every call. cfg holds the secrets of its files too.
+func fixedHeaders(cfg *Config, userAgent string) http.Header {
 	h := http.Header{"User-Agent": {userAgent}}
 	for name, value := range cfg.Headers {
 		h.Set(name, value.Reveal())
@@ -33,8 +33,8 @@ func basicCredentials(b *BasicAuth) string {
 }
 
 // header is what one call carries. What the event does not have is left out, as it was when Agora called.
-func (s *Sink) header(a relay.Attempt, now time.Time) http.Header {
-	h := s.fixed.Clone()
+func (c *client) header(a relay.Attempt, cloudEvents bool, now time.Time) http.Header {
+	h := c.fixed.Clone()
 	set := func(name, value string) {
 		if value != "" {
 			h[name] = []string{value} // names below are in canonical form
@@ -58,15 +58,18 @@ func (s *Sink) header(a relay.Attempt, now time.Time) http.Header {
 	if a.Replay > 0 {
 		set("Ncs-Relay-Replay", strconv.FormatUint(uint64(a.Replay), 10))
 	}
+	if a.Test {
+		set("Ncs-Relay-Test", "true")
+	}
 	set("Idempotency-Key", key)
 	set("Traceparent", a.Traceparent)
-	if len(s.webhookKeys) > 0 {
+	if len(c.webhookKeys) > 0 {
 		timestamp := strconv.FormatInt(now.Unix(), 10)
 		set("Webhook-Id", key)
 		set("Webhook-Timestamp", timestamp)
-		set("Webhook-Signature", s.webhookSignatures(key, timestamp, a.Body))
+		set("Webhook-Signature", c.webhookSignatures(key, timestamp, a.Body))
 	}
-	if s.cloudEvents {
+	if cloudEvents {
 		set("Ce-Specversion", "1.0")
 		set("Ce-Id", id)
 		set("Ce-Source", "/ncs/"+percentEncode(a.Source))
@@ -94,9 +97,9 @@ func idempotencyKey(a relay.Attempt) string {
 func percentEncode(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
 
 // webhookSignatures are the signatures of a call by every key, in the form of standardwebhooks.com.
-func (s *Sink) webhookSignatures(id, timestamp string, body []byte) string {
-	signatures := make([]string, 0, len(s.webhookKeys))
-	for _, key := range s.webhookKeys {
+func (c *client) webhookSignatures(id, timestamp string, body []byte) string {
+	signatures := make([]string, 0, len(c.webhookKeys))
+	for _, key := range c.webhookKeys {
 		mac := hmac.New(sha256.New, key)
 		mac.Write([]byte(id + "." + timestamp + "."))
 		mac.Write(body)

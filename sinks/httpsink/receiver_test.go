@@ -145,7 +145,7 @@ func config(rawURL string, change ...func(*httpsink.Config)) httpsink.Config {
 }
 
 func newSink(t *testing.T, cfg httpsink.Config) *httpsink.Sink {
-	s, err := httpsink.New(cfg, "ncs-relay/test")
+	s, err := httpsink.New(cfg, "ncs-relay/test", slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	return s
@@ -171,7 +171,7 @@ func TestContract(t *testing.T) {
 				c.Headers = map[string]relay.Secret{"X-Api-Key": relay.NewSecret("canary-key")}
 				c.StandardWebhooks = &httpsink.StandardWebhooks{Secrets: []relay.Secret{relay.NewSecret(webhookSecret)}}
 			})
-			s, err := httpsink.New(cfg, "ncs-relay/test")
+			s, err := httpsink.New(cfg, "ncs-relay/test", slog.New(slog.DiscardHandler))
 			require.NoError(t, err)
 			return sinktest.Fixture{
 				Sink:     s,

@@ -12,11 +12,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"log/slog"
 	"net/http"
 	"net/url"
-	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"ncs-relay/relay"
 )
@@ -29,52 +31,53 @@ const (
 	// The verdict is in the status; the rest of the answer is read only for the connection's sake and for the operator's
 	// eyes, so a body that trickles must not hold a delivery slot for the whole time-out.
 	maxAnswerBodyTime = time.Second
-
-	// Below the 60 s after which common load balancers close an idle connection, so that mostly we close first.
-	idleConnTime = 45 * time.Second
 )
 
-// Sink posts events to one URL. It is safe for concurrent use.
+// Sink posts events to one service. It is safe for concurrent use.
 type Sink struct {
-	url         string
-	host        string // all that errors say of the URL: the rest may hold tokens
-	timeout     time.Duration
-	fixed       http.Header // goes with every call
-	webhookKeys [][]byte
-	cloudEvents bool
-	redact      *strings.Replacer // takes our credentials out of the far side's words
-	transport   *http.Transport
+	cfg       Config
+	userAgent string
+	log       *slog.Logger
+	target    target
+	host      string        // all that errors say of the URL: the rest may hold tokens
+	limiter   *rate.Limiter // nil = no limit
+	files     []string      // that the client is made of
+
+	mu      sync.Mutex // guards what follows
+	current *client
+	looked  time.Time // when the files were looked at
+	seen    []stamp   // what they were then
 }
 
 var _ relay.Sink = (*Sink)(nil)
 
-// New makes a sink of cfg, which must pass its Check. It touches no network.
-func New(cfg Config, userAgent string) (*Sink, error) {
+// New makes a sink of cfg, which must pass its Check. It reads the files that cfg names and touches no network.
+func New(cfg Config, userAgent string, log *slog.Logger) (*Sink, error) {
 	if err := check(cfg); err != nil {
 		return nil, err
 	}
-	u, err := url.Parse(cfg.URL)
+	target, err := parseTarget(cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("url: %w", err)
+	}
+	u, err := url.Parse(target.example())
 	if err != nil {
 		return nil, errors.New("url: " + notURL)
 	}
 	s := &Sink{
-		url:         cfg.URL,
-		host:        u.Host,
-		timeout:     cfg.Timeout,
-		fixed:       fixedHeaders(cfg, userAgent),
-		cloudEvents: cfg.CloudEvents,
-		redact:      redactor(cfg, u),
-		transport:   transport(cfg),
+		cfg: cfg, userAgent: userAgent, log: log, target: target, host: u.Host, files: cfg.watched(),
 	}
-	if cfg.StandardWebhooks != nil {
-		for _, secret := range cfg.StandardWebhooks.Secrets {
-			key, err := webhookKey(secret)
-			if err != nil {
-				return nil, err
-			}
-			s.webhookKeys = append(s.webhookKeys, key)
+	if cfg.Rate > 0 {
+		s.limiter = rate.NewLimiter(rate.Limit(cfg.Rate), max(cfg.Burst, 1))
+		if cfg.Burst == 0 {
+			s.limiter.SetBurst(cfg.Rate)
 		}
 	}
+	s.seen = s.stamps()
+	if s.current, err = s.newClient(); err != nil {
+		return nil, err
+	}
+	s.announce(u)
 	return s, nil
 }
 
@@ -84,32 +87,17 @@ func check(cfg Config) error {
 	return errors.Join(problems...)
 }
 
-func transport(cfg Config) *http.Transport {
-	return &http.Transport{
-		Proxy: proxy,
-		// The transport dials on after a call has given up; a limit of its own ends that.
-		DialContext:            (&net.Dialer{Timeout: min(cfg.Timeout, maxConnectTime), KeepAlive: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout:    min(cfg.Timeout, maxConnectTime),
-		MaxIdleConns:           cfg.Concurrency,
-		MaxIdleConnsPerHost:    cfg.Concurrency, // the default of 2 would dial anew for nearly every call
-		MaxConnsPerHost:        cfg.Concurrency,
-		IdleConnTimeout:        idleConnTime,
-		MaxResponseHeaderBytes: maxAnswerHeaders,
-		DisableCompression:     true, // ask for no gzip: a small answer could unpack into a huge one
-		ForceAttemptHTTP2:      true, // a DialContext turns HTTP/2 off otherwise
-		// An HTTP/2 connection that died silently would take calls until TCP gives up, many minutes. StrictMaxConcurrentRequests
-		// stays off: with it, calls to a server that allows few streams were stuck until their time-out.
-		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
+// announce says at each start what weakens the sink.
+func (s *Sink) announce(u *url.URL) {
+	if s.cfg.TLS != nil && s.cfg.TLS.InsecureSkipVerify {
+		s.log.Warn("the certificate of the receiver is NOT verified (tls.insecure_skip_verify)", "host", s.host)
 	}
-}
-
-// proxy keeps the value of a proxy variable, which may hold a password, out of errors.
-func proxy(req *http.Request) (*url.URL, error) {
-	u, err := http.ProxyFromEnvironment(req)
-	if err != nil {
-		return nil, errors.New("the proxy given by the environment is not a URL")
+	if s.current.transport.Proxy == nil {
+		return
 	}
-	return u, nil
+	if proxy, err := s.current.transport.Proxy(&http.Request{URL: u}); proxy != nil || err != nil {
+		s.log.Warn("calls go through a proxy: the egress policy holds for the proxy's address only, not for what it connects to", "host", s.host)
+	}
 }
 
 // Lane is the event's entity: what is about one recording is sent in order.
@@ -120,58 +108,86 @@ func (s *Sink) MaxBatch() (events, bytes int) { return 1, 0 }
 
 // Close ends idle connections.
 func (s *Sink) Close() error {
-	s.transport.CloseIdleConnections()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.current.transport.CloseIdleConnections()
 	return nil
 }
 
 // Send posts each event of batch until one is not taken. Its errors carry the verdict; see verdict.
 func (s *Sink) Send(ctx context.Context, _ relay.Lane, batch []relay.Attempt) (taken int, err error) {
 	for i, a := range batch {
-		if err := s.post(ctx, a); err != nil {
+		if _, err := s.post(ctx, s.client(), a, false); err != nil {
 			return i, err
 		}
 	}
 	return len(batch), nil
 }
 
-// post uses the transport and not http.Client: no redirects, no cookies, and no errors that print the URL.
-func (s *Sink) post(ctx context.Context, a relay.Attempt) error {
-	call, cancel := context.WithTimeout(ctx, s.timeout)
+// exchange is one call as it was made. Without an answer the last two are nil.
+type exchange struct {
+	request *http.Request
+	answer  *http.Response
+	body    []byte // the beginning of the answer's body, if it was asked for or the call failed
+}
+
+// post makes one call, once the rate allows it; the wait takes one of the sink's slots and none of the call's time.
+//
+// It uses the transport and not http.Client: no redirects, no cookies, and no errors that print the URL.
+func (s *Sink) post(ctx context.Context, c *client, a relay.Attempt, keepBody bool) (x exchange, err error) {
+	if s.limiter != nil {
+		if err := s.limiter.Wait(ctx); err != nil {
+			return x, fmt.Errorf("call to %s not begun: %w", s.host, err)
+		}
+	}
+	call, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	// NewRequest gives a bytes.Reader a GetBody, with which the transport may repeat a call that carries an
-	// Idempotency-Key when the connection it took from the pool was just being closed. It may keep
-	// reading the body after we return; the body belongs to an Event and never changes.
-	req, err := http.NewRequestWithContext(call, http.MethodPost, s.url, bytes.NewReader(a.Body))
-	if err != nil {
-		return errors.New("url: " + notURL)
+	if x.request, err = s.request(call, c, a); err != nil {
+		return x, err
 	}
-	req.Header = s.header(a, time.Now())
-	answer, err := s.transport.RoundTrip(req)
+	x.answer, err = c.transport.RoundTrip(x.request)
 	if err != nil {
-		return s.noAnswer(ctx, call, err)
+		x.answer = nil
+		return x, s.noAnswer(ctx, call, c, err)
 	}
-	defer answer.Body.Close()
-	if answer.StatusCode == http.StatusSwitchingProtocols {
-		return s.verdict(answer, nil) // its body is the bare connection, which no context bounds
+	defer x.answer.Body.Close()
+	if x.answer.StatusCode == http.StatusSwitchingProtocols {
+		return x, s.verdict(c, x.answer, nil) // its body is the bare connection, which no context bounds
 	}
 	linger := time.AfterFunc(maxAnswerBodyTime, cancel)
 	defer linger.Stop()
-	if answer.StatusCode/100 == 2 {
-		_, _ = io.CopyN(io.Discard, answer.Body, maxAnswerBody) // so that the connection can be used again
-		return nil
+	if !keepBody && x.answer.StatusCode/100 == 2 {
+		_, _ = io.CopyN(io.Discard, x.answer.Body, maxAnswerBody) // so that the connection can be used again
+	} else {
+		x.body, _ = io.ReadAll(io.LimitReader(x.answer.Body, maxAnswerBody)) // whatever came is good enough to show
 	}
-	body, _ := io.ReadAll(io.LimitReader(answer.Body, maxAnswerBody)) // whatever came is good enough to show
-	return s.verdict(answer, body)
+	return x, s.verdict(c, x.answer, x.body)
+}
+
+// request gives the transport a GetBody by way of bytes.Reader, with which it may repeat a call that carries an
+// Idempotency-Key when the connection it took from the pool was just being closed. It may keep reading the body after the
+// call; the body belongs to an Event and never changes.
+func (s *Sink) request(call context.Context, c *client, a relay.Attempt) (*http.Request, error) {
+	to, err := s.target.url(a.Event)
+	if err != nil {
+		return nil, relay.Permanent(fmt.Errorf("no URL for this event: %w", err))
+	}
+	req, err := http.NewRequestWithContext(call, http.MethodPost, to, bytes.NewReader(a.Body))
+	if err != nil {
+		return nil, errors.New("url: " + notURL)
+	}
+	req.Header = c.header(a, s.cfg.CloudEvents, time.Now())
+	return req, nil
 }
 
 // noAnswer is the error of a call without an answer; whether the far side took the event is unknown.
-func (s *Sink) noAnswer(ctx, call context.Context, err error) error {
+func (s *Sink) noAnswer(ctx, call context.Context, c *client, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("call to %s cut off: %w", s.host, context.Cause(ctx))
 	case call.Err() != nil:
-		return fmt.Errorf("no answer from %s within %s", s.host, s.timeout)
+		return fmt.Errorf("no answer from %s within %s", s.host, s.cfg.Timeout)
 	}
 	// Text only: what err wraps may quote the far side, which may quote our credentials.
-	return fmt.Errorf("call to %s: %s", s.host, s.excerpt(err.Error()))
+	return fmt.Errorf("call to %s: %s", s.host, c.excerpt(err.Error(), maxExcerpt))
 }

@@ -1,17 +1,25 @@
 package httpsink
 
 import (
-	"cmp"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"ncs-relay/relay"
+)
+
+// Verdicts on an answer.
+const (
+	deliver = "deliver" // it was taken
+	retry   = "retry"   // the service's fault: it may be taken later
+	dead    = "dead"    // the event's fault: it will never be taken
+	pause   = "pause"   // nothing is to be sent until an operator says so
 )
 
 const (
@@ -19,48 +27,91 @@ const (
 	maxExcerpt    = 200 // bytes of an answer that an error shows
 )
 
-// Answers of the 4xx range that may pass, although the event stays the same: credentials, routes and limits get mended
-// by people. 409 is what the Idempotency-Key draft asks for while the first call is still being worked on, and our
-// second call comes when the first took too long.
+// Answers of the 4xx range that do not speak about the event: credentials, routes and limits get mended by people, and a
+// wrong deployment must not empty a backlog into dead letters.
 var passing = []int{
 	http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusProxyAuthRequired,
-	http.StatusRequestTimeout, http.StatusConflict, http.StatusGone, http.StatusMisdirectedRequest, http.StatusLocked,
-	http.StatusTooEarly, http.StatusTooManyRequests,
+	http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests,
 }
 
-// verdict turns an answer other than 2xx into the error that says what to do: the rest of 4xx is about this very event
-// and permanent; everything else may pass, after the time the far side names, if it names one.
-func (s *Sink) verdict(answer *http.Response, body []byte) error {
-	err := fmt.Errorf("%s answered %s", s.host, s.describe(answer, body))
-	status := answer.StatusCode
-	if status/100 == 4 && !slices.Contains(passing, status) {
+var verdictKey = regexp.MustCompile(`^[2-5]([0-9]{2}|xx)$`)
+
+func checkVerdicts(verdicts map[string]string, report func(path, problem, hint string)) {
+	for _, status := range slices.Sorted(maps.Keys(verdicts)) {
+		path := "verdicts[" + status + "]"
+		if !verdictKey.MatchString(status) {
+			report(path, "is neither a status nor a class", `such as "404" or "5xx", from 200 to 599`)
+		}
+		if v := verdicts[status]; !slices.Contains([]string{deliver, retry, dead, pause}, v) {
+			report(path, fmt.Sprintf("unknown verdict %q", v), "use deliver, retry, dead or pause")
+		}
+	}
+}
+
+// verdictOf is what was configured for the status, or else for its class, or else the rule.
+func (s *Sink) verdictOf(status int) string {
+	if len(s.cfg.Verdicts) > 0 {
+		if v := s.cfg.Verdicts[strconv.Itoa(status)]; v != "" {
+			return v
+		}
+		if v := s.cfg.Verdicts[strconv.Itoa(status/100)+"xx"]; v != "" {
+			return v
+		}
+	}
+	switch {
+	case status/100 == 2:
+		return deliver
+	case status == http.StatusGone:
+		return pause
+	case status/100 == 4 && !slices.Contains(passing, status):
+		return dead
+	}
+	return retry
+}
+
+// verdict turns an answer into the error that says what to do; nil = delivered.
+func (s *Sink) verdict(c *client, answer *http.Response, body []byte) error {
+	verdict := s.verdictOf(answer.StatusCode)
+	if verdict == deliver {
+		return nil
+	}
+	err := fmt.Errorf("%s answered %s", s.host, c.describe(answer, body))
+	switch verdict {
+	case dead:
 		return relay.Permanent(err)
+	case pause:
+		return relay.Pause(err)
 	}
 	if after := retryAfter(answer.Header.Get("Retry-After"), time.Now()); after > 0 {
-		return &relay.RetryAfterError{Err: err, After: after}
+		all := answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode == http.StatusServiceUnavailable
+		return &relay.RetryAfterError{Err: err, After: after, All: all}
 	}
 	return err
 }
 
 // describe does not use answer.Status, whose words are the far side's.
-func (s *Sink) describe(answer *http.Response, body []byte) string {
-	text := strings.TrimSpace(strconv.Itoa(answer.StatusCode) + " " + http.StatusText(answer.StatusCode))
+func (c *client) describe(answer *http.Response, body []byte) string {
+	text := statusText(answer.StatusCode)
 	if answer.StatusCode/100 == 3 {
-		text += " (redirects are not followed" + s.target(answer) + ")"
+		text += " (redirects are not followed" + c.redirectTo(answer) + ")"
 	}
 	if len(body) > 0 {
-		text += `: "` + s.excerpt(string(body)) + `"`
+		text += `: "` + c.excerpt(string(body), maxExcerpt) + `"`
 	}
 	return text
 }
 
-// target says where a redirect points to, without what may be a credential.
-func (s *Sink) target(answer *http.Response) string {
+func statusText(status int) string {
+	return strings.TrimSpace(strconv.Itoa(status) + " " + http.StatusText(status))
+}
+
+// redirectTo says where a redirect points to, without what may be a credential.
+func (c *client) redirectTo(answer *http.Response) string {
 	u, err := answer.Location()
 	if err != nil {
 		return ""
 	}
-	return "; this one points to " + s.excerpt((&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String())
+	return "; this one points to " + c.excerpt((&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String(), maxExcerpt)
 }
 
 // retryAfter reads both forms of Retry-After; 0 means none that makes sense.
@@ -73,53 +124,4 @@ func retryAfter(value string, now time.Time) time.Duration {
 		return 0
 	}
 	return max(0, min(at.Sub(now), maxRetryAfter))
-}
-
-// excerpt makes the far side's words fit for logs: our credentials gone, control characters escaped, cut short.
-func (s *Sink) excerpt(text string) string {
-	text = s.redact.Replace(text)
-	var b strings.Builder
-	for len(text) > 0 {
-		_, size := utf8.DecodeRuneInString(text)
-		quoted := strconv.Quote(text[:size])
-		piece := quoted[1 : len(quoted)-1]
-		if b.Len()+len(piece) > maxExcerpt-len("...") && len(text) > size {
-			return b.String() + "..."
-		}
-		b.WriteString(piece)
-		text = text[size:]
-	}
-	return b.String()
-}
-
-// minSecret is the length from which a configured value is taken for a secret when the far side repeats it. Shorter
-// ones ("1", "eu") protect nothing and would riddle every excerpt.
-const minSecret = 4
-
-// redactor knows all that we send and must not show: a far side may answer a refused call by repeating it.
-func redactor(cfg Config, u *url.URL) *strings.Replacer {
-	secrets := []string{cfg.BearerToken.Reveal(), u.RawQuery}
-	for _, value := range cfg.Headers {
-		secrets = append(secrets, value.Reveal())
-	}
-	for _, values := range u.Query() {
-		secrets = append(secrets, values...)
-	}
-	if cfg.BasicAuth != nil {
-		secrets = append(secrets, cfg.BasicAuth.Password.Reveal(), basicCredentials(cfg.BasicAuth))
-	}
-	if cfg.StandardWebhooks != nil {
-		for _, secret := range cfg.StandardWebhooks.Secrets {
-			secrets = append(secrets, strings.TrimPrefix(secret.Reveal(), "whsec_"))
-		}
-	}
-	// The longest first: one secret may be the beginning of another.
-	slices.SortFunc(secrets, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
-	var pairs []string
-	for _, secret := range secrets {
-		if len(secret) >= minSecret {
-			pairs = append(pairs, secret, "<secret>")
-		}
-	}
-	return strings.NewReplacer(pairs...)
 }

@@ -1,0 +1,161 @@
+package httpsink
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"ncs-relay/relay"
+)
+
+// client is what calls are made with: all that depends on files. A new one takes its place when one of them changes.
+type client struct {
+	fixed       http.Header // goes with every call
+	webhookKeys [][]byte
+	redact      *strings.Replacer // takes our credentials out of the far side's words
+	transport   *http.Transport
+}
+
+// newClient makes a client of what the files hold now.
+func (s *Sink) newClient() (*client, error) {
+	full, err := s.cfg.withFiles()
+	if err != nil {
+		return nil, err
+	}
+	transport, err := newTransport(&full)
+	if err != nil {
+		return nil, err
+	}
+	c := &client{
+		fixed:     fixedHeaders(&full, s.userAgent),
+		redact:    redactor(&full, full.URL, proxyURL(full.Proxy)),
+		transport: transport,
+	}
+	if full.StandardWebhooks != nil {
+		for _, secret := range full.StandardWebhooks.Secrets {
+			key, err := webhookKey(secret)
+			if err != nil {
+				return nil, err
+			}
+			c.webhookKeys = append(c.webhookKeys, key)
+		}
+	}
+	return c, nil
+}
+
+func (s *Sink) stamps() []stamp {
+	var stamps []stamp
+	for _, name := range s.files {
+		stamps = append(stamps, stampOf(name))
+	}
+	return stamps
+}
+
+// client gives the one to use for a call. Files are looked at once a second at most. Files that cannot be used, as
+// happens while a certificate and its key are being changed one after the other, leave the client as it is.
+func (s *Sink) client() *client {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.files) == 0 || time.Since(s.looked) < lookEvery {
+		return s.current
+	}
+	s.looked = time.Now()
+	now := s.stamps() // before reading, so that a change in between is seen next time
+	if slices.EqualFunc(now, s.seen, stamp.same) {
+		return s.current
+	}
+	s.seen = now
+	c, err := s.newClient()
+	if err != nil {
+		s.log.Error("changed files cannot be used; what they held before goes on being used", "error", err)
+		return s.current
+	}
+	s.log.Info("credentials were read again")
+	// Calls in flight end as they began; their connections close after them, or idle_timeout later at the latest.
+	s.current.transport.CloseIdleConnections()
+	s.current = c
+	return c
+}
+
+func newTransport(cfg *Config) (*http.Transport, error) {
+	proxy, err := proxyFunc(cfg.Proxy)
+	if err != nil {
+		return nil, err
+	}
+	tlsConfig, err := cfg.TLS.config()
+	if err != nil {
+		return nil, err
+	}
+	egress, err := cfg.Egress.policy()
+	if err != nil {
+		return nil, err
+	}
+	dialer := &net.Dialer{
+		// The transport dials on after a call has given up; a limit of its own ends that.
+		Timeout:   min(cfg.Timeout, maxConnectTime),
+		KeepAlive: 30 * time.Second,
+		Control:   egress.control,
+	}
+	return &http.Transport{
+		Proxy:                  proxy,
+		DialContext:            dialer.DialContext,
+		TLSClientConfig:        tlsConfig,
+		TLSHandshakeTimeout:    min(cfg.Timeout, maxConnectTime),
+		MaxIdleConns:           cfg.Concurrency,
+		MaxIdleConnsPerHost:    cfg.Concurrency, // the default of 2 would dial anew for nearly every call
+		MaxConnsPerHost:        cfg.Concurrency,
+		IdleConnTimeout:        cfg.IdleTimeout,
+		MaxResponseHeaderBytes: maxAnswerHeaders,
+		DisableCompression:     true, // ask for no gzip: a small answer could unpack into a huge one
+		ForceAttemptHTTP2:      true, // a DialContext turns HTTP/2 off otherwise
+		// An HTTP/2 connection that died silently would take calls until TCP gives up, many minutes. StrictMaxConcurrentRequests
+		// stays off: with it, calls to a server that allows few streams were stuck until their time-out.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
+	}, nil
+}
+
+// proxyFunc keeps the value, and that of a proxy variable, which may hold a password, out of errors.
+func proxyFunc(proxy relay.Secret) (func(*http.Request) (*url.URL, error), error) {
+	switch proxy.Reveal() {
+	case "none":
+		return nil, nil
+	case "", "env":
+		return environmentProxy, nil
+	}
+	u := proxyURL(proxy)
+	if u == nil || u.Host == "" || !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) {
+		return nil, errors.New("is not the URL of a proxy")
+	}
+	return http.ProxyURL(u), nil
+}
+
+func environmentProxy(req *http.Request) (*url.URL, error) {
+	u, err := http.ProxyFromEnvironment(req)
+	if err != nil {
+		return nil, errors.New("the proxy given by the environment is not a URL")
+	}
+	return u, nil
+}
+
+// proxyURL is nil for none, and for what is no URL. That of the environment is known per call only; for the sake of its
+// password any will do.
+func proxyURL(proxy relay.Secret) *url.URL {
+	text := proxy.Reveal()
+	if text == "" || text == "env" {
+		for _, name := range []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"} {
+			if text = os.Getenv(name); strings.Contains(text, "@") {
+				break
+			}
+		}
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" {
+		return nil
+	}
+	return u
+}

@@ -1,0 +1,173 @@
+package httpsink
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"ncs-relay/relay"
+)
+
+const maxSecretFile = 64 << 10 // some issuers' tokens are long
+
+// secretFile is a setting that names a file with one secret.
+type secretFile struct {
+	path string // of the setting
+	file string
+	put  func(*Config, relay.Secret) // sets what the file holds
+	ok   func(relay.Secret) error    // tells whether it may be that
+}
+
+// secretFiles lists the files that hold secrets of c.
+func (c *Config) secretFiles() []secretFile {
+	var files []secretFile
+	for _, name := range slices.Sorted(maps.Keys(c.HeaderFiles)) {
+		put := func(c *Config, s relay.Secret) { c.Headers[name] = s }
+		files = append(files, secretFile{"header_files[" + name + "]", c.HeaderFiles[name], put, headerValue})
+	}
+	if c.BearerTokenFile != "" {
+		put := func(c *Config, s relay.Secret) { c.BearerToken = s }
+		files = append(files, secretFile{"bearer_token_file", c.BearerTokenFile, put, headerValue})
+	}
+	if b := c.BasicAuth; b != nil && b.PasswordFile != "" {
+		put := func(c *Config, s relay.Secret) { c.BasicAuth.Password = s }
+		files = append(files, secretFile{"basic_auth.password_file", b.PasswordFile, put, anyValue})
+	}
+	if w := c.StandardWebhooks; w != nil {
+		for i, file := range w.SecretFiles {
+			put := func(c *Config, s relay.Secret) { c.StandardWebhooks.Secrets = append(c.StandardWebhooks.Secrets, s) }
+			files = append(files, secretFile{fmt.Sprintf("standard_webhooks.secret_files[%d]", i), file, put, webhookValue})
+		}
+	}
+	return files
+}
+
+func anyValue(relay.Secret) error { return nil }
+
+func headerValue(s relay.Secret) error {
+	if !sendable(s) {
+		return errors.New("has a value that cannot be sent")
+	}
+	return nil
+}
+
+func webhookValue(s relay.Secret) error {
+	_, err := webhookKey(s)
+	return err
+}
+
+// read gives the secret. The newline that editors and shells leave at the end of a file is not part of it.
+func (f secretFile) read() (relay.Secret, error) {
+	data, err := readFile(f.file, maxSecretFile)
+	if err != nil {
+		return relay.Secret{}, err
+	}
+	secret := relay.NewSecret(strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r"))
+	if !secret.IsSet() {
+		return relay.Secret{}, errors.New("is empty")
+	}
+	return secret, f.ok(secret)
+}
+
+// readFile reads a regular file: reading a pipe would wait for its writer. Errors do not name it.
+func readFile(name string, limit int64) ([]byte, error) {
+	info, err := os.Stat(name)
+	switch {
+	case err != nil:
+		return nil, cannotRead(err)
+	case !info.Mode().IsRegular():
+		return nil, errors.New("is not a file")
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, cannotRead(err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	switch {
+	case err != nil:
+		return nil, cannotRead(err)
+	case int64(len(data)) > limit:
+		return nil, fmt.Errorf("has more than %d bytes", limit)
+	}
+	return data, nil
+}
+
+func cannotRead(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	return fmt.Errorf("cannot be read: %w", err)
+}
+
+func (c *Config) checkFiles(report func(path, problem, hint string)) {
+	for _, f := range c.secretFiles() {
+		if _, err := f.read(); err != nil {
+			report(f.path, fmt.Sprintf("file %q %s", f.file, err), "")
+		}
+	}
+}
+
+// withFiles gives a copy of c that holds the secrets of its files too.
+func (c *Config) withFiles() (Config, error) {
+	full := *c
+	full.Headers = maps.Clone(c.Headers)
+	if full.Headers == nil {
+		full.Headers = map[string]relay.Secret{}
+	}
+	if c.BasicAuth != nil {
+		basic := *c.BasicAuth
+		full.BasicAuth = &basic
+	}
+	if c.StandardWebhooks != nil {
+		full.StandardWebhooks = &StandardWebhooks{Secrets: slices.Clone(c.StandardWebhooks.Secrets)}
+	}
+	for _, f := range c.secretFiles() {
+		secret, err := f.read()
+		if err != nil {
+			return Config{}, fmt.Errorf("%s: file %q %w", f.path, f.file, err)
+		}
+		f.put(&full, secret)
+	}
+	return full, nil
+}
+
+// watched lists all files that calls depend on.
+func (c *Config) watched() []string {
+	var names []string
+	for _, f := range c.secretFiles() {
+		names = append(names, f.file)
+	}
+	return append(names, c.TLS.files()...)
+}
+
+// stamp tells whether a file is still the one that was read.
+type stamp struct {
+	info fs.FileInfo // nil: it is not there
+}
+
+func stampOf(name string) stamp {
+	info, err := os.Stat(name)
+	if err != nil {
+		return stamp{}
+	}
+	return stamp{info}
+}
+
+func (s stamp) same(o stamp) bool {
+	if s.info == nil || o.info == nil {
+		return s.info == nil && o.info == nil
+	}
+	// Replaced (another file, as Kubernetes and careful editors do) or written over.
+	return os.SameFile(s.info, o.info) && s.info.Size() == o.info.Size() && s.info.ModTime().Equal(o.info.ModTime())
+}
+
+// lookEvery is how often files are looked at while calls are made.
+const lookEvery = time.Second

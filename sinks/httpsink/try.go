@@ -1,0 +1,71 @@
+package httpsink
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"ncs-relay/relay"
+)
+
+const maxShown = 4 << 10 // bytes of a body that Try shows
+
+// Try sends one event as Send does and writes the exchange to w, secrets masked. It is for people: the form may change.
+func (s *Sink) Try(ctx context.Context, a relay.Attempt, w io.Writer) error {
+	c := s.client()
+	x, err := s.post(ctx, c, a, true)
+	if x.request != nil {
+		fmt.Fprintf(w, "> POST %s\n", c.shownURL(x.request))
+		header := x.request.Header.Clone()
+		for name := range s.cfg.masked() {
+			header[http.CanonicalHeaderKey(name)] = []string{hidden}
+		}
+		c.writeMessage(w, "> ", header, a.Body)
+	}
+	if x.answer != nil {
+		fmt.Fprintf(w, "< %s %s\n", x.answer.Proto, statusText(x.answer.StatusCode))
+		c.writeMessage(w, "< ", x.answer.Header, x.body)
+	}
+	return err
+}
+
+// masked are the headers whose values are secrets, however short.
+func (c *Config) masked() map[string]bool {
+	names := map[string]bool{}
+	for name := range c.Headers {
+		names[name] = true
+	}
+	for name := range c.HeaderFiles {
+		names[name] = true
+	}
+	if c.hasBearer() || c.BasicAuth != nil {
+		names["Authorization"] = true
+	}
+	return names
+}
+
+func (c *client) shownURL(r *http.Request) string {
+	text := c.excerpt(r.URL.Scheme+"://"+r.URL.Host+r.URL.EscapedPath(), maxShown)
+	if r.URL.RawQuery != "" {
+		text += "?" + hidden
+	}
+	return text
+}
+
+func (c *client) writeMessage(w io.Writer, mark string, header http.Header, body []byte) {
+	for _, name := range slices.Sorted(maps.Keys(header)) {
+		for _, value := range header[name] {
+			fmt.Fprintf(w, "%s%s: %s\n", mark, name, c.excerpt(value, maxShown))
+		}
+	}
+	fmt.Fprintln(w, strings.TrimSpace(mark))
+	if len(body) > 0 {
+		for line := range strings.Lines(string(body[:min(len(body), maxShown)])) {
+			fmt.Fprintf(w, "%s%s\n", mark, strings.ReplaceAll(c.excerpt(strings.TrimRight(line, "\r\n"), maxShown), `\"`, `"`))
+		}
+	}
+}
