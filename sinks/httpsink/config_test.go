@@ -41,6 +41,20 @@ func TestCheck(t *testing.T) {
 			}
 		}
 	}
+	verdicts := func(pairs ...string) change {
+		return func(c *httpsink.Config) {
+			c.Verdicts = map[string]string{}
+			for i := 0; i < len(pairs); i += 2 {
+				c.Verdicts[pairs[i]] = pairs[i+1]
+			}
+		}
+	}
+	proxy := func(address string) change {
+		return func(c *httpsink.Config) { c.Proxy = relay.NewSecret(address) }
+	}
+	egress := func(allow, deny []string) change {
+		return func(c *httpsink.Config) { c.Egress = httpsink.Egress{Allow: allow, Deny: deny} }
+	}
 	tests := map[string]struct {
 		change change
 		want   []string // paths
@@ -93,7 +107,54 @@ func TestCheck(t *testing.T) {
 		"webhooks empty":       {webhooks(""), []string{"standard_webhooks.secrets[0]"}},
 		"webhooks not base64":  {webhooks(webhookSecret, "whsec_canary!"), []string{"standard_webhooks.secrets[1]"}},
 		"webhooks short":       {webhooks("Y2FuYXJ5"), []string{"standard_webhooks.secrets[0]"}},
-		"everything at once":   {all(url(""), bearer("\n"), func(c *httpsink.Config) { c.Timeout = -1 }), []string{"url", "timeout", "bearer_token"}},
+		"rate":                 {func(c *httpsink.Config) { c.Rate = 50 }, nil},
+		"rate and burst":       {func(c *httpsink.Config) { c.Rate, c.Burst = 50, 5 }, nil},
+		"rate negative":        {func(c *httpsink.Config) { c.Rate = -1 }, []string{"rate"}},
+		"burst alone":          {func(c *httpsink.Config) { c.Burst = 5 }, []string{"burst"}},
+		"burst negative":       {func(c *httpsink.Config) { c.Rate, c.Burst = 1, -1 }, []string{"burst"}},
+		"idle_timeout":         {func(c *httpsink.Config) { c.IdleTimeout = 0 }, []string{"idle_timeout"}},
+		"placeholders":         {url("https://h:8443/{product}/x-{entity}.json?c={channel}&e={event}&{category}"), nil},
+		"placeholder in host":  {url("https://{product}.internal/"), []string{"url"}},
+		"placeholder in port":  {url("https://h:{entity}/"), []string{"url"}},
+		"placeholder, scheme":  {url("{event}://h/"), []string{"url"}},
+		"placeholder in user":  {url("https://{entity}@h/"), []string{"url"}},
+		"placeholder alone":    {url("{entity}"), []string{"url"}},
+		"placeholder unknown":  {url("https://h/{sid}"), []string{"url"}},
+		"brace open":           {url("https://h/{entity"), []string{"url"}},
+		"brace closed":         {url("https://h/entity}/{event}"), []string{"url"}},
+		"braces nested":        {url("https://h/{{entity}}"), []string{"url"}},
+		"placeholder fragment": {url("https://h/#{entity}"), []string{"url"}},
+		"verdicts":             {verdicts("404", "dead", "5xx", "retry", "202", "pause", "3xx", "deliver"), nil},
+		"verdict unknown":      {verdicts("404", "drop"), []string{"verdicts[404]"}},
+		"verdict, status":      {verdicts("40x", "dead", "99", "dead", "600", "dead"), []string{"verdicts[40x]", "verdicts[600]", "verdicts[99]"}},
+		"proxy":                {proxy("http://relay:canary@proxy.internal:3128"), nil},
+		"proxy socks":          {proxy("socks5://proxy.internal:1080"), nil},
+		"proxy env":            {proxy("env"), nil},
+		"proxy none":           {proxy("none"), nil},
+		"proxy without scheme": {proxy("proxy.internal:3128"), []string{"proxy"}},
+		"proxy no URL":         {proxy("canary"), []string{"proxy"}},
+		"egress":               {egress([]string{"10.0.0.0/8", "::1"}, []string{"10.1.0.0/16"}), nil},
+		"egress wrong":         {egress([]string{"10.0.0.0/33"}, nil), []string{"egress.allow[0]"}},
+		"egress names":         {egress(nil, []string{"10.0.0.1", "billing.internal"}), []string{"egress.deny[1]"}},
+		"egress mapped":        {egress(nil, []string{"::ffff:10.0.0.0/104"}), []string{"egress.deny[0]"}},
+		"certificate, no key":  {func(c *httpsink.Config) { c.TLS = &httpsink.TLS{CertFile: "x"} }, []string{"tls"}},
+		"tls files missing":    {func(c *httpsink.Config) { c.TLS = &httpsink.TLS{CAFile: "none", CertFile: "none", KeyFile: "none"} }, []string{"tls.ca_file", "tls.cert_file"}},
+		"tls files wrong": {func(c *httpsink.Config) {
+			c.TLS = &httpsink.TLS{CAFile: "sink.go", CertFile: "sink.go", KeyFile: "sink.go"}
+		}, []string{"tls.ca_file", "tls.cert_file"}},
+		"insecure with ca":     {func(c *httpsink.Config) { c.TLS = &httpsink.TLS{CAFile: "none", InsecureSkipVerify: true} }, []string{"tls.insecure_skip_verify", "tls.ca_file"}},
+		"token file missing":   {func(c *httpsink.Config) { c.BearerTokenFile = "none" }, []string{"bearer_token_file"}},
+		"token file directory": {func(c *httpsink.Config) { c.BearerTokenFile = "." }, []string{"bearer_token_file"}},
+		"token file with text": {func(c *httpsink.Config) { c.BearerTokenFile = "sink.go" }, []string{"bearer_token_file"}},
+		"token twice":          {func(c *httpsink.Config) { c.BearerTokenFile = "sink.go"; c.BearerToken = relay.NewSecret("a") }, []string{"bearer_token_file", "bearer_token_file"}},
+		"header twice":         {all(header("X-A", "a"), func(c *httpsink.Config) { c.HeaderFiles = map[string]string{"x-a": "none"} }), []string{"header_files[x-a]", "header_files[x-a]"}},
+		"webhook file": {func(c *httpsink.Config) {
+			c.StandardWebhooks = &httpsink.StandardWebhooks{SecretFiles: []string{"sink.go"}}
+		}, []string{"standard_webhooks.secret_files[0]"}},
+		"password twice": {func(c *httpsink.Config) {
+			c.BasicAuth = &httpsink.BasicAuth{Username: "a", Password: relay.NewSecret("b"), PasswordFile: "none"}
+		}, []string{"basic_auth.password_file", "basic_auth.password_file"}},
+		"everything at once": {all(url(""), bearer("\n"), func(c *httpsink.Config) { c.Timeout = -1 }), []string{"url", "timeout", "bearer_token"}},
 		"same header twice": {func(c *httpsink.Config) {
 			c.Headers = map[string]relay.Secret{"X-A": relay.NewSecret("1"), "x-a": relay.NewSecret("2")}
 		}, []string{"headers[x-a]"}},

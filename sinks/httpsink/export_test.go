@@ -3,9 +3,31 @@ package httpsink
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"net/netip"
+	"time"
+
+	"ncs-relay/relay"
 )
 
 // Trust makes the sink trust the authorities of a test server.
 func (s *Sink) Trust(pool *x509.CertPool) {
 	s.current.transport.TLSClientConfig = &tls.Config{RootCAs: pool}
+}
+
+// LookAgain lets the next call look at the files.
+func (s *Sink) LookAgain() { s.looked = time.Time{} }
+
+// Permits tells what the policy says of an address.
+func (e *Egress) Permits(a netip.Addr) bool {
+	p, err := e.policy()
+	if err != nil {
+		panic(err)
+	}
+	return p.permits(a)
+}
+
+// ParseTarget gives the URL of events.
+func ParseTarget(raw string) (func(*relay.Event) (string, error), error) {
+	t, err := parseTarget(raw)
+	return t.url, err
 }

@@ -1,0 +1,110 @@
+package httpsink_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay"
+	"ncs-relay/sinks/httpsink"
+	"ncs-relay/sinks/sinktest"
+)
+
+// TestRate measures the least time that calls may take; a busy machine makes it longer.
+func TestRate(t *testing.T) {
+	t.Parallel()
+	far := newReceiver(t)
+	s := newSink(t, config(far.URL, func(c *httpsink.Config) { c.Rate, c.Burst = 100, 5 }))
+	began := time.Now()
+	for i := range 25 { // 5 at once, then one each 10 ms
+		require.NoError(t, send(t, s, sinktest.Event(i, "sid")))
+	}
+	require.GreaterOrEqual(t, time.Since(began), 199*time.Millisecond)
+	require.Len(t, far.all(t), 25)
+
+	slow := newSink(t, config(far.URL, func(c *httpsink.Config) { c.Rate, c.Burst = 1, 1 }))
+	require.NoError(t, send(t, slow, sinktest.Event(1, "sid")))
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(10*time.Millisecond, cancel)
+	e := sinktest.Event(2, "sid")
+	taken, err := slow.Send(ctx, slow.Lane(e), sinktest.Batch(e))
+	require.ErrorIs(t, err, context.Canceled)
+	require.Zero(t, taken)
+}
+
+// TestNoCallIsLostOnClosingConnections: a server that closes each connection after its answer, without a word, as one whose
+// idle time-out is about to end. Every second call meets a dead connection.
+func TestNoCallIsLostOnClosingConnections(t *testing.T) {
+	t.Parallel()
+	var calls, open atomic.Int64
+	addr := listen(t, func(c net.Conn) {
+		open.Add(1)
+		defer open.Add(-1)
+		if head, _ := readCall(c); len(head) > 0 {
+			calls.Add(1)
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		}
+	})
+	s := newSink(t, config("http://"+addr))
+	for i := range 300 {
+		require.NoError(t, send(t, s, sinktest.Event(i, "sid")))
+	}
+	require.GreaterOrEqual(t, calls.Load(), int64(300))
+	require.NoError(t, s.Close())
+	require.Eventually(t, func() bool { return open.Load() == 0 }, 10*time.Second, time.Millisecond, "connections leak")
+}
+
+func TestIdleConnectionsAreClosed(t *testing.T) {
+	t.Parallel()
+	closed := make(chan struct{}, 1)
+	far := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	far.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			closed <- struct{}{}
+		}
+	}
+	far.Start()
+	t.Cleanup(far.Close)
+	s := newSink(t, config(far.URL, func(c *httpsink.Config) { c.IdleTimeout = 20 * time.Millisecond }))
+	require.NoError(t, send(t, s, sinktest.Event(1, "sid")))
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		require.Fail(t, "the connection stays")
+	}
+}
+
+func TestProxy(t *testing.T) {
+	t.Parallel()
+	type seen struct{ target, credentials string }
+	calls := make(chan seen, 1)
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		calls <- seen{r.RequestURI, r.Header.Get("Proxy-Authorization")}
+		w.WriteHeader(http.StatusProxyAuthRequired)
+		io.WriteString(w, "canary-password is wrong")
+	}))
+	t.Cleanup(proxy.Close)
+	address := "http://relay:canary-password@" + proxy.Listener.Addr().String()
+	s := newSink(t, config("http://billing.internal/hooks", func(c *httpsink.Config) { c.Proxy = relay.NewSecret(address) }))
+	err := send(t, s, sinktest.Event(1, "sid"))
+	require.Equal(t, seen{"http://billing.internal/hooks", "Basic cmVsYXk6Y2FuYXJ5LXBhc3N3b3Jk"}, <-calls)
+	require.ErrorContains(t, err, "407 Proxy Authentication Required")
+	require.NotContains(t, err.Error(), "canary")
+
+	// The policy sees the proxy's address: that is all it can see.
+	denied := newSink(t, config("http://billing.internal/hooks", func(c *httpsink.Config) {
+		c.Proxy = relay.NewSecret(address)
+		c.Egress.Deny = []string{"127.0.0.0/8"}
+	}))
+	require.ErrorContains(t, send(t, denied, sinktest.Event(1, "sid")), "egress policy refuses")
+
+	direct := newReceiver(t)
+	require.NoError(t, send(t, newSink(t, config(direct.URL, func(c *httpsink.Config) { c.Proxy = relay.NewSecret("none") })), sinktest.Event(1, "sid")))
+}
