@@ -3,8 +3,10 @@
 package sinks
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"slices"
@@ -110,6 +112,28 @@ func built[S relay.Sink](sink S, err error) (relay.Sink, error) {
 		return nil, err
 	}
 	return sink, nil
+}
+
+// trier is a sink that can show what it exchanges with its far side.
+type trier interface {
+	Try(ctx context.Context, a relay.Attempt, w io.Writer) error
+}
+
+// Try sends one event once, whatever the kind of sink, and writes to w what there is to see of the exchange, secrets
+// masked. The error carries the verdict.
+func Try(ctx context.Context, sink relay.Sink, a relay.Attempt, w io.Writer) error {
+	if t, ok := sink.(trier); ok {
+		return t.Try(ctx, a, w)
+	}
+	for {
+		lane := sink.Lane(a.Event)
+		_, err := sink.Send(ctx, lane, []relay.Attempt{a})
+		r, ok := sink.(relay.Relaner)
+		if !ok || !errors.Is(err, relay.ErrRelane) || ctx.Err() != nil {
+			return err
+		}
+		r.Relane(lane.Group) // the first Send found out what partitions there are
+	}
 }
 
 // kafkaConcurrency is the number of partitions produced to at a time. Each waits for its own replicas, so it is set well above what

@@ -83,6 +83,7 @@ to every team's Kafka topic, HTTP service or file.`,
 	root.AddCommand(
 		serveCommand(), checkCommand(), routeCommand(), simulateCommand(), sendCommand(), verifyCommand(),
 		eventsCommand(), healthCommand(), configCommand(), versionCommand(),
+		sinksCommand(),
 	)
 	return root
 }

@@ -23,6 +23,7 @@ type line struct {
 	Source     string  `json:"source"`
 	ReceivedAt string  `json:"received_at"`
 	Replay     uint32  `json:"replay,omitempty"`
+	Test       bool    `json:"test,omitempty"`
 	Headers    headers `json:"headers"`
 	Body       *string `json:"body,omitempty"` // a pointer: an empty body is there too
 	BodyBase64 []byte  `json:"body_base64,omitempty"`
@@ -46,6 +47,7 @@ func writeLine(out *json.Encoder, a relay.Attempt) error {
 		Source:     a.Source,
 		ReceivedAt: a.ReceivedAt.UTC().Format(rfc3339Milli),
 		Replay:     a.Replay,
+		Test:       a.Test,
 		Headers:    headers{ContentType: a.ContentType, SignatureV1: a.SignatureV1, SignatureV2: a.SignatureV2},
 	}
 	// The encoder puts U+FFFD for what is not UTF-8; such a body would not come back as it was.

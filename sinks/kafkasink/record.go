@@ -58,6 +58,9 @@ func headers(a *relay.Attempt, cloudEvents bool) []kafka.Header {
 	if a.Replay != 0 {
 		add("ncs-replay", strconv.FormatUint(uint64(a.Replay), 10))
 	}
+	if a.Test {
+		add("ncs-test", "true")
+	}
 	add("traceparent", a.Traceparent)
 	if cloudEvents {
 		// Binary mode of the CloudEvents Kafka binding; its datacontenttype is the header content-type. The time is that
