@@ -64,6 +64,7 @@ type Cursor struct {
 	order  []Position // of open, ascending; holds some that are settled by now
 	tally             // owed and owedBytes are guarded by Journal.mu instead
 	buried []DeadLetter
+	paused string
 	dirty  bool
 }
 
@@ -276,6 +277,21 @@ func (c *Cursor) PendingBytes() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return int64(c.owedBytes - c.settledBytes)
+}
+
+// SetPaused keeps why nothing is sent to the sink until an operator says so; "" ends the pause. It is kept with the
+// cursor at the next checkpoint.
+func (c *Cursor) SetPaused(reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.paused, c.dirty = reason, true
+}
+
+// Paused returns what SetPaused kept, also in an earlier life of the process.
+func (c *Cursor) Paused() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.paused
 }
 
 // Read returns the position up to which the sink was read.

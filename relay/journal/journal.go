@@ -378,11 +378,14 @@ func (j *Journal) createSink(name string, start Position) (*Cursor, error) {
 
 // SinkStatus is what is known of a sink, opened or not.
 type SinkStatus struct {
+	ID           SinkID
 	Name         string
 	Opened       bool // in this life of the process
 	Totals       Totals
 	PendingBytes int64
-	Letters      uint64 // dead letters kept
+	Letters      uint64    // dead letters kept
+	Oldest       time.Time // when the oldest event was received that is not settled, read or not; zero = none
+	Paused       string    // see Cursor.SetPaused
 }
 
 // Sinks lists every sink the journal knows, by name.
@@ -457,6 +460,7 @@ type Stats struct {
 	Frontier    Position
 	Segments    int
 	Bytes       int64 // the log and what was kept of it
+	Free        int64 // bytes free on the volume, up to a second ago
 	TornBytes   int64 // of an unfinished write, cut at start
 	Damaged     int64 // stretches found damaged
 	LostRecords int64 // in them

@@ -7,3 +7,14 @@ func (c *Cursor) Release() {
 	defer c.mu.Unlock()
 	c.opened = false
 }
+
+// Pending returns what a sink was handed out and has not settled, in order, whether it is opened or not.
+func (j *Journal) Pending(sink string) []Pending {
+	j.mu.Lock()
+	c := j.sinks[sink]
+	j.mu.Unlock()
+	if c == nil {
+		return nil
+	}
+	return c.Pending()
+}
