@@ -2,12 +2,14 @@ package relay
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"ncs-relay/relay/ncs"
 )
@@ -69,4 +71,35 @@ func load(b *testing.B, url string) {
 		}
 	})
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
+}
+
+// BenchmarkIsolation measures what one dead sink of ten does to the answers and to the other nine: the two runs should
+// not differ. The dead sink is one whose calls hang until they time out.
+func BenchmarkIsolation(b *testing.B) {
+	for _, dead := range []bool{false, true} {
+		b.Run(fmt.Sprintf("dead=%v", dead), func(b *testing.B) {
+			var specs []SinkSpec
+			var living []*farSide
+			for i := range 10 {
+				s := newFarSide()
+				s.batch = 50
+				spec := sinkSpec(fmt.Sprint("sink", i), s)
+				if i == 0 && dead {
+					spec.Breaks = true
+					s.slow = func(Attempt) time.Duration { return 100 * time.Millisecond }
+					s.fail = func(Attempt) error { return errors.New("timeout") }
+				} else {
+					living = append(living, s)
+				}
+				specs = append(specs, spec)
+			}
+			f := start(b, fixture{}, nil, specs...)
+			load(b, f.url)
+			began := time.Now()
+			for _, s := range living {
+				s.waitFor(b, b.N)
+			}
+			b.ReportMetric(float64(time.Since(began).Milliseconds()), "ms-until-all-delivered")
+		})
+	}
 }

@@ -116,16 +116,18 @@ func (c *DedupConfig) Check(report func(path, problem, hint string)) {
 
 // LimitsConfig bounds what the ingress takes on at once.
 type LimitsConfig struct {
-	Connections int           `yaml:"connections"`  // open at a time
-	InFlight    int           `yaml:"in_flight"`    // calls at a time
-	ReadTimeout time.Duration `yaml:"read_timeout"` // for the body of a call
-	IdleTimeout time.Duration `yaml:"idle_timeout"` // of a connection between calls
+	Connections   int           `yaml:"connections"`           // open at a time
+	InFlight      int           `yaml:"in_flight"`             // calls at a time
+	InFlightBytes int64         `yaml:"in_flight_bytes,bytes"` // of the bodies above 16 KiB that are read and stored at a time
+	ReadTimeout   time.Duration `yaml:"read_timeout"`          // for the body of a call
+	IdleTimeout   time.Duration `yaml:"idle_timeout"`          // of a connection between calls
 }
 
 // SetDefaults fills what the configuration may leave out.
 func (c *LimitsConfig) SetDefaults() {
 	c.Connections = 10_000
 	c.InFlight = 2048
+	c.InFlightBytes = 256 << 20
 	c.ReadTimeout = 10 * time.Second
 	c.IdleTimeout = 90 * time.Second
 }
@@ -137,6 +139,9 @@ func (c *LimitsConfig) Check(report func(path, problem, hint string)) {
 	}
 	if c.InFlight <= 0 {
 		report("in_flight", fmt.Sprintf("%d is out of range", c.InFlight), "use 1 or more")
+	}
+	if c.InFlightBytes < 1<<20 {
+		report("in_flight_bytes", fmt.Sprintf("%d bytes is too small", c.InFlightBytes), "use 1MiB or more")
 	}
 	if c.ReadTimeout < 10*time.Second {
 		report("read_timeout", fmt.Sprintf("%v is too short", c.ReadTimeout), "use 10s or more: Agora waits 10s for a call")

@@ -26,22 +26,28 @@ type dedup struct {
 	window        time.Duration
 	dropConflicts bool
 	now           func() time.Time
+	began         time.Time // times are kept as seconds since then, by the monotonic clock: a step of the clock forgets nothing
 
 	mu        sync.Mutex
-	known     *simplelru.LRU[ncs.Key, knownKey]
-	inFlight  map[ncs.Key][]*claim // the claims of a key; more than one only in a conflict
+	known     *simplelru.LRU[shortKey, knownKey]
+	others    map[shortKey][]shortID // further events of the known keys that have had a conflict
+	inFlight  map[ncs.Key][]*claim   // the claims of a key; more than one only in a conflict
+	loading   *loading               // nil: the keys of earlier processes are all in known
 	conflicts uint64
 }
 
-// knownKey remembers the events stored under a key: nearly always one, more after a conflict.
+// knownKey remembers the event stored first under a key. Nearly all keys have one only.
 type knownKey struct {
-	at   int64 // when the newest was accepted, Unix seconds
-	id   shortID
-	more []shortID
+	id shortID
+	at int32 // when the newest was accepted, seconds since dedup.began; negative = before
 }
 
-// shortID is half an event id: it only has to tell the few events of one key apart.
-type shortID [8]byte
+// Half of a key and half of an id are kept: a million of them must not cost more than 150 bytes each. Two events are
+// taken for one only if both halves are equal, 128 bits; if just the keys' halves are, that is one more conflict.
+type (
+	shortKey [8]byte
+	shortID  [8]byte
+)
 
 // maxConflicts bounds the events remembered under one key. A key with more (all-zero counters) forgets the first of
 // its conflicts: a copy of that one then passes, which is the safe side.
@@ -62,20 +68,21 @@ const (
 	isNew      standing = iota // store the event, then settle the claim
 	isInFlight                 // wait for the claim of another caller
 	isKnown                    // nothing: it is stored
+	isLoading                  // wait until the keys of earlier processes are loaded, then ask again
 )
 
 func newDedup(c DedupConfig, now func() time.Time) (*dedup, error) {
-	known, err := simplelru.NewLRU[ncs.Key, knownKey](c.MaxKeys, nil)
-	if err != nil {
-		return nil, err
-	}
-	return &dedup{
+	d := &dedup{
 		window:        c.Window,
 		dropConflicts: c.OnConflict == "drop",
 		now:           now,
-		known:         known,
+		began:         now(),
+		others:        make(map[shortKey][]shortID),
 		inFlight:      make(map[ncs.Key][]*claim),
-	}, nil
+	}
+	known, err := simplelru.NewLRU(c.MaxKeys, func(key shortKey, _ knownKey) { delete(d.others, key) })
+	d.known = known
+	return d, err
 }
 
 // configure changes the bounds. Fewer keys forget the least recently used at once.
@@ -98,8 +105,11 @@ func (d *dedup) claim(id ncs.Identity) (*claim, standing) {
 		}
 	}
 	k, found := d.lookup(id.Key)
-	if found && (d.dropConflicts || k.has(id.ID)) {
+	if found && (d.dropConflicts || d.has(shortKey(id.Key[:8]), k, short(id.ID))) {
 		return nil, isKnown
+	}
+	if d.loading.mayHold(id.Key) {
+		return nil, isLoading
 	}
 	c := &claim{identity: id, done: make(chan struct{}), conflict: found || len(flying) > 0}
 	d.inFlight[id.Key] = append(flying, c)
@@ -120,46 +130,56 @@ func (d *dedup) settle(c *claim, err error) {
 		if c.conflict {
 			d.conflicts++
 		}
-		d.remember(c.identity, d.now())
+		d.remember(c.identity, d.clock())
 	}
 	c.err = err
 	close(c.done)
 }
 
-// restore makes an event of an earlier process known. Calls come in the order of acceptance.
-func (d *dedup) restore(id ncs.Identity, acceptedAt time.Time) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.remember(id, acceptedAt)
+// clock is the seconds since the start.
+func (d *dedup) clock() int32 { return int32(d.now().Sub(d.began) / time.Second) }
+
+func (d *dedup) remember(id ncs.Identity, at int32) {
+	known := d.known
+	if d.loading != nil {
+		known = d.loading.recent
+	}
+	d.insert(known, shortKey(id.Key[:8]), short(id.ID), at)
 }
 
-func (d *dedup) remember(id ncs.Identity, at time.Time) {
-	k, found := d.lookup(id.Key)
+func (d *dedup) insert(known *simplelru.LRU[shortKey, knownKey], key shortKey, id shortID, at int32) {
+	k, found := known.Peek(key)
 	switch {
 	case !found:
-		k = knownKey{at: at.Unix(), id: short(id.ID)}
-	case k.has(id.ID):
+		k.id = id
+	case d.has(key, k, id):
 		return
 	default:
-		more := k.more[max(0, len(k.more)-maxConflicts+2):]
-		k.more = append(slices.Clone(more), short(id.ID))
-		k.at = at.Unix() // the window of the newest; the others are known longer than asked, which does no harm
+		others := d.others[key]
+		d.others[key] = append(others[max(0, len(others)-maxConflicts+2):], id)
 	}
-	d.known.Add(id.Key, k)
+	k.at = at // the window of the newest; the others are known longer than asked, which does no harm
+	known.Add(key, k)
 }
 
 // lookup finds a key that is still within the window. Finding it makes it the most recently used.
-func (d *dedup) lookup(key ncs.Key) (knownKey, bool) {
+func (d *dedup) lookup(id ncs.Key) (knownKey, bool) {
+	key := shortKey(id[:8])
 	k, found := d.known.Get(key)
-	if found && d.now().Sub(time.Unix(k.at, 0)) >= d.window {
+	if !found && d.loading != nil {
+		return d.loading.recent.Get(key)
+	}
+	if found && d.age(k) >= d.window {
 		d.known.Remove(key)
 		return knownKey{}, false
 	}
 	return k, found
 }
 
-func (k knownKey) has(id ncs.EventID) bool {
-	return k.id == short(id) || slices.Contains(k.more, short(id))
+func (d *dedup) age(k knownKey) time.Duration { return time.Duration(d.clock()-k.at) * time.Second }
+
+func (d *dedup) has(key shortKey, k knownKey, id shortID) bool {
+	return k.id == id || slices.Contains(d.others[key], id)
 }
 
 func short(id ncs.EventID) shortID { return shortID(id[:8]) }
@@ -176,7 +196,7 @@ func (d *dedup) stats() dedupStats {
 	defer d.mu.Unlock()
 	s := dedupStats{keys: d.known.Len(), conflicts: d.conflicts}
 	if _, k, ok := d.known.GetOldest(); ok {
-		s.oldest = max(0, d.now().Sub(time.Unix(k.at, 0)))
+		s.oldest = d.age(k)
 	}
 	return s
 }

@@ -63,6 +63,7 @@ type dispatcher struct {
 	retrying int             // of these, Sends of lanes that failed before
 	queued   int             // positions in all lanes
 	loaded   int             // bytes of bodies held
+	began    time.Time       // with a monotonic reading
 	pace     *pace
 	dead     int         // dead letters since the last line in the log
 	deadAt   time.Time   // when that was
@@ -77,7 +78,6 @@ type dispatcher struct {
 type deliveries interface {
 	Pending() []journal.Pending
 	Next(maxBytes int) ([]*journal.Record, error)
-	Load([]journal.Position) ([]*journal.Record, error)
 	Settle(journal.Position, journal.Outcome)
 	Failed(journal.Position, journal.Retry)
 	Bury(journal.DeadLetter)
@@ -128,7 +128,7 @@ type lane struct {
 	batch   int           // items of the failed batch, which is sent again with the same events; 0 = free choice
 	due     time.Time     // of the next try; meaningful while waiting
 	waiting bool          // in dispatcher.waiting, holding positions only
-	sending bool          // its first items are in flight
+	sending int           // items in flight, the first ones; 0 = none
 }
 
 // item is one delivery in a lane.
@@ -170,7 +170,9 @@ func newDispatcher(spec SinkSpec, sink Sink, j *journal.Journal, c *journal.Curs
 		sending:  make(map[string]int),
 		results:  make(chan sendResult),
 		pace:     newPace(spec.Concurrency, spec.Breaks, spec.Retry),
+		began:    time.Now(),
 		control:  make(chan func()),
+		paused:   c.Paused(),
 	}
 }
 
@@ -285,7 +287,7 @@ func (d *dispatcher) layOut(f *feed) error {
 		for i, it := range chunk {
 			positions[i] = it.position
 		}
-		events, err := loadEvents(f, positions)
+		events, err := d.loadEvents(positions)
 		if err != nil {
 			return err
 		}
@@ -318,7 +320,11 @@ func (d *dispatcher) resume(l *lane) {
 	head := l.items[0].retry
 	l.backoff = newRetryBackoff(d.Retry)
 	l.backoff.skip(head.Attempts)
-	if head.Next.After(time.Now()) {
+	now := time.Now()
+	if latest := now.Add(d.Retry.MaxInterval); head.Next.After(latest) {
+		head.Next = latest // the clock was set back
+	}
+	if head.Next.After(now) {
 		d.wait(l, head.Next)
 	} else {
 		d.makeReady(l)
@@ -424,7 +430,7 @@ func (d *dispatcher) send(ctx context.Context, l *lane, now time.Time) {
 	for i := range batch {
 		batch[i] = Attempt{Event: l.items[i].event, Number: l.items[i].attempts() + 1, Replay: l.key.replay}
 	}
-	l.sending = true
+	l.sending = n
 	d.busy[l.key.Lane] = true // meaningful for ordered lanes only
 	d.inFlight++
 	d.sending[l.key.Group]++
@@ -454,7 +460,7 @@ func (d *dispatcher) loadBatch(l *lane) (int, error) {
 		}
 	}
 	if len(missing) > 0 {
-		events, err := loadEvents(l.feed, missing)
+		events, err := d.loadEvents(missing)
 		if err != nil {
 			return 0, err
 		}
@@ -487,17 +493,15 @@ func (d *dispatcher) loadBatch(l *lane) (int, error) {
 }
 
 // loadEvents reads events again, in the order of positions. Those that are lost, because the disk damaged them, are nil.
-func loadEvents(f *feed, positions []journal.Position) ([]*Event, error) {
-	records, err := f.Load(positions)
-	var lost *journal.LostError
-	if err != nil && !errors.As(err, &lost) {
+func (d *dispatcher) loadEvents(positions []journal.Position) ([]*Event, error) {
+	records, err := loadRecords(d.journal, positions)
+	if err != nil {
 		return nil, err
 	}
-	events := make([]*Event, len(positions))
-	for i, next := 0, 0; i < len(positions) && next < len(records); i++ {
-		if records[next].Position == positions[i] {
-			events[i] = eventOf(records[next])
-			next++
+	events := make([]*Event, len(records))
+	for i, r := range records {
+		if r != nil {
+			events[i] = eventOf(r)
 		}
 	}
 	return events, nil
@@ -509,7 +513,7 @@ func (d *dispatcher) finish(r sendResult) {
 	if r.taken == len(r.batch) {
 		r.err = nil // all was taken: there is nothing an error could be about
 	}
-	l.sending = false
+	l.sending = 0
 	delete(d.busy, l.key.Lane)
 	d.inFlight--
 	d.sending[l.key.Group]--
@@ -571,8 +575,7 @@ func (d *dispatcher) failed(l *lane, n int, err error, now time.Time) {
 		l.backoff, l.batch = nil, 0
 		d.goOn(l)
 	case IsPause(err):
-		d.paused = err.Error()
-		d.log.Error("sink asks to be paused; an operator has to resume it", "error", err)
+		d.pause(err.Error()) // before anything else is sent; an operator has to resume it
 		d.retryLater(l, n, err, now)
 	default:
 		d.retryLater(l, n, err, now)
@@ -620,10 +623,11 @@ func (d *dispatcher) giveUp(f *feed, it *item, now time.Time) string {
 	if f.since.After(since) {
 		since = f.since
 	}
+	age := ageOf(since, now, d.began, now.Sub(d.began))
 	switch {
 	case d.Retry.MaxAttempts > 0 && it.retry.Attempts >= d.Retry.MaxAttempts:
 		return fmt.Sprintf("given up after %d attempts: %s", it.retry.Attempts, it.retry.LastError)
-	case d.Retry.MaxAge > 0 && now.Sub(since) >= d.Retry.MaxAge:
+	case d.Retry.MaxAge > 0 && age >= d.Retry.MaxAge:
 		return fmt.Sprintf("given up after %s: %s", d.Retry.MaxAge, it.retry.LastError)
 	}
 	return ""
@@ -698,7 +702,7 @@ type queuedItem struct {
 func (d *dispatcher) oldestQueued(n int) []queuedItem {
 	var all []queuedItem
 	for _, l := range d.lanes {
-		if l.sending || l.key.replay > 0 { // replays are not part of the backlog
+		if l.sending > 0 || l.key.replay > 0 { // replays are not part of the backlog
 			continue
 		}
 		for i := range l.items[:min(n, len(l.items))] {
@@ -748,6 +752,58 @@ func (d *dispatcher) goOn(l *lane) {
 		return
 	}
 	d.makeReady(l)
+}
+
+// pause sends nothing more until resumeSink; what is in flight ends.
+func (d *dispatcher) pause(reason string) {
+	d.paused = reason
+	d.cursor.SetPaused(reason)
+	d.log.Warn("sink paused", "reason", reason)
+}
+
+// resumeSink ends every kind of pause. What waits for a retry is due at once.
+func (d *dispatcher) resumeSink() {
+	d.paused = ""
+	d.cursor.SetPaused("")
+	d.pace = newPace(d.Concurrency, d.Breaks, d.Retry)
+	for len(d.waiting) > 0 {
+		d.makeReady(heap.Pop(&d.waiting).(*lane))
+	}
+	d.log.Info("sink resumed")
+}
+
+// take adds deliveries that the sink owes from now on, although others were settled that came later.
+func (d *dispatcher) take(positions []journal.Position) {
+	f := d.feeds[0]
+	for _, p := range positions {
+		f.unlaned = append(f.unlaned, item{position: p})
+	}
+	slices.SortFunc(f.unlaned, func(a, b item) int { return cmp.Compare(a.position, b.position) })
+}
+
+// skip settles deliveries that are in a lane and not being sent, and says how many.
+func (d *dispatcher) skip(positions []journal.Position) (skipped int) {
+	wanted := make(map[journal.Position]bool, len(positions))
+	for _, p := range positions {
+		wanted[p] = true
+	}
+	for _, l := range d.lanes {
+		if l.sending > 0 || l.key.replay > 0 {
+			continue
+		}
+		for i := len(l.items) - 1; i >= 0; i-- {
+			if wanted[l.items[i].position] {
+				l.feed.Settle(l.items[i].position, journal.Skipped)
+				d.pop(l, i)
+				l.batch = 0
+				skipped++
+			}
+		}
+		if len(l.items) == 0 {
+			d.drop(l)
+		}
+	}
+	return skipped
 }
 
 // relaneIfDrained lanes a group anew once nothing of it is in flight. Until then its lanes stand still, so no event

@@ -296,3 +296,13 @@ func TestRetryAfterForAllHoldsTheWholeSink(t *testing.T) {
 		require.Len(t, b.tries(), 2, "then one Send probes")
 	})
 }
+
+func TestAStepOfTheClockMakesNothingOld(t *testing.T) {
+	began := time.Unix(1_700_000_000, 0)
+	since := began.Add(time.Hour)
+	require.Equal(t, time.Hour, ageOf(since, began.Add(2*time.Hour), began, 2*time.Hour), "the clock was not set")
+	require.Equal(t, time.Hour, ageOf(since, began.Add(26*time.Hour), began, 2*time.Hour), "set forward by a day")
+	set := began.Add(-24 * time.Hour) // set back by a day, after which the event came
+	require.Equal(t, time.Hour, ageOf(set.Add(time.Hour), set.Add(2*time.Hour), began, 2*time.Hour))
+	require.Zero(t, ageOf(since, began, began, 0), "received in the future")
+}

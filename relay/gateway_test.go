@@ -125,7 +125,7 @@ func (f *farSide) received() []Attempt {
 }
 
 // waitFor waits until the far side has got n events.
-func (f *farSide) waitFor(t *testing.T, n int) []Attempt {
+func (f *farSide) waitFor(t testing.TB, n int) []Attempt {
 	t.Helper()
 	timeout := time.After(20 * time.Second)
 	for {

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"errors"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 
@@ -160,6 +161,14 @@ func (g *Gateway) observe(m *telemetry.Metrics) {
 		perSink(func(observe telemetry.Observe, s journal.SinkStatus, sink attribute.KeyValue) {
 			observe(float64(s.Totals.Pending), sink)
 		}))
+	m.Gauge("oldest_pending_age_seconds", "Age of the oldest delivery not settled; 0 when there is none.",
+		perSink(func(observe telemetry.Observe, s journal.SinkStatus, sink attribute.KeyValue) {
+			age := time.Duration(0)
+			if !s.Oldest.IsZero() {
+				age = max(0, time.Since(s.Oldest))
+			}
+			observe(age.Seconds(), sink)
+		}))
 	m.Gauge("dead_letters", "Dead letters kept.",
 		perSink(func(observe telemetry.Observe, s journal.SinkStatus, sink attribute.KeyValue) {
 			observe(float64(s.Letters), sink)
@@ -173,6 +182,9 @@ func (g *Gateway) observe(m *telemetry.Metrics) {
 	})
 	m.Gauge("dedup_oldest_key_age_seconds", "Age of the least recently used key.", func(observe telemetry.Observe) {
 		observe(g.dedup.stats().oldest.Seconds())
+	})
+	m.Gauge("journal_free_bytes", "Bytes free on the journal's volume.", func(observe telemetry.Observe) {
+		observe(float64(g.journal.Stats().Free))
 	})
 	m.Gauge("journal_bytes", "Bytes the journal takes on disk.", func(observe telemetry.Observe) {
 		observe(float64(g.journal.Stats().Bytes))

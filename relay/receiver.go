@@ -30,6 +30,7 @@ type source struct {
 	verifier *ncs.Verifier
 	products map[string]bool // nil = all
 	test     *route.Expr     // nil = none
+	account  *journal.SourceAccount
 	metrics  *sourceMetrics
 	log      *slog.Logger
 }
@@ -42,9 +43,25 @@ type answer struct {
 	text    string // of errors
 	event   ncs.EventID
 	allow   string // the Allow header of a 405
+	leads   bool   // the call led an append, whose end is booked by the journal or by store
 }
 
-func newSource(c SourceConfig, m *metrics, log *slog.Logger) (*source, error) {
+// book enters the call's outcome into the source's account.
+func (a *answer) book(account *journal.SourceAccount) {
+	switch {
+	case a.leads:
+	case a.outcome == outcomeRejected:
+		account.Rejected()
+	case a.outcome == outcomeUnavailable:
+		account.Unavailable()
+	case a.outcome == outcomeTest:
+		account.Test()
+	case a.outcome == outcomeDuplicate:
+		account.Duplicate()
+	}
+}
+
+func newSource(c SourceConfig, account *journal.SourceAccount, m *metrics, log *slog.Logger) (*source, error) {
 	configured := c.Resolved
 	if configured == nil {
 		configured = c.Secrets
@@ -57,7 +74,7 @@ func newSource(c SourceConfig, m *metrics, log *slog.Logger) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	src := &source{SourceConfig: c, verifier: verifier, metrics: m.forSource(c.Name, len(secrets)), log: log.With("source", c.Name)}
+	src := &source{SourceConfig: c, verifier: verifier, account: account, metrics: m.forSource(c.Name, len(secrets)), log: log.With("source", c.Name)}
 	if len(c.Products) > 0 {
 		src.products = make(map[string]bool)
 		for _, p := range c.Products {
@@ -89,7 +106,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		write(w, answer{status: http.StatusNotFound, text: "no source has this path"})
 		return
 	}
+	src.account.Received()
 	a := g.receive(in, src, r, arrived)
+	a.book(src.account)
 	src.metrics.count(a)
 	src.metrics.accept.Record(time.Since(arrived))
 	write(w, a)
@@ -97,7 +116,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // receive is the path of a notification. The order of its steps is the design: nothing is parsed, looked up or
 // stored for a caller who has not signed, and no key counts as known before its event is on disk.
-func (g *Gateway) receive(in *ingress, src *source, r *http.Request, arrived time.Time) answer {
+func (g *Gateway) receive(in *ingress, src *source, r *http.Request, arrived time.Time) (a answer) {
 	body, refused := readBody(r, src.MaxBody)
 	if refused != nil {
 		return *refused
@@ -134,8 +153,10 @@ func (g *Gateway) receive(in *ingress, src *source, r *http.Request, arrived tim
 	_, span := g.tracing.StartIngress(r.Context(), id.ID, src.Path, arrived, telemetry.AttrSource.String(src.Name))
 	defer span.End()
 
-	claim, standing := g.dedup.claim(id)
+	claim, standing := g.claim(id, received.Add(storeTimeout))
 	switch standing {
+	case isLoading:
+		return unavailable(errBusy)
 	case isKnown:
 		return duplicate(id, span)
 	case isNew:
@@ -143,7 +164,8 @@ func (g *Gateway) receive(in *ingress, src *source, r *http.Request, arrived tim
 			g.describe(in, rec, n)
 		}
 		rec.SpanID, rec.TraceFlags = span.SpanContext().SpanID(), byte(span.SpanContext().TraceFlags())
-		g.store(claim, rec)
+		g.store(claim, rec, received, src.account)
+		defer func() { a.leads = true }()
 	}
 
 	// The append owns the claim from here on, not this call: it goes on when the caller hangs up or the wait ends,
@@ -201,10 +223,13 @@ func readBody(r *http.Request, most int64) ([]byte, *answer) {
 	}
 	var buf bytes.Buffer
 	if r.ContentLength > 0 {
-		buf.Grow(int(min(r.ContentLength, 64<<10)) + bytes.MinRead)
+		buf.Grow(int(min(r.ContentLength, uncountedBody)) + bytes.MinRead)
 	}
 	n, err := buf.ReadFrom(io.LimitReader(r.Body, most+1))
 	switch {
+	case errors.Is(err, errBusy):
+		a := unavailable(errBusy)
+		return nil, &a
 	case err != nil:
 		a := refuse(http.StatusBadRequest, reasonBody, "the body did not arrive whole")
 		return nil, &a
@@ -244,6 +269,22 @@ func (src *source) isTest(n *ncs.Notification) bool {
 	return err == nil && matched
 }
 
+// claim asks the deduplication, and waits if the answer depends on keys that are still being loaded.
+func (g *Gateway) claim(id ncs.Identity, until time.Time) (*claim, standing) {
+	c, s := g.dedup.claim(id)
+	if s != isLoading {
+		return c, s
+	}
+	wait := time.NewTimer(time.Until(until))
+	defer wait.Stop()
+	select {
+	case <-g.dedup.loaded():
+		return g.dedup.claim(id)
+	case <-wait.C:
+		return nil, isLoading
+	}
+}
+
 // describe fills in what the notification says of itself, and decides which sinks are owed the event.
 func (g *Gateway) describe(in *ingress, rec *journal.Record, n *ncs.Notification) {
 	rec.ProductID, rec.EventType, rec.Entity = n.Info.ProductID, n.Info.EventType, n.Entity
@@ -263,11 +304,14 @@ func (g *Gateway) describe(in *ingress, rec *journal.Record, n *ncs.Notification
 
 // store appends rec and settles the claim with the outcome. It returns as soon as the append is queued. A fault that
 // may pass, such as a journal that starts a new segment, is tried again until the deadline; a full disk is told at once.
-func (g *Gateway) store(c *claim, rec *journal.Record) {
-	ctx, cancel := context.WithDeadline(context.Background(), rec.Time.Add(storeTimeout))
+func (g *Gateway) store(c *claim, rec *journal.Record, began time.Time, account *journal.SourceAccount) {
+	ctx, cancel := context.WithDeadline(context.Background(), began.Add(storeTimeout))
 	var try func()
 	settle := func(err error) {
 		cancel()
+		if err != nil {
+			account.Unavailable()
+		}
 		g.dedup.settle(c, err)
 	}
 	appended := func(_ journal.Position, err error) {
@@ -288,7 +332,7 @@ func (g *Gateway) store(c *claim, rec *journal.Record) {
 // retryAppend is the pause before an append that met a passing fault is tried again.
 const retryAppend = 100 * time.Millisecond
 
-var errBusy = errors.New("not on disk in time")
+var errBusy = errors.New("no room or not on disk in time")
 
 func unavailable(err error) answer {
 	a := answer{status: http.StatusServiceUnavailable, outcome: outcomeUnavailable, reason: reasonJournal, text: "cannot store at the moment"}

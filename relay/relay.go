@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,6 +69,16 @@ type ingress struct {
 	places     chan struct{} // one for each notification between its verification and its answer
 }
 
+// byName gives a source, or nil.
+func (in *ingress) byName(name string) *source {
+	for _, s := range in.sources {
+		if s.Name == name {
+			return s
+		}
+	}
+	return nil
+}
+
 // running is a configured sink.
 type running struct {
 	*dispatcher
@@ -103,14 +115,28 @@ func New(o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	g.ingress.Store(in)
-	err = o.Journal.Keys(o.Dedup.MaxKeys, time.Now().Add(-o.Dedup.Window), func(key, id [16]byte, at time.Time, _ journal.Position) {
-		g.dedup.restore(ncs.Identity{Key: key, ID: id}, at)
-	})
-	if err != nil {
+	if err := g.loadKeys(o.Dedup); err != nil {
 		return nil, fmt.Errorf("load known keys: %w", err)
 	}
 	g.observe(o.Metrics)
 	return g, nil
+}
+
+// loadKeys reads which events earlier processes accepted.
+func (g *Gateway) loadKeys(c DedupConfig) error {
+	var newest time.Time
+	err := g.journal.Keys(1, time.Time{}, func(_, _ [16]byte, at time.Time, _ journal.Position) { newest = at })
+	if err != nil || newest.IsZero() {
+		return err
+	}
+	events := make([]loadedEvent, 0, 1024)
+	err = g.journal.Keys(c.MaxKeys, newest.Add(-c.Window), func(key, id [16]byte, at time.Time, _ journal.Position) {
+		events = append(events, loaded(ncs.Identity{Key: key, ID: id}, max(0, newest.Sub(at))))
+	})
+	if err != nil {
+		return err
+	}
+	return g.dedup.load(events, c.MaxKeys)
 }
 
 // allSinks adds the one for quarantined bodies. They take the way of all events: to a sink, which refuses each for good.
@@ -130,7 +156,13 @@ func (g *Gateway) build(spec SinkSpec) (*running, error) {
 		return nil, fmt.Errorf("sink %s: %w", spec.Name, err)
 	}
 	spec.Concurrency = max(1, spec.Concurrency)
-	return &running{dispatcher: newDispatcher(spec, sink, g.journal, cursor, g.log, g.metrics.forSink(spec.Name), g.tracing)}, nil
+	d := newDispatcher(spec, sink, g.journal, cursor, g.log, g.metrics.forSink(spec.Name), g.tracing)
+	for _, r := range g.journal.Replays() {
+		if r.Spec().Sink == spec.Name && !r.Finished() {
+			d.addReplay(r)
+		}
+	}
+	return &running{dispatcher: d}, nil
 }
 
 // newIngress needs the cursors of all sinks that the router names.
@@ -142,7 +174,7 @@ func (g *Gateway) newIngress(s Settings) (*ingress, error) {
 		places:  make(chan struct{}, s.Limits.InFlight),
 	}
 	for _, c := range s.Sources {
-		src, err := newSource(c, g.metrics, g.log)
+		src, err := newSource(c, g.journal.Account(c.Name), g.metrics, g.log)
 		if err != nil {
 			return nil, fmt.Errorf("source %s: %w", c.Name, err)
 		}
@@ -164,6 +196,12 @@ func (g *Gateway) Run(ctx context.Context, grace time.Duration) error {
 	defer cut()
 	context.AfterFunc(ctx, func() { time.AfterFunc(grace, cut) })
 
+	loaded := make(chan struct{})
+	go func() {
+		defer close(loaded)
+		g.dedup.finishLoading()
+	}()
+	defer func() { <-loaded }()
 	for _, r := range g.sinks {
 		r.start(ctx, hard)
 	}
@@ -203,32 +241,73 @@ func (r *running) start(ctx, hard context.Context) {
 // KnownKeys is how many keys the deduplication knows.
 func (g *Gateway) KnownKeys() int { return g.dedup.stats().keys }
 
-// Status is what the gateway says of itself to operators.
+// Status is what the gateway says of itself to operators: one snapshot, in which all accounts balance.
 type Status struct {
-	DedupKeys int          `json:"dedup_keys"`
-	Sinks     []SinkStatus `json:"sinks"`
+	DedupKeys int            `json:"dedup_keys"`
+	Sources   []SourceStatus `json:"sources"`
+	Sinks     []SinkStatus   `json:"sinks"`
+	Journal   JournalStatus  `json:"journal"`
 }
 
-// SinkStatus are one sink's accounts: owed = delivered + dead + skipped + dropped + pending.
+// SourceStatus is one source's account: received = rejected + unavailable + tests + duplicates + quarantined + accepted
+// + in flight. It is kept over restarts.
+type SourceStatus struct {
+	Name        string `json:"name"`
+	Received    uint64 `json:"received"`
+	Rejected    uint64 `json:"rejected"`
+	Unavailable uint64 `json:"unavailable"`
+	Tests       uint64 `json:"tests"`
+	Duplicates  uint64 `json:"duplicates"`
+	Quarantined uint64 `json:"quarantined"`
+	Accepted    uint64 `json:"accepted"`
+	InFlight    uint64 `json:"in_flight"`
+}
+
+// SinkStatus is one sink's account: owed = delivered + dead + skipped + dropped + pending. It is kept over restarts.
 type SinkStatus struct {
-	Name         string `json:"name"`
-	Configured   bool   `json:"configured"`
-	Owed         uint64 `json:"owed"`
-	Delivered    uint64 `json:"delivered"`
-	Dead         uint64 `json:"dead"`
-	Skipped      uint64 `json:"skipped"`
-	Dropped      uint64 `json:"dropped"`
-	Pending      uint64 `json:"pending"`
-	PendingBytes int64  `json:"pending_bytes"`
-	DeadLetters  uint64 `json:"dead_letters"` // kept
+	Name         string    `json:"name"`
+	Configured   bool      `json:"configured"`
+	Owed         uint64    `json:"owed"`
+	Delivered    uint64    `json:"delivered"`
+	Dead         uint64    `json:"dead"`
+	Skipped      uint64    `json:"skipped"`
+	Dropped      uint64    `json:"dropped"`
+	Pending      uint64    `json:"pending"`
+	PendingBytes int64     `json:"pending_bytes"`
+	Oldest       time.Time `json:"oldest_pending,omitzero"` // received
+	DeadLetters  uint64    `json:"dead_letters"`            // kept
+	Paused       string    `json:"paused,omitempty"`        // why
 }
 
-// Status gives the accounts of this moment, those of sinks that are not configured any more included.
+// JournalStatus is the state of the disk.
+type JournalStatus struct {
+	Error       string `json:"error,omitempty"` // why nothing can be stored
+	Bytes       int64  `json:"bytes"`
+	Free        int64  `json:"free"`
+	Segments    int    `json:"segments"`
+	Damaged     int64  `json:"damaged"`      // stretches that cannot be read
+	LostRecords int64  `json:"lost_records"` // in them
+}
+
+// Status gives the accounts of this moment, those of sources and sinks that are not configured any more included.
 func (g *Gateway) Status() Status {
-	s := Status{DedupKeys: g.KnownKeys()}
-	for _, js := range g.journal.Sinks() {
+	snapshot, j := g.journal.Snapshot(), g.journal.Stats()
+	s := Status{
+		DedupKeys: g.KnownKeys(),
+		Sources:   []SourceStatus{},
+		Journal:   JournalStatus{Bytes: j.Bytes, Free: j.Free, Segments: j.Segments, Damaged: j.Damaged, LostRecords: j.LostRecords},
+	}
+	if err := g.journal.Ready(); err != nil {
+		s.Journal.Error = err.Error()
+	}
+	for _, name := range slices.Sorted(maps.Keys(snapshot.Accounts)) {
+		a := snapshot.Accounts[name]
+		s.Sources = append(s.Sources, SourceStatus{name, a.Received, a.Rejected, a.Unavailable, a.Tests, a.Duplicates, a.Quarantined, a.Accepted, a.InFlight()})
+	}
+	for _, js := range snapshot.Sinks {
 		t := js.Totals
-		s.Sinks = append(s.Sinks, SinkStatus{js.Name, js.Opened, t.Owed, t.Delivered, t.Dead, t.Skipped, t.Dropped, t.Pending, js.PendingBytes, js.Letters})
+		s.Sinks = append(s.Sinks, SinkStatus{js.Name, js.Opened, t.Owed, t.Delivered, t.Dead, t.Skipped, t.Dropped, t.Pending,
+			js.PendingBytes, js.Oldest, js.Letters, js.Paused})
 	}
 	return s
 }

@@ -62,3 +62,9 @@ func askedFor(err error) (wait time.Duration, all bool) {
 	}
 	return 0, false
 }
+
+// ageOf is how old what was received at since is at now, elapsed after began by the monotonic clock. A step of the wall
+// clock in either direction makes nothing older: of the two clocks the one that says less is believed.
+func ageOf(since, now, began time.Time, elapsed time.Duration) time.Duration {
+	return max(0, min(now.Sub(since), began.Add(elapsed).Sub(since)))
+}

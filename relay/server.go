@@ -12,16 +12,28 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/netutil"
+	"ncs-relay/relay/telemetry"
 )
 
-// headerTimeout bounds the time for the headers of a call; limits.read_timeout is for the body after them.
-const headerTimeout = 5 * time.Second
+const (
+	// headerTimeout bounds the time for the headers of a call; limits.read_timeout is for the body after them.
+	headerTimeout = 5 * time.Second
 
-// Server is the public listener in front of a Gateway: its connection limit, time-outs and TLS.
+	// maxHeader is far more than NCS and the proxies on the way need, and bounds what a stranger can make us keep.
+	maxHeader = 32 << 10
+)
+
+// Server is the public listener in front of a Gateway: its limits, time-outs and TLS. Whatever strangers and slow
+// clients do, honest calls get through: see connections and bodies.
 type Server struct {
-	http     *http.Server
-	listener net.Listener
+	http        *http.Server
+	listener    net.Listener
+	connections *connections
+	bodies      bodies
+
+	mu      sync.Mutex    // guards what follows
+	stopped bool          // Serve must not begin
+	served  chan struct{} // closed when Serve has ended; nil = not begun
 }
 
 // ServerOptions configure a Server.
@@ -34,28 +46,46 @@ type ServerOptions struct {
 	HealthPath string      // "" = none
 	Ready      func() bool // asked at HealthPath
 	Logger     *slog.Logger
+	Metrics    *telemetry.Metrics // nil = none
 }
 
-// Listen opens the port, so that a port that is taken is an error at start. Connections wait until Serve.
+// Listen opens the port, so that a port that is taken is an error at start. Connections wait until Serve. Where a
+// service manager passed a socket at that port to this process, it is taken.
 func Listen(o ServerOptions) (*Server, error) {
-	s := &Server{http: &http.Server{
-		Handler:           withHealth(o),
-		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       headerTimeout + o.Limits.ReadTimeout,
-		WriteTimeout:      o.Limits.ReadTimeout + 2*storeTimeout,
-		IdleTimeout:       o.Limits.IdleTimeout,
-		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
-		Protocols:         new(http.Protocols),
-	}}
-	// HTTP/1.1 only: NCS needs no more, and every fault of an HTTP/2 server is one of the public endpoint.
-	s.http.Protocols.SetHTTP1(true)
-
-	l, err := net.Listen("tcp", o.Listen)
+	l, err := activated(os.Getenv, o.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
-	s.listener = netutil.LimitListener(l, o.Limits.Connections)
+	if l == nil {
+		if l, err = net.Listen("tcp", o.Listen); err != nil {
+			return nil, fmt.Errorf("listen: %w", err)
+		}
+	}
+	return newServer(o, l)
+}
+
+// newServer owns l, also when it fails.
+func newServer(o ServerOptions, l net.Listener) (*Server, error) {
+	s := &Server{connections: &connections{Listener: l, log: o.Logger}}
+	s.SetLimits(o.Limits)
+	s.http = &http.Server{
+		Handler:           s.bodies.bounded(withHealth(o)),
+		ConnState:         s.connections.moved,
+		ConnContext:       withConnection,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       headerTimeout + o.Limits.ReadTimeout,
+		WriteTimeout:      o.Limits.ReadTimeout + bodyWait + 2*storeTimeout,
+		IdleTimeout:       o.Limits.IdleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+		Protocols:         new(http.Protocols),
+	}
+	// HTTP/1.1 only: NCS needs no more, and every fault of an HTTP/2 server is one of the public endpoint.
+	s.http.Protocols.SetHTTP1(true)
+	if o.Metrics != nil {
+		s.observe(o.Metrics)
+	}
+	s.listener = s.connections
 	if o.CertFile != "" {
 		files := &certificate{certFile: o.CertFile, keyFile: o.KeyFile, log: o.Logger}
 		if err := files.load(); err != nil {
@@ -87,19 +117,55 @@ func withHealth(o ServerOptions) http.Handler {
 	})
 }
 
+// SetLimits takes up connections and in_flight_bytes. Time-outs are those of the start.
+func (s *Server) SetLimits(c LimitsConfig) {
+	s.connections.setLimit(c.Connections)
+	s.bodies.setLimit(c.InFlightBytes)
+}
+
+func (s *Server) observe(m *telemetry.Metrics) {
+	m.Gauge("connections", "Open connections of the ingress.", func(observe telemetry.Observe) {
+		open, _ := s.connections.count()
+		observe(float64(open))
+	})
+	m.CounterFunc("connections_cut_total", "Connections closed for new ones because limits.connections was reached.", func(observe telemetry.Observe) {
+		_, cut := s.connections.count()
+		observe(float64(cut))
+	})
+}
+
 // Addr is where the server listens.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
-// Serve answers calls until Shutdown.
+// Serve answers calls until Shutdown. It is called once at most.
 func (s *Server) Serve() error {
-	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
+	served := make(chan struct{})
+	defer close(served)
+	s.mu.Lock()
+	stopped := s.stopped
+	s.served = served
+	s.mu.Unlock()
+	if stopped {
+		return nil
 	}
-	return nil
+	err := s.http.Serve(s.listener)
+	if s.connections.stopped.Load() {
+		return nil
+	}
+	return err
 }
 
 // Shutdown stops accepting and waits for the calls in flight until ctx ends; those that are left are cut off.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.stopped = true
+	served := s.served
+	s.mu.Unlock()
+	s.connections.stop()
+	if served != nil {
+		<-served // a connection that was just accepted is known to the HTTP server then, which waits for it
+	}
+	s.listener.Close() // if Serve had begun it is closed
 	if err := s.http.Shutdown(ctx); err != nil {
 		return errors.Join(err, s.http.Close())
 	}

@@ -19,7 +19,6 @@ import (
 	"ncs-relay/config"
 	"ncs-relay/relay"
 	"ncs-relay/relay/admin"
-	"ncs-relay/relay/journal"
 	"ncs-relay/relay/telemetry"
 	"ncs-relay/sinks"
 )
@@ -68,9 +67,10 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	j, err := journal.Open(cfg.DataDir, journal.Options{
-		Config: cfg.Journal, Dead: cfg.DeadLetters, KeepKeys: cfg.Dedup.MaxKeys, KeepKeysFor: cfg.Dedup.Window, Logger: log,
-	})
+	j, err := openJournal(ctx, cfg, log)
+	if errors.Is(err, context.Canceled) {
+		return nil // asked to stop while there was no journal
+	}
 	if err != nil {
 		return err
 	}
@@ -85,9 +85,6 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	stack.push("deliveries", background(failed, func(ctx context.Context) error {
-		return gateway.Run(ctx, cfg.Shutdown.Timeout/2)
-	}))
 
 	reload := newReloader(file, cfg, log, func(ctx context.Context, cfg *config.Config) error {
 		return gateway.Reload(ctx, settings(cfg, log))
@@ -119,13 +116,9 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	}
 	stack.push("admin address", background(failed, adm.Run))
 
-	ingress := relay.ServerOptions{
-		Listen: cfg.Listen, Handler: gateway, Limits: cfg.Limits, HealthPath: cfg.HealthPath, Logger: log,
-		Ready: func() bool { ok, _ := ready(); return ok },
-	}
-	if cfg.TLS != nil {
-		ingress.CertFile, ingress.KeyFile = cfg.TLS.CertFile, cfg.TLS.KeyFile
-	}
+	ingress := ingressOptions(cfg, log)
+	ingress.Handler = gateway
+	ingress.Ready = func() bool { ok, _ := ready(); return ok }
 	server, err := relay.Listen(ingress)
 	if err != nil {
 		return err
@@ -135,6 +128,10 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 			failed <- fmt.Errorf("ingress: %w", err)
 		}
 	}()
+	// Deliveries begin after the answers: they have waited already. They end after them, too.
+	stack.push("deliveries", background(failed, func(ctx context.Context) error {
+		return gateway.Run(ctx, cfg.Shutdown.Timeout/2)
+	}))
 	stack.push("ingress", func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), cfg.Shutdown.Timeout/2)
 		defer cancel()
@@ -157,6 +154,14 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	case <-time.After(cfg.Shutdown.Delay):
 	}
 	return nil
+}
+
+func ingressOptions(cfg *config.Config, log *slog.Logger) relay.ServerOptions {
+	o := relay.ServerOptions{Listen: cfg.Listen, Limits: cfg.Limits, HealthPath: cfg.HealthPath, Logger: log}
+	if cfg.TLS != nil {
+		o.CertFile, o.KeyFile = cfg.TLS.CertFile, cfg.TLS.KeyFile
+	}
+	return o
 }
 
 func startTelemetry(ctx context.Context, log *slog.Logger, stack *teardown) (*telemetry.Metrics, *telemetry.Tracing, error) {

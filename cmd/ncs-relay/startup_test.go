@@ -1,0 +1,112 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"flag"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/ncs"
+)
+
+var startUpEvents = flag.Int("startup.events", 2000, "undelivered events and known keys with which the start is measured")
+
+// TestStartUp measures the time from the start of the process to its first 200, with a backlog and known keys, after
+// kill -9:
+//
+//	go test ./cmd/ncs-relay -run TestStartUp -startup.events 1000000 -v
+//
+// It asserts no time: machines differ. With a million of each (about 1 GB) one second is promised.
+func TestStartUp(t *testing.T) {
+	r := newRelay(t, `
+listen: "%LISTEN%"
+admin: {listen: "%ADMIN%"}
+data_dir: %DIR%/data
+journal: {min_free: 1MiB}
+shutdown: {delay: 0s, timeout: 10s}
+sources:
+  - {name: recording, path: /ncs, secrets: [`+serveSecret+`]}
+sinks:
+  - name: service
+    http: {url: "http://127.0.0.1:1/hooks"}
+  - name: kafka
+    kafka: {brokers: ["127.0.0.1:1"], topic: "ncs.{product}.{category}"}
+routes:
+  - to: [service, kafka]
+`)
+	fillJournal(t, filepath.Join(r.dir, "data"), *startUpEvents)
+	r.start() // delivers, in vain
+	r.kill()
+
+	body := recording("first", 1, 1)
+	began := time.Now()
+	cmd := exec.Command("ncs-relay", "serve", "-c", r.config)
+	cmd.Stderr = r.log
+	require.NoError(t, cmd.Start())
+	defer func() { cmd.Process.Kill(); cmd.Wait() }()
+	for {
+		req, err := http.NewRequest("POST", r.url, bytes.NewReader(body))
+		require.NoError(t, err)
+		req.Header.Set("Agora-Signature-V2", ncs.SignV2(serveSecret, body))
+		resp, err := http.DefaultClient.Do(req)
+		if err == nil {
+			resp.Body.Close()
+			require.Equal(t, 200, resp.StatusCode)
+			break
+		}
+		require.Less(t, time.Since(began), time.Minute, "never answered: %s", r.log)
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Logf("first 200 after %v with %d undelivered events and known keys", time.Since(began).Round(time.Millisecond), *startUpEvents)
+}
+
+// fillJournal appends n events that two sinks are owed.
+func fillJournal(t *testing.T, dir string, n int) {
+	t.Helper()
+	var o journal.Options
+	o.SetDefaults()
+	o.Dead.SetDefaults()
+	o.MinFree = 1
+	j, err := journal.Open(dir, o)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { require.NoError(t, j.Run(ctx)) })
+	var ids []journal.SinkID
+	for _, name := range []string{"service", "kafka"} {
+		c, err := j.Sink(name)
+		require.NoError(t, err)
+		ids = append(ids, c.ID())
+	}
+	body := recording("a-recording-of-many", 7, 1596555306283)
+	body = append(body[:len(body)-1], bytes.Repeat([]byte(" "), 600)...)
+	body = append(body, '}')
+	var stored sync.WaitGroup
+	for i := range n {
+		rec := &journal.Record{Time: time.Now(), Source: "recording", ProductID: 3, EventType: 31, Entity: string(rune('a' + i%26)), Sinks: ids,
+			ContentType: "application/json", SignatureV2: ncs.SignV2("x", nil), Body: body}
+		hash := sha256.Sum256(binary.AppendUvarint(nil, uint64(i))) // keys and ids are hashes
+		rec.ID, rec.Key = [16]byte(hash[:]), [16]byte(hash[16:])
+		stored.Add(1)
+		require.NoError(t, j.Append(ctx, rec, func(_ journal.Position, err error) {
+			if err != nil {
+				t.Error(err)
+			}
+			stored.Done()
+		}))
+	}
+	stored.Wait()
+	cancel()
+	wg.Wait()
+	require.NoError(t, j.Close())
+}

@@ -1,0 +1,388 @@
+package relay
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/ncs"
+)
+
+// Errors that callers tell apart.
+var (
+	ErrNoSink     = errors.New("no sink has this name")
+	ErrConfigured = errors.New("the sink is configured; remove it from the configuration first")
+	ErrNotFound   = errors.New("not found")
+)
+
+// Filter selects deliveries or events. A zero field selects everything.
+type Filter struct {
+	Sink    string       `json:"sink,omitempty"`
+	Source  string       `json:"source,omitempty"`
+	Product string       `json:"product,omitempty"` // catalogue name
+	Event   string       `json:"event,omitempty"`   // name, product.name, or number with a product, as in rules
+	Entity  string       `json:"entity,omitempty"`
+	ID      *ncs.EventID `json:"id,omitempty"`
+	Reason  string       `json:"reason,omitempty"` // of dead letters: a part of it
+	Since   time.Time    `json:"since,omitzero"`   // received at or after
+	Until   time.Time    `json:"until,omitzero"`   // received before
+}
+
+// compile checks a filter and makes a function of it that looks at a record's header.
+func (f Filter) compile() (func(*journal.Record) bool, error) {
+	var products []string
+	product := -1
+	if f.Product != "" {
+		id, err := ncs.ParseProduct(f.Product)
+		if err != nil {
+			return nil, err
+		}
+		products, product = []string{f.Product}, id
+	}
+	var event *ncs.Selector
+	if f.Event != "" {
+		s, err := ncs.ParseEvent(products, f.Event)
+		if err != nil {
+			return nil, err
+		}
+		event = &s
+	}
+	if !f.Since.IsZero() && !f.Until.IsZero() && !f.Since.Before(f.Until) {
+		return nil, fmt.Errorf("since %s is not before until %s", f.Since.Format(time.RFC3339), f.Until.Format(time.RFC3339))
+	}
+	return func(r *journal.Record) bool {
+		return (f.Source == "" || r.Source == f.Source) &&
+			(product < 0 || r.ProductID == product) &&
+			(event == nil || event.Matches(ncs.Lookup(r.ProductID, r.EventType))) &&
+			(f.Entity == "" || r.Entity == f.Entity) &&
+			(f.ID == nil || ncs.EventID(r.ID) == *f.ID) &&
+			(f.Since.IsZero() || !r.Time.Before(f.Since)) &&
+			(f.Until.IsZero() || r.Time.Before(f.Until))
+	}, nil
+}
+
+// EventInfo is what lists say of an event.
+type EventInfo struct {
+	ID         ncs.EventID      `json:"id"`
+	Position   journal.Position `json:"position"`
+	Product    string           `json:"product"`
+	Event      string           `json:"event"`
+	Entity     string           `json:"entity,omitempty"`
+	Source     string           `json:"source"`
+	ReceivedAt time.Time        `json:"received_at"`
+	Size       int              `json:"size"`
+	Quarantine string           `json:"quarantine,omitempty"`
+}
+
+func infoOf(r *journal.Record) EventInfo {
+	i := ncs.Lookup(r.ProductID, r.EventType)
+	info := EventInfo{ID: r.ID, Position: r.Position, Product: i.Product, Event: i.Event, Entity: r.Entity, Source: r.Source,
+		ReceivedAt: r.Time, Size: len(r.Body), Quarantine: r.Quarantine}
+	if r.Quarantine != "" {
+		info.Product, info.Event = "", ""
+	}
+	return info
+}
+
+// History is what has been tried for a delivery.
+type History struct {
+	Attempts    int       `json:"attempts"`
+	FirstError  string    `json:"first_error,omitempty"`
+	LastError   string    `json:"last_error,omitempty"`
+	FirstFailed time.Time `json:"first_failed,omitzero"`
+	LastFailed  time.Time `json:"last_failed,omitzero"`
+	Next        time.Time `json:"next_attempt,omitzero"`
+}
+
+func historyOf(r journal.Retry) History {
+	return History{r.Attempts, r.FirstError, r.LastError, r.FirstFailed, r.LastFailed, r.Next}
+}
+
+// Delivery is one that is owed and not settled.
+type Delivery struct {
+	Sink string `json:"sink"`
+	EventInfo
+	History
+}
+
+// DeadLetter is a delivery given up.
+type DeadLetter struct {
+	Sink string `json:"sink"`
+	EventInfo
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
+	History
+	Body []byte `json:"-"` // only from DeadLetter, not in lists
+}
+
+// Page is where a list goes on: at the sink and after the position. The zero Page is the beginning.
+type Page struct {
+	Sink  string           `json:"sink,omitempty"`
+	After journal.Position `json:"after,omitempty"`
+}
+
+// PauseSink sends nothing more to a sink until ResumeSink, also after a restart. What it is owed waits.
+func (g *Gateway) PauseSink(ctx context.Context, name, reason string) error {
+	return g.on(ctx, name, func(d *dispatcher) { d.pause(reason) })
+}
+
+// ResumeSink ends a pause, also one that the breaker or the far side made.
+func (g *Gateway) ResumeSink(ctx context.Context, name string) error {
+	return g.on(ctx, name, func(d *dispatcher) { d.resumeSink() })
+}
+
+// MoveSink makes a configured sink owe what a sink that is not configured any more is owed.
+func (g *Gateway) MoveSink(ctx context.Context, from, to string) (uint64, error) {
+	if err := g.removed(from); err != nil {
+		return 0, err
+	}
+	var n uint64
+	var err error
+	return n, errors.Join(g.on(ctx, to, func(d *dispatcher) {
+		var positions []journal.Position
+		if n, positions, err = g.journal.Move(from, to); err == nil {
+			d.take(positions)
+		}
+	}), err)
+}
+
+// DropSink gives up what a sink that is not configured any more is owed.
+func (g *Gateway) DropSink(name string) (uint64, error) {
+	if err := g.removed(name); err != nil {
+		return 0, err
+	}
+	return g.journal.DropPending(name)
+}
+
+// removed tells whether a sink is known and not configured.
+func (g *Gateway) removed(name string) error {
+	if g.sink(name) != nil {
+		return fmt.Errorf("%w: %s", ErrConfigured, name)
+	}
+	if !slices.ContainsFunc(g.journal.Sinks(), func(s journal.SinkStatus) bool { return s.Name == name }) {
+		return fmt.Errorf("%w: %q", ErrNoSink, name)
+	}
+	return nil
+}
+
+// on runs f on the goroutine of a sink's dispatcher, which owns the state.
+func (g *Gateway) on(ctx context.Context, name string, f func(*dispatcher)) error {
+	r := g.sink(name)
+	if r == nil {
+		return fmt.Errorf("%w: %q", ErrNoSink, name)
+	}
+	done := make(chan struct{})
+	select {
+	case r.control <- func() { f(r.dispatcher); close(done) }:
+		<-done
+		return nil
+	case <-r.done:
+		return fmt.Errorf("sink %s is being replaced; try again", name)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// sinkNames are the sinks a filter is about, those not configured any more included.
+func (g *Gateway) sinkNames(f Filter) ([]string, error) {
+	var names []string
+	for _, s := range g.journal.Sinks() {
+		if f.Sink == "" || f.Sink == s.Name {
+			names = append(names, s.Name)
+		}
+	}
+	if f.Sink != "" && len(names) == 0 {
+		return nil, fmt.Errorf("%w: %q", ErrNoSink, f.Sink)
+	}
+	return names, nil
+}
+
+// Pending lists at most n deliveries that are owed and were read, sink by sink, the oldest first. A nil next says
+// that the list is complete; what a sink has not read yet is counted in Status only.
+func (g *Gateway) Pending(f Filter, page Page, n int) (list []Delivery, next *Page, err error) {
+	match, err := f.compile()
+	if err != nil {
+		return nil, nil, err
+	}
+	names, err := g.sinkNames(f)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, name := range names {
+		if name < page.Sink {
+			continue
+		}
+		pending := g.journal.Pending(name)
+		if name == page.Sink {
+			i, _ := slices.BinarySearchFunc(pending, page.After+1, func(p journal.Pending, pos journal.Position) int { return cmp.Compare(p.Position, pos) })
+			pending = pending[i:]
+		}
+		for chunk := range slices.Chunk(pending, 256) {
+			records, err := g.records(chunk)
+			if err != nil {
+				return nil, nil, err
+			}
+			for i, r := range records {
+				if r == nil || !match(r) {
+					continue
+				}
+				list = append(list, Delivery{name, infoOf(r), historyOf(chunk[i].Retry)})
+				if len(list) == n {
+					return list, &Page{name, r.Position}, nil
+				}
+			}
+		}
+	}
+	return list, nil, nil
+}
+
+// records loads the records of pending deliveries; those that are lost are nil.
+func (g *Gateway) records(pending []journal.Pending) ([]*journal.Record, error) {
+	positions := make([]journal.Position, len(pending))
+	for i, p := range pending {
+		positions[i] = p.Position
+	}
+	return loadRecords(g.journal, positions)
+}
+
+// SkipPending settles deliveries that wait, so that those behind them go on. Those being sent at the moment are left.
+func (g *Gateway) SkipPending(ctx context.Context, f Filter) (skipped int, err error) {
+	if f.Sink == "" {
+		return 0, errors.New("a sink is needed")
+	}
+	var positions []journal.Position
+	for page := (&Page{}); page != nil; {
+		var list []Delivery
+		if list, page, err = g.Pending(f, *page, 1000); err != nil {
+			return 0, err
+		}
+		for _, d := range list {
+			positions = append(positions, d.Position)
+		}
+	}
+	err = g.on(ctx, f.Sink, func(d *dispatcher) { skipped = d.skip(positions) })
+	return skipped, err
+}
+
+// DeadLetters lists at most n dead letters, sink by sink, the oldest first.
+func (g *Gateway) DeadLetters(f Filter, page Page, n int) (list []DeadLetter, next *Page, err error) {
+	err = g.eachDeadLetter(f, page, func(d DeadLetter) bool {
+		if len(list) == n {
+			last := list[n-1]
+			next = &Page{last.Sink, last.Position}
+			return false
+		}
+		d.Body = nil
+		list = append(list, d)
+		return true
+	})
+	return list, next, err
+}
+
+// DeadLetter gives one dead letter with its body.
+func (g *Gateway) DeadLetter(sink string, position journal.Position) (DeadLetter, error) {
+	var found *DeadLetter
+	err := g.eachDeadLetter(Filter{Sink: sink}, Page{sink, position - 1}, func(d DeadLetter) bool {
+		if d.Position == position {
+			found = &d
+		}
+		return false
+	})
+	if err == nil && found == nil {
+		err = fmt.Errorf("dead letter %s/%d: %w", sink, position, ErrNotFound)
+	}
+	if err != nil {
+		return DeadLetter{}, err
+	}
+	return *found, nil
+}
+
+// DropDeadLetters deletes dead letters and says how many.
+func (g *Gateway) DropDeadLetters(f Filter) (dropped int, err error) {
+	var all []DeadLetter
+	if err := g.eachDeadLetter(f, Page{}, func(d DeadLetter) bool {
+		d.Body = nil
+		all = append(all, d)
+		return true
+	}); err != nil {
+		return 0, err
+	}
+	for _, d := range all {
+		if err := g.journal.DropLetter(d.Sink, d.Position); err != nil {
+			return dropped, err
+		}
+		dropped++
+	}
+	return dropped, nil
+}
+
+// eachDeadLetter calls fn with every dead letter that the filter selects until it returns false.
+func (g *Gateway) eachDeadLetter(f Filter, page Page, fn func(DeadLetter) bool) error {
+	match, err := f.compile()
+	if err != nil {
+		return err
+	}
+	names, err := g.sinkNames(f)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if name < page.Sink {
+			continue
+		}
+		after := journal.Position(0)
+		if name == page.Sink {
+			after = page.After
+		}
+		for {
+			letters, err := g.journal.DeadLetters(name, after, 256)
+			if err != nil {
+				return err
+			}
+			if len(letters) == 0 {
+				break
+			}
+			after = letters[len(letters)-1].Position
+			positions := make([]journal.Position, len(letters))
+			for i, l := range letters {
+				positions[i] = l.Position
+			}
+			records, err := loadRecords(g.journal, positions)
+			if err != nil {
+				return err
+			}
+			for i, r := range records {
+				if r == nil || !match(r) || !strings.Contains(letters[i].Reason, f.Reason) {
+					continue
+				}
+				d := DeadLetter{name, infoOf(r), letters[i].Reason, letters[i].At, historyOf(letters[i].Retry), r.Body}
+				if !fn(d) {
+					return nil
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// loadRecords gives records by position; those that are lost to damage are nil.
+func loadRecords(j *journal.Journal, positions []journal.Position) ([]*journal.Record, error) {
+	records, err := j.Load(positions)
+	var lost *journal.LostError
+	if err != nil && !errors.As(err, &lost) {
+		return nil, err
+	}
+	all := make([]*journal.Record, len(positions))
+	for i, next := 0, 0; i < len(positions) && next < len(records); i++ {
+		if records[next].Position == positions[i] {
+			all[i] = records[next]
+			next++
+		}
+	}
+	return all, nil
+}

@@ -1,0 +1,140 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay/route"
+)
+
+// reloadable gives settings of a fixture with these sinks.
+func (f *fixture) settings(t *testing.T, routes []route.RuleConfig, specs ...SinkSpec) Settings {
+	var names []string
+	for _, s := range specs {
+		names = append(names, s.Name)
+	}
+	if routes == nil {
+		routes = []route.RuleConfig{{To: names}}
+	}
+	s := Settings{
+		Router:  compileRoutes(t, routes, names),
+		Sinks:   specs,
+		Sources: []SourceConfig{{Name: "main", Path: "/ncs", Secrets: []Secret{NewSecret(testSecret)}, MaxBody: 1 << 20}},
+	}
+	s.Dedup.SetDefaults()
+	s.Limits.SetDefaults()
+	return s
+}
+
+// versioned is a sink spec whose definition differs from that of other versions.
+func versioned(name string, s Sink, version int) SinkSpec {
+	spec := sinkSpec(name, s)
+	spec.Config = version
+	return spec
+}
+
+func TestReloadsUnderLoadLoseNothing(t *testing.T) {
+	t.Parallel()
+	reloads := 1000
+	if testing.Short() {
+		reloads = 50
+	}
+	all, extra := newFarSide(), newFarSide()
+	all.batch = 10
+	n := 0
+	all.set(func(Attempt) error {
+		if n++; n%7 == 0 {
+			return errors.New("now and then it fails")
+		}
+		return nil
+	})
+	f := start(t, fixture{}, nil, versioned("all", all, 0))
+
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	sent := map[string]int{}
+	for client := range 4 {
+		wg.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				sid := fmt.Sprintf("client%d-%d", client, i%5)
+				r := f.post(body(sid, i))
+				if r.code != 200 || r.Status != "accepted" {
+					t.Errorf("answered %d %q during a reload", r.code, r.Status)
+					return
+				}
+				mu.Lock()
+				sent[sid]++
+				mu.Unlock()
+			}
+		})
+	}
+	for i := range reloads {
+		s := f.settings(t, nil, versioned("all", all, i/3))
+		switch i % 4 {
+		case 1: // a sink comes
+			s = f.settings(t, nil, versioned("all", all, i/3), versioned("extra", extra, 0))
+		case 2: // the secret rotates
+			s.Sources[0].Secrets = []Secret{NewSecret("new"), NewSecret(testSecret)}
+		case 3: // a sink that cannot be built: nothing changes
+			bad := versioned("all", all, -i)
+			bad.Build = func() (Sink, error) { return nil, errors.New("no such file") }
+			require.ErrorContains(t, f.gateway.Reload(ctx, f.settings(t, nil, versioned("extra", extra, i), bad)), "no such file")
+			continue
+		}
+		require.NoError(t, f.gateway.Reload(ctx, s))
+	}
+	cancel()
+	wg.Wait()
+	total := 0
+	for _, n := range sent {
+		total += n
+	}
+	require.Positive(t, total)
+	all.waitFor(t, total)
+	require.Eventually(t, func() bool { return f.sink("all").Pending == 0 }, 20*time.Second, 5*time.Millisecond)
+	got := all.received()
+	require.Len(t, got, total, "nothing was cut off here, so nothing comes twice")
+	requireInOrder(t, got, total)
+}
+
+func TestReloadChangesRulesSourcesAndSinks(t *testing.T) {
+	t.Parallel()
+	old, moved, fresh := newFarSide(), newFarSide(), newFarSide()
+	old.set(func(Attempt) error { return errors.New("wrong address") })
+	f := start(t, fixture{}, nil, versioned("billing", old, 1))
+	f.post(body("s", 1))
+
+	s := f.settings(t, nil, versioned("billing", moved, 2), versioned("fresh", fresh, 1))
+	s.Sources = append(s.Sources, SourceConfig{Name: "second", Path: "/second", Secrets: []Secret{NewSecret("two")}, MaxBody: 1 << 20})
+	require.NoError(t, f.gateway.Reload(t.Context(), s))
+	require.Len(t, moved.waitFor(t, 1), 1, "what was pending follows the sink to its new address")
+	f.post(body("s", 2))
+	require.Len(t, fresh.waitFor(t, 1), 1, "a new sink begins with the events that come")
+
+	require.NoError(t, f.gateway.Reload(t.Context(), f.settings(t, nil, versioned("fresh", fresh, 1))))
+	f.post(body("s", 3))
+	fresh.waitFor(t, 2)
+	require.Len(t, moved.waitFor(t, 2), 2, "a removed sink gets nothing more")
+	require.False(t, f.sink("billing").Configured)
+}
+
+func TestRemovedSinkKeepsWhatItIsOwedAndResumes(t *testing.T) {
+	t.Parallel()
+	down, up, other := newFarSide(), newFarSide(), newFarSide()
+	down.set(func(Attempt) error { return errors.New("down") })
+	f := start(t, fixture{}, nil, versioned("billing", down, 1), versioned("other", other, 1))
+	for i := range 10 {
+		f.post(body("s", i))
+	}
+	require.NoError(t, f.gateway.Reload(t.Context(), f.settings(t, nil, versioned("other", other, 1))))
+	require.EqualValues(t, 10, f.sink("billing").Pending)
+	require.NoError(t, f.gateway.Reload(t.Context(), f.settings(t, nil, versioned("billing", up, 2), versioned("other", other, 1))))
+	requireInOrder(t, up.waitFor(t, 10), 10)
+}

@@ -1,0 +1,264 @@
+package relay
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/ncs"
+)
+
+// ReplayRequest asks for deliveries to be made again.
+type ReplayRequest struct {
+	Filter
+	To          string  `json:"to,omitempty"`           // another sink than those that were owed the events
+	DeadLetters bool    `json:"dead_letters,omitempty"` // only dead letters; otherwise what was settled
+	Rate        float64 `json:"rate,omitempty"`         // events a second at most; 0 = as fast as they are taken
+	DryRun      bool    `json:"dry_run,omitempty"`      // count only
+}
+
+// ReplayResult is what came of a request.
+type ReplayResult struct {
+	Matched map[string]int `json:"matched"`           // events by sink, counted now
+	Routed  int            `json:"routed,omitempty"`  // quarantined bodies taken up again under today's rules
+	Replays []ReplayStatus `json:"replays,omitempty"` // one for each sink
+}
+
+// ReplayStatus is how far a replay is.
+type ReplayStatus struct {
+	ID          uint32           `json:"id"`
+	Sink        string           `json:"sink"`
+	Filter      Filter           `json:"filter"`
+	DeadLetters bool             `json:"dead_letters"`
+	Rate        float64          `json:"rate,omitempty"`
+	CreatedAt   time.Time        `json:"created_at"`
+	Position    journal.Position `json:"position"` // read so far
+	End         journal.Position `json:"end"`
+	Matched     uint64           `json:"matched"`
+	Delivered   uint64           `json:"delivered"`
+	Failed      uint64           `json:"failed"`
+	Skipped     uint64           `json:"skipped"`
+	Pending     uint64           `json:"pending"`
+	Finished    bool             `json:"finished"`
+}
+
+func statusOf(r *journal.Replay) ReplayStatus {
+	spec, t := r.Spec(), r.Totals()
+	s := ReplayStatus{ID: r.ID(), Sink: spec.Sink, DeadLetters: spec.DeadLetters, Rate: spec.Rate, CreatedAt: spec.CreatedAt,
+		Position: t.Read, End: spec.To, Matched: t.Matched, Delivered: t.Delivered, Failed: t.Failed, Skipped: t.Skipped,
+		Pending: t.Pending, Finished: r.Finished()}
+	_ = json.Unmarshal(spec.Filter, &s.Filter) // written by Replay below
+	return s
+}
+
+// Replay makes deliveries again: one job for each sink, kept over restarts, marked as replay. Only settled deliveries
+// are made again; what waits is not. Dead letters of the reserved sink Unroutable are parsed and routed under
+// today's rules instead.
+func (g *Gateway) Replay(ctx context.Context, req ReplayRequest) (ReplayResult, error) {
+	match, err := req.Filter.compile()
+	if err != nil {
+		return ReplayResult{}, err
+	}
+	if req.Rate < 0 {
+		return ReplayResult{}, fmt.Errorf("rate %v is negative", req.Rate)
+	}
+	if req.Reason != "" && !req.DeadLetters {
+		return ReplayResult{}, errors.New("only dead letters have a reason")
+	}
+	if req.Filter.Sink == Unroutable {
+		return g.routeAgain(ctx, req)
+	}
+	specs, err := g.replaySpecs(req)
+	if err != nil {
+		return ReplayResult{}, err
+	}
+	result := ReplayResult{Matched: make(map[string]int)}
+	for _, spec := range specs {
+		if result.Matched[spec.Sink], err = g.journal.CountReplay(ctx, spec, match); err != nil {
+			return ReplayResult{}, err
+		}
+	}
+	if req.DryRun {
+		return result, nil
+	}
+	for _, spec := range specs {
+		if result.Matched[spec.Sink] == 0 {
+			continue
+		}
+		r, err := g.journal.AddReplay(spec)
+		if err != nil {
+			return result, err
+		}
+		if err := g.on(ctx, spec.Sink, func(d *dispatcher) { d.addReplay(r) }); err != nil {
+			return result, err
+		}
+		result.Replays = append(result.Replays, statusOf(r))
+	}
+	return result, nil
+}
+
+// replaySpecs makes the job of each sink that a request is about.
+func (g *Gateway) replaySpecs(req ReplayRequest) ([]journal.ReplaySpec, error) {
+	sinks := []string{req.To}
+	if req.To == "" {
+		names, err := g.sinkNames(req.Filter)
+		if err != nil {
+			return nil, err
+		}
+		sinks = slices.DeleteFunc(names, func(n string) bool { return n == Unroutable || g.sink(n) == nil })
+		if len(sinks) == 0 {
+			return nil, fmt.Errorf("sink %q is not configured; name another with to", req.Filter.Sink)
+		}
+	} else if g.sink(req.To) == nil || req.To == Unroutable {
+		return nil, fmt.Errorf("%w: %q", ErrNoSink, req.To)
+	}
+	filter, err := json.Marshal(req.Filter)
+	if err != nil {
+		return nil, err
+	}
+	var specs []journal.ReplaySpec
+	for _, sink := range sinks {
+		specs = append(specs, journal.ReplaySpec{Sink: sink, Of: req.Filter.Sink, Anyway: req.To != "" && req.Filter.Sink == "", Filter: filter, To: g.journal.Frontier(),
+			DeadLetters: req.DeadLetters, Rate: req.Rate, CreatedAt: time.Now()})
+	}
+	return specs, nil
+}
+
+// routeAgain takes up quarantined bodies as if they had come now. Those that are still not understood stay.
+func (g *Gateway) routeAgain(ctx context.Context, req ReplayRequest) (ReplayResult, error) {
+	result := ReplayResult{Matched: map[string]int{Unroutable: 0}}
+	var letters []DeadLetter
+	if err := g.eachDeadLetter(req.Filter, Page{}, func(d DeadLetter) bool {
+		letters = append(letters, d)
+		return ctx.Err() == nil
+	}); err != nil {
+		return result, err
+	}
+	result.Matched[Unroutable] = len(letters)
+	if req.DryRun {
+		return result, nil
+	}
+	in := g.ingress.Load()
+	for _, d := range letters {
+		records, err := loadRecords(g.journal, []journal.Position{d.Position})
+		if err != nil {
+			return result, err
+		}
+		src := in.byName(d.Source)
+		if records[0] == nil || src == nil {
+			continue
+		}
+		rec := *records[0]
+		n, id, quarantine := src.identify(rec.Body)
+		if quarantine != "" {
+			continue
+		}
+		rec.Quarantine, rec.Sinks, rec.Key, rec.ID = "", nil, id.Key, id.ID
+		if err := g.storeAgain(ctx, in, &rec, n, src.account); err != nil {
+			return result, err
+		}
+		if err := g.journal.DropLetter(Unroutable, d.Position); err != nil {
+			return result, err
+		}
+		result.Routed++
+	}
+	return result, nil
+}
+
+// storeAgain appends an event that came earlier, unless it is known, and waits for the disk.
+func (g *Gateway) storeAgain(ctx context.Context, in *ingress, rec *journal.Record, n *ncs.Notification, account *journal.SourceAccount) error {
+	c, standing := g.claim(ncs.Identity{Key: rec.Key, ID: rec.ID}, time.Now().Add(storeTimeout))
+	switch standing {
+	case isKnown:
+		return nil
+	case isLoading:
+		return errBusy
+	case isNew:
+		g.describe(in, rec, n)
+		account.Received() // the journal will count it as accepted
+		g.store(c, rec, time.Now(), account)
+	}
+	select {
+	case <-c.done:
+		return c.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Replays lists the replays that run, and the newest that ended.
+func (g *Gateway) Replays() []ReplayStatus {
+	list := []ReplayStatus{}
+	for _, r := range g.journal.Replays() {
+		list = append(list, statusOf(r))
+	}
+	return list
+}
+
+// CancelReplay ends a replay. What is in flight of it ends; nothing more of it is sent.
+func (g *Gateway) CancelReplay(ctx context.Context, id uint32) error {
+	for _, r := range g.journal.Replays() {
+		if r.ID() != id {
+			continue
+		}
+		r.Cancel()
+		if g.sink(r.Spec().Sink) == nil {
+			return nil
+		}
+		return g.on(ctx, r.Spec().Sink, func(d *dispatcher) { d.dropReplay(id) })
+	}
+	return fmt.Errorf("replay %d: %w", id, ErrNotFound)
+}
+
+// replayFeed drives a replay as if it were a cursor.
+type replayFeed struct {
+	*journal.Replay
+	match func(*journal.Record) bool
+}
+
+func (f replayFeed) Next(maxBytes int) ([]*journal.Record, error) {
+	return f.Replay.Next(maxBytes, f.match)
+}
+
+// addReplay begins a replay, or goes on with one of an earlier process.
+func (d *dispatcher) addReplay(r *journal.Replay) {
+	spec := r.Spec()
+	var filter Filter
+	err := json.Unmarshal(spec.Filter, &filter)
+	match := func(*journal.Record) bool { return true }
+	if err == nil {
+		match, err = filter.compile()
+	}
+	if err != nil { // of a newer version, say
+		d.log.Error("replay cannot be run; cancelled", "replay", r.ID(), "error", err)
+		r.Cancel()
+		return
+	}
+	f := newFeed(replayFeed{r, match})
+	f.replay, f.since, f.finished = r.ID(), spec.CreatedAt, r.Finished
+	if spec.Rate > 0 {
+		f.interval = time.Duration(float64(time.Second) / spec.Rate)
+	}
+	d.feeds = append(d.feeds, f)
+	d.log.Info("replay runs", "replay", r.ID())
+}
+
+// dropReplay forgets what a cancelled replay has in lanes.
+func (d *dispatcher) dropReplay(id uint32) {
+	d.feeds = slices.DeleteFunc(d.feeds, func(f *feed) bool { return f.replay == id && id > 0 })
+	for _, l := range d.lanes {
+		if l.key.replay != id {
+			continue
+		}
+		for i := len(l.items) - 1; i >= l.sending; i-- {
+			d.pop(l, i)
+		}
+		if len(l.items) == 0 {
+			d.drop(l)
+		}
+	}
+}
