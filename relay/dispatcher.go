@@ -91,6 +91,7 @@ type feed struct {
 	since    time.Time     // when it began; zero: deliveries are as old as their events
 	interval time.Duration // between the events of a replay; 0 = as fast as they are taken
 	finished func() bool   // nil = never
+	dropped  bool          // cancelled: what is in flight of it ends, nothing more is sent
 
 	unlaned  []item    // to be put into lanes, in order, before anything else is read
 	caughtUp bool      // the last read found nothing
@@ -533,6 +534,8 @@ func (d *dispatcher) finish(r sendResult) {
 	}
 
 	switch failed := len(r.batch) - r.taken; {
+	case l.feed.dropped:
+		d.empty(l)
 	case failed == 0, r.cut:
 		d.goOn(l) // what was cut off has an unknown outcome: the next process makes it again
 	case r.err == nil:
@@ -743,6 +746,16 @@ func (d *dispatcher) pop(l *lane, i int) {
 		l.items = slices.Delete(l.items, i, i+1)
 	}
 	d.queued--
+}
+
+// empty forgets what a lane holds, apart from what is in flight.
+func (d *dispatcher) empty(l *lane) {
+	for i := len(l.items) - 1; i >= l.sending; i-- {
+		d.pop(l, i)
+	}
+	if len(l.items) == 0 {
+		d.drop(l)
+	}
 }
 
 // goOn makes a lane ready for its next batch, or ends it.

@@ -370,19 +370,20 @@ func (g *Gateway) eachDeadLetter(f Filter, page Page, fn func(DeadLetter) bool) 
 	return nil
 }
 
-// loadRecords gives records by position; those that are lost to damage are nil.
+// loadRecords gives records in the order of positions, which may be any; those that are lost to damage are nil.
 func loadRecords(j *journal.Journal, positions []journal.Position) ([]*journal.Record, error) {
-	records, err := j.Load(positions)
+	records, err := j.Load(slices.Sorted(slices.Values(positions)))
 	var lost *journal.LostError
 	if err != nil && !errors.As(err, &lost) {
 		return nil, err
 	}
-	all := make([]*journal.Record, len(positions))
-	for i, next := 0, 0; i < len(positions) && next < len(records); i++ {
-		if records[next].Position == positions[i] {
-			all[i] = records[next]
-			next++
-		}
+	found := make(map[journal.Position]*journal.Record, len(records))
+	for _, r := range records {
+		found[r.Position] = r
 	}
-	return all, nil
+	ordered := make([]*journal.Record, len(positions))
+	for i, p := range positions {
+		ordered[i] = found[p]
+	}
+	return ordered, nil
 }

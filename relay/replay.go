@@ -249,16 +249,13 @@ func (d *dispatcher) addReplay(r *journal.Replay) {
 
 // dropReplay forgets what a cancelled replay has in lanes.
 func (d *dispatcher) dropReplay(id uint32) {
-	d.feeds = slices.DeleteFunc(d.feeds, func(f *feed) bool { return f.replay == id && id > 0 })
+	d.feeds = slices.DeleteFunc(d.feeds, func(f *feed) bool {
+		f.dropped = f.replay == id && id > 0
+		return f.dropped
+	})
 	for _, l := range d.lanes {
-		if l.key.replay != id {
-			continue
-		}
-		for i := len(l.items) - 1; i >= l.sending; i-- {
-			d.pop(l, i)
-		}
-		if len(l.items) == 0 {
-			d.drop(l)
+		if l.feed.dropped {
+			d.empty(l)
 		}
 	}
 }

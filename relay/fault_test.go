@@ -1,0 +1,136 @@
+package relay
+
+import (
+	"fmt"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay/journal/journaltest"
+)
+
+// The test that two well-known pipelines fail: the write fails, the resend must not be told "duplicate".
+func TestFullDiskIsToldAtOnceAndTheResendIsStored(t *testing.T) {
+	t.Parallel()
+	disk := journaltest.NewCrashFS(1)
+	sink := newFarSide()
+	f := start(t, fixture{fs: disk}, nil, sinkSpec("all", sink))
+	require.Equal(t, "accepted", f.post(body("s", 1)).Status)
+
+	disk.Fail(journaltest.FailFrom(1, syscall.ENOSPC))
+	for range 3 {
+		r := f.post(body("s", 2))
+		require.Equal(t, 503, r.code)
+		require.Contains(t, r.Error, "no space")
+	}
+	require.Equal(t, "duplicate", f.post(body("s", 1)).Status, "what is stored is known, disk or no disk")
+
+	disk.Fail(nil)
+	var last reply
+	require.Eventually(t, func() bool {
+		last = f.post(body("s", 2))
+		return last.code == 200
+	}, 20*time.Second, 10*time.Millisecond)
+	require.Equal(t, "accepted", last.Status)
+	requireInOrder(t, sink.waitFor(t, 2), 2)
+}
+
+func TestAPassingFaultIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	disk := journaltest.NewCrashFS(2)
+	sink := newFarSide()
+	f := start(t, fixture{fs: disk}, nil, sinkSpec("all", sink))
+	require.Equal(t, "accepted", f.post(body("s", 1)).Status)
+	n := 0
+	var mu sync.Mutex
+	disk.Fail(func(_ int, op journaltest.Op) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if op == journaltest.OpSync {
+			if n++; n == 1 {
+				return syscall.EIO
+			}
+		}
+		return nil
+	})
+	require.Equal(t, "accepted", f.post(body("s", 2)).Status, "one attempt of NCS is worth a moment's wait")
+	requireInOrder(t, sink.waitFor(t, 2), 2)
+}
+
+func TestCopiesShareTheFateOfAFailedWrite(t *testing.T) {
+	t.Parallel()
+	disk := journaltest.NewCrashFS(3)
+	sink := newFarSide()
+	f := start(t, fixture{fs: disk}, nil, sinkSpec("all", sink))
+	disk.Fail(journaltest.FailFrom(1, syscall.ENOSPC))
+	var wg sync.WaitGroup
+	for i := range 32 {
+		wg.Go(func() {
+			if r := f.post(resend("s", 1, int64(i))); r.code != 503 {
+				t.Errorf("answered %d %s for an event that is not on disk", r.code, r.Status)
+			}
+		})
+	}
+	wg.Wait()
+	disk.Fail(nil)
+	require.Eventually(t, func() bool { return f.post(body("s", 1)).Status == "accepted" }, 20*time.Second, 10*time.Millisecond)
+	require.Len(t, sink.waitFor(t, 1), 1)
+}
+
+func TestAccountsBalance(t *testing.T) {
+	t.Parallel()
+	disk := journaltest.NewCrashFS(4)
+	sink := newFarSide()
+	n := 0
+	sink.set(func(Attempt) error {
+		switch n++; {
+		case n%5 == 0:
+			return Permanent(fmt.Errorf("refused"))
+		case n%3 == 0:
+			return fmt.Errorf("later")
+		}
+		return nil
+	})
+	f := start(t, fixture{fs: disk}, nil, sinkSpec("all", sink))
+	for i := range 40 {
+		switch i % 8 {
+		case 0:
+			f.post([]byte("[]" + fmt.Sprint(i)))
+		case 1:
+			request(t, "POST", f.url, body("s", i))
+		case 2:
+			request(t, "GET", f.url, nil)
+		case 3:
+			disk.Fail(journaltest.FailFrom(1, syscall.ENOSPC))
+			require.Equal(t, 503, f.post(body("s", i)).code)
+			disk.Fail(nil)
+			require.Eventually(t, func() bool { return f.post(body("s", i)).code == 200 }, 20*time.Second, time.Millisecond)
+		case 4:
+			f.post([]byte(`{"eventType":101,"noticeId":"1:2:105","payload":{"channelName":"test_webhook","ts":1},"productId":1}`))
+		default:
+			f.post(body("s", i/2*2)) // half of them copies
+		}
+	}
+	require.Eventually(t, func() bool { return f.sink("all").Pending == 0 }, 20*time.Second, 5*time.Millisecond)
+	status := f.gateway.Status()
+	require.Len(t, status.Sources, 1)
+	a := status.Sources[0]
+	require.Zero(t, a.InFlight)
+	require.Equal(t, a.Received, a.Rejected+a.Unavailable+a.Tests+a.Duplicates+a.Quarantined+a.Accepted)
+	require.EqualValues(t, 10, a.Rejected)
+	require.EqualValues(t, 5, a.Tests)
+	require.EqualValues(t, 5, a.Quarantined)
+	require.GreaterOrEqual(t, a.Unavailable, uint64(5))
+	require.Positive(t, a.Duplicates)
+	s := f.sink("all")
+	require.Equal(t, s.Owed, s.Delivered+s.Dead+s.Skipped+s.Dropped+s.Pending)
+	require.Equal(t, a.Accepted, s.Owed)
+	f.end()
+
+	g := start(t, fixture{dir: f.dir, fs: disk}, nil, sinkSpec("all", sink))
+	require.Equal(t, status.Sources, g.gateway.Status().Sources, "kept over a restart")
+	require.Equal(t, s, g.sink("all"))
+}
