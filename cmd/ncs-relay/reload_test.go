@@ -1,0 +1,143 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const reloadConfig = `
+listen: "%LISTEN%"
+admin: {listen: "%ADMIN%"}
+data_dir: %DIR%/data
+journal: {min_free: 1MiB}
+shutdown: {delay: 0s, timeout: 10s}
+sources:
+  - {name: recording, path: /ncs, secret_files: [%DIR%/secret]}
+sinks:
+  - {name: service, http: {url: "http://SERVICE/hooks"}}
+routes: [{to: [service]}]
+`
+
+type configStatus struct {
+	Generation   int
+	Error        string
+	NeedsRestart []string `json:"needs_restart"`
+}
+
+func (r *relayUnderTest) configStatus() configStatus {
+	r.t.Helper()
+	resp, err := http.Get(r.admin + "/api/status")
+	require.NoError(r.t, err)
+	defer resp.Body.Close()
+	var s struct{ Config configStatus }
+	require.NoError(r.t, json.NewDecoder(resp.Body).Decode(&s))
+	return s.Config
+}
+
+func (r *relayUnderTest) metric(name string) string {
+	r.t.Helper()
+	resp, err := http.Get(r.admin + "/metrics")
+	require.NoError(r.t, err)
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	require.NoError(r.t, err)
+	for line := range strings.Lines(string(b)) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// replaceFile swaps a file in, as editors do.
+func replaceFile(t *testing.T, name, content string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(name+".new", []byte(content), 0o600))
+	require.NoError(t, os.Rename(name+".new", name))
+}
+
+func TestReloadOnSignalAndOnChange(t *testing.T) {
+	t.Parallel()
+	first, second := &receiver{}, &receiver{}
+	addresses := []string{freePort(t), freePort(t)}
+	listenAt(t, addresses[0], first)
+	listenAt(t, addresses[1], second)
+	r := newRelay(t, strings.ReplaceAll(reloadConfig, "SERVICE", addresses[0]))
+	require.NoError(t, os.WriteFile(filepath.Join(r.dir, "secret"), []byte(serveSecret+"\n"), 0o600))
+	r.start()
+	require.Equal(t, "accepted", r.post(recording("s", 1, 1)))
+	r.eventually(func() bool { return len(first.got()) == 1 }, "delivery to the first service")
+	text, err := os.ReadFile(r.config)
+	require.NoError(t, err)
+	good := string(text)
+
+	replaceFile(t, r.config, strings.ReplaceAll(good, addresses[0], addresses[1]))
+	r.eventually(func() bool { return r.configStatus().Generation == 2 }, "reload on change of the file")
+	require.Equal(t, "accepted", r.post(recording("s", 2, 1)))
+	r.eventually(func() bool { return len(second.got()) == 1 }, "delivery to the second service")
+
+	replaceFile(t, r.config, good+"nonsense: 1\n")
+	r.eventually(func() bool { return r.configStatus().Error != "" }, "a bad file is noticed")
+	status := r.configStatus()
+	require.Equal(t, 2, status.Generation)
+	require.Contains(t, status.Error, "nonsense")
+	require.Equal(t, "0", r.metric("ncs_relay_config_last_reload_successful"))
+	require.Equal(t, "accepted", r.post(recording("s", 3, 1)))
+	r.eventually(func() bool { return len(second.got()) == 2 }, "what was in use goes on")
+
+	replaceFile(t, r.config, strings.Replace(good, "path: /ncs", "path: /ncs, max_body: 64KiB", 1))
+	require.NoError(t, r.cmd.Process.Signal(syscall.SIGHUP))
+	r.eventually(func() bool { return r.configStatus().Generation == 3 }, "reload on SIGHUP")
+	require.Empty(t, r.configStatus().Error)
+	require.Equal(t, "1", r.metric("ncs_relay_config_last_reload_successful"))
+	require.Equal(t, "3", r.metric("ncs_relay_config_generation"))
+
+	replaceFile(t, r.config, strings.Replace(good, "min_free: 1MiB", "min_free: 2MiB", 1))
+	r.eventually(func() bool { return len(r.configStatus().NeedsRestart) > 0 }, "a change that needs a restart says so")
+	require.Equal(t, []string{"journal"}, r.configStatus().NeedsRestart)
+	r.terminate()
+}
+
+func TestReloadOfASecretFileAndOfAKubernetesVolume(t *testing.T) {
+	t.Parallel()
+	service := &receiver{}
+	address := freePort(t)
+	listenAt(t, address, service)
+	r := newRelay(t, strings.ReplaceAll(reloadConfig, "SERVICE", address))
+	text, err := os.ReadFile(r.config)
+	require.NoError(t, err)
+
+	// As Kubernetes lays out a volume: names are links into ..data, which is a link that is swapped.
+	volume := filepath.Join(r.dir, "volume")
+	version := func(n int, secret string) string {
+		dir := filepath.Join(volume, fmt.Sprintf("..v%d", n))
+		require.NoError(t, os.MkdirAll(dir, 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "relay.yaml"), text, 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "secret"), []byte(secret), 0o600))
+		return filepath.Base(dir)
+	}
+	text = []byte(strings.ReplaceAll(string(text), r.dir+"/secret", filepath.Join(volume, "secret")))
+	require.NoError(t, os.MkdirAll(volume, 0o700))
+	require.NoError(t, os.Symlink(version(1, "another-secret"), filepath.Join(volume, "..data")))
+	for _, name := range []string{"relay.yaml", "secret"} {
+		require.NoError(t, os.Symlink("..data/"+name, filepath.Join(volume, name)))
+	}
+	r.config = filepath.Join(volume, "relay.yaml")
+	r.start()
+
+	require.NoError(t, os.Symlink(version(2, serveSecret), filepath.Join(volume, "..tmp")))
+	require.NoError(t, os.Rename(filepath.Join(volume, "..tmp"), filepath.Join(volume, "..data")))
+	r.eventually(func() bool { return r.configStatus().Generation == 2 }, "reload on the swap of ..data")
+	require.Equal(t, "accepted", r.post(recording("s", 1, 1)), "signed with the new secret")
+	r.eventually(func() bool { return len(service.got()) == 1 }, "delivery")
+	r.terminate()
+}
