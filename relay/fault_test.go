@@ -1,7 +1,10 @@
 package relay
 
 import (
+	"bytes"
+	"context"
 	"fmt"
+	"net/http"
 	"sync"
 	"syscall"
 	"testing"
@@ -10,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay/journal/journaltest"
+	"ncs-relay/relay/ncs"
 )
 
 // The test that two well-known pipelines fail: the write fails, the resend must not be told "duplicate".
@@ -133,4 +137,51 @@ func TestAccountsBalance(t *testing.T) {
 	g := start(t, fixture{dir: f.dir, fs: disk}, nil, sinkSpec("all", sink))
 	require.Equal(t, status.Sources, g.gateway.Status().Sources, "kept over a restart")
 	require.Equal(t, s, g.sink("all"))
+}
+
+func TestLeaderThatHangsUpDoesNotReleaseTheClaim(t *testing.T) {
+	t.Parallel()
+	disk := journaltest.NewCrashFS(5)
+	sink := newFarSide()
+	f := start(t, fixture{fs: disk}, nil, sinkSpec("all", sink))
+	require.Equal(t, "accepted", f.post(body("s", 0)).Status)
+
+	release, syncing := make(chan struct{}), make(chan struct{}, 1)
+	disk.Fail(func(_ int, op journaltest.Op) error {
+		if op == journaltest.OpSync {
+			select {
+			case syncing <- struct{}{}:
+			default:
+			}
+			<-release
+		}
+		return nil
+	})
+	ctx, hangUp := context.WithCancel(t.Context())
+	leader := make(chan error, 1)
+	go func() {
+		b := body("s", 1)
+		req, err := http.NewRequestWithContext(ctx, "POST", f.url, bytes.NewReader(b))
+		if err == nil {
+			req.Header.Set(ncs.HeaderV2, ncs.SignV2(testSecret, b))
+			_, err = http.DefaultClient.Do(req)
+		}
+		leader <- err
+	}()
+	<-syncing
+	hangUp()
+	require.ErrorIs(t, <-leader, context.Canceled)
+
+	copied := make(chan reply, 1)
+	go func() { copied <- f.post(resend("s", 1, 7)) }()
+	select {
+	case r := <-copied:
+		t.Fatalf("answered %d %s while the write it depends on was not done", r.code, r.Status)
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(release)
+	require.Equal(t, "duplicate", (<-copied).Status)
+	disk.Fail(nil)
+	require.Equal(t, "accepted", f.post(body("s", 2)).Status)
+	require.Len(t, sink.waitFor(t, 3), 3)
 }
