@@ -42,8 +42,11 @@ func (b *bodies) bounded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body := &boundedBody{ReadCloser: r.Body, ctx: r.Context(), bodyBudget: b.budget.Load(), announced: r.ContentLength}
 		defer body.release()
-		r.Body = body
-		next.ServeHTTP(w, r)
+		// A copy: the server looks at the type of its own request's body, and would read on, waiting, before it sends a
+		// refusal if that were not its own.
+		call := *r
+		call.Body = body
+		next.ServeHTTP(w, &call)
 	})
 }
 
