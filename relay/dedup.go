@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
+	"ncs-relay/relay/journal"
 	"ncs-relay/relay/ncs"
 )
 
@@ -59,6 +60,7 @@ type claim struct {
 	conflict bool // another event was stored or is being stored under the same key
 	done     chan struct{}
 	err      error
+	position journal.Position // of the event, once done is closed without err
 }
 
 // standing says what a caller of claim has to do.
@@ -70,6 +72,9 @@ const (
 	isKnown                    // nothing: it is stored
 	isLoading                  // wait until the keys of earlier processes are loaded, then ask again
 )
+
+// String is what the standing is called in logs, metrics and traces.
+func (s standing) String() string { return [...]string{"new", "in_flight", "known", "loading"}[s] }
 
 func newDedup(c DedupConfig, now func() time.Time) (*dedup, error) {
 	d := &dedup{
@@ -180,6 +185,20 @@ func (d *dedup) age(k knownKey) time.Duration { return time.Duration(d.clock()-k
 
 func (d *dedup) has(key shortKey, k knownKey, id shortID) bool {
 	return k.id == id || slices.Contains(d.others[key], id)
+}
+
+// ageOf is how long a key is known; 0 when it is not, or not any more.
+func (d *dedup) ageOf(key ncs.Key) time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	k, found := d.known.Peek(shortKey(key[:8]))
+	if !found && d.loading != nil {
+		k, found = d.loading.recent.Peek(shortKey(key[:8]))
+	}
+	if !found {
+		return 0
+	}
+	return max(0, d.age(k))
 }
 
 func short(id ncs.EventID) shortID { return shortID(id[:8]) }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
 	"ncs-relay/relay/journal"
@@ -27,7 +28,8 @@ type SinkSpec struct {
 	Retry          RetryConfig
 	Backlog        int64 // bytes of bodies the sink may be owed; beyond, the oldest become dead letters; 0 = no limit
 	PropagateTrace bool
-	SpanKind       trace.SpanKind // of its deliveries: producer (Kafka) or client
+	SpanKind       trace.SpanKind       // of its deliveries: producer (Kafka), client (HTTP) or internal (file)
+	SpanAttrs      []attribute.KeyValue // of all its spans, from telemetry.ToHTTP or ToKafka
 }
 
 const (
@@ -194,6 +196,7 @@ func (d *dispatcher) run(ctx, hard context.Context) {
 		d.wakeDue(now)
 		d.fill(now)
 		d.shed(now)
+		d.metrics.observe(d, now)
 		if d.paused == "" && !slices.ContainsFunc(d.feeds, func(f *feed) bool { return len(f.unlaned) > 0 }) {
 			d.start(hard, now)
 		}
@@ -440,8 +443,8 @@ func (d *dispatcher) send(ctx context.Context, l *lane, now time.Time) {
 	}
 	go func() {
 		began := time.Now()
-		end := traceDelivery(ctx, d.tracing, &d.SinkSpec, batch)
-		taken, err := d.sink.Send(ctx, l.key.Lane, batch)
+		within, end := traceDelivery(ctx, d.tracing, &d.SinkSpec, l.key.Lane, batch)
+		taken, err := d.sink.Send(within, l.key.Lane, batch)
 		end(taken, err)
 		d.results <- sendResult{l, batch, taken, err, time.Since(began), ctx.Err() != nil}
 	}()
@@ -522,7 +525,8 @@ func (d *dispatcher) finish(r sendResult) {
 		d.retrying--
 	}
 	now := time.Now()
-	d.metrics.attempt(r)
+	d.metrics.attempt(r, now)
+	d.logTaken(r)
 	d.logTrouble(r, now)
 	for range r.taken {
 		l.feed.Settle(l.items[0].position, journal.Delivered)
@@ -544,6 +548,16 @@ func (d *dispatcher) finish(r sendResult) {
 		d.failed(l, failed, r.err, now)
 	}
 	d.relaneIfDrained(l.key.Group)
+}
+
+// logTaken is a debug line for each event that the sink took.
+func (d *dispatcher) logTaken(r sendResult) {
+	if !d.log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	for _, a := range r.batch[:r.taken] {
+		d.log.Debug("delivered", "event", a.ID, "entity", a.Entity, "position", a.Position, "attempt", a.Number, "replay", a.Replay, "took", r.took)
+	}
 }
 
 // logTrouble says at most once a minute that attempts fail, and once that none waits for a retry any more. Each

@@ -2,6 +2,8 @@ package relay
 
 import (
 	"errors"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -54,9 +56,14 @@ type metrics struct {
 	notifications *telemetry.Counter
 	signatures    *telemetry.Counter
 	accept        *telemetry.Histogram
+	appended      *telemetry.HistogramSeries
 	delay         *telemetry.Histogram
+	hits          *telemetry.Counter
+	copyAge       *telemetry.Histogram
+	outOfOrder    *telemetry.Counter
 	attempts      *telemetry.Counter
 	delivery      *telemetry.Histogram
+	latency       *telemetry.Histogram
 	ruleErrors    *telemetry.Counter
 	unmatched     *telemetry.CounterSeries
 	unknownPath   *telemetry.CounterSeries
@@ -69,7 +76,15 @@ func newMetrics(m *telemetry.Metrics) *metrics {
 		accept:        m.Histogram("accept_duration_seconds", "Time from a call to its answer.", telemetry.AcceptBuckets()),
 		delay: m.Histogram("arrival_delay_seconds", "Time from an event, by its payload's own clock, to its arrival.",
 			telemetry.DelayBuckets()),
-		attempts:   m.Counter("delivery_attempts_total", "Events sent to sinks, by outcome of the attempt."),
+		appended: m.Histogram("journal_append_duration_seconds", "Time from queueing an event until it is on disk.",
+			telemetry.AppendBuckets()).With(),
+		hits: m.Counter("dedup_hits_total", "Copies recognised, by whether the event was stored already or still being stored."),
+		copyAge: m.Histogram("copy_age_seconds", "Time from an event, or the newest under its key, to a copy of it. Redundant "+
+			"notifications come together; what comes later than some seconds was sent again.", telemetry.CopyBuckets()),
+		outOfOrder: m.Counter("out_of_order_total", "Events that came after a later one of their entity, by the payload's clock."),
+		latency: m.Histogram("delivery_latency_seconds", "Time from an event's arrival until a sink has taken it; replays not included.",
+			telemetry.LatencyBuckets()),
+		attempts:   m.Counter("delivery_attempts_total", "Events sent to sinks, by outcome of the attempt and, when it failed, reason."),
 		delivery:   m.Histogram("delivery_duration_seconds", "Time one send to a sink took.", telemetry.DeliveryBuckets()),
 		ruleErrors: m.Counter("rule_errors_total", "Events on which a rule's expression failed."),
 		unmatched:  m.Counter("unmatched_total", "Events that no rule and no unmatched sink took.").With(),
@@ -83,7 +98,10 @@ func newMetrics(m *telemetry.Metrics) *metrics {
 type sourceMetrics struct {
 	notifications map[[2]string]*telemetry.CounterSeries // by outcome and reason
 	signatures    map[ncs.Match]*telemetry.CounterSeries
+	hits          map[standing]*telemetry.CounterSeries
+	outOfOrder    *telemetry.CounterSeries
 	accept, delay *telemetry.HistogramSeries
+	copyAge       *telemetry.HistogramSeries
 }
 
 func (m *metrics) forSource(name string, secrets int) *sourceMetrics {
@@ -93,6 +111,12 @@ func (m *metrics) forSource(name string, secrets int) *sourceMetrics {
 		signatures:    make(map[ncs.Match]*telemetry.CounterSeries),
 		accept:        m.accept.With(source),
 		delay:         m.delay.With(source),
+		copyAge:       m.copyAge.With(source),
+		outOfOrder:    m.outOfOrder.With(source),
+		hits:          make(map[standing]*telemetry.CounterSeries),
+	}
+	for _, h := range []standing{isKnown, isInFlight} {
+		s.hits[h] = m.hits.With(source, telemetry.LabelKind.String(h.String()))
 	}
 	for outcome, reasons := range sourceOutcomes() {
 		for _, reason := range reasons {
@@ -113,32 +137,85 @@ func (s *sourceMetrics) count(a answer) { s.notifications[[2]string{a.outcome, a
 
 // sinkMetrics counts for one sink.
 type sinkMetrics struct {
-	delivered, failed, refused *telemetry.CounterSeries
-	delivery                   *telemetry.HistogramSeries
+	delivered         *telemetry.CounterSeries
+	failed, refused   map[Reason]*telemetry.CounterSeries
+	delivery, latency *telemetry.HistogramSeries
+
+	// What the dispatcher's goroutine knows, for the page.
+	inFlight, queued atomic.Int64
+	state            atomic.Value // string
+}
+
+// The states of a sink.
+const (
+	stateRunning = "running"
+	stateOpen    = "open"      // the breaker lets nothing through
+	stateProbing = "half_open" // the breaker lets one through
+	statePaused  = "paused"    // until an operator resumes it
+)
+
+func sinkStates() []string {
+	return []string{stateRunning, stateOpen, stateProbing, statePaused}
 }
 
 func (m *metrics) forSink(name string) *sinkMetrics {
 	sink := telemetry.LabelSink.String(name)
-	with := func(outcome string) *telemetry.CounterSeries {
-		return m.attempts.With(sink, telemetry.LabelOutcome.String(outcome))
+	with := func(outcome string, reason Reason) *telemetry.CounterSeries {
+		return m.attempts.With(sink, telemetry.LabelOutcome.String(outcome), telemetry.LabelReason.String(string(reason)))
 	}
-	return &sinkMetrics{
-		delivered: with("delivered"), failed: with("failed"), refused: with("refused"),
-		delivery: m.delivery.With(sink),
+	s := &sinkMetrics{
+		delivered: with("delivered", ""),
+		failed:    make(map[Reason]*telemetry.CounterSeries),
+		refused:   make(map[Reason]*telemetry.CounterSeries),
+		delivery:  m.delivery.With(sink),
+		latency:   m.latency.With(sink),
 	}
+	for _, r := range Reasons() {
+		s.failed[r], s.refused[r] = with("failed", r), with("refused", r)
+	}
+	return s
 }
 
 // attempt counts what became of each event of a Send.
-func (s *sinkMetrics) attempt(r sendResult) {
+func (s *sinkMetrics) attempt(r sendResult, now time.Time) {
 	s.delivered.Add(int64(r.taken))
+	for _, a := range r.batch[:r.taken] {
+		if a.Replay == 0 {
+			s.latency.Record(max(0, now.Sub(a.ReceivedAt)))
+		}
+	}
 	switch rest := int64(len(r.batch) - r.taken); {
 	case rest == 0 || errors.Is(r.err, ErrRelane):
+	case r.err == nil: // a sink's bug
+		s.failed[ReasonOther].Add(rest)
 	case IsPermanent(r.err):
-		s.refused.Add(1)
+		s.refused[known(reasonOf(r.err))].Add(1)
 	default:
-		s.failed.Add(rest)
+		s.failed[known(reasonOf(r.err))].Add(rest)
 	}
 	s.delivery.Record(r.took)
+}
+
+// known keeps the label bounded whatever a sink says.
+func known(r Reason) Reason {
+	if slices.Contains(Reasons(), r) {
+		return r
+	}
+	return ReasonOther
+}
+
+// observe notes the dispatcher's state; called by its goroutine.
+func (s *sinkMetrics) observe(d *dispatcher, now time.Time) {
+	s.inFlight.Store(int64(d.inFlight))
+	s.queued.Store(int64(d.queued))
+	state := d.pace.state(now)
+	switch {
+	case d.paused != "":
+		state = statePaused
+	case state == "closed":
+		state = stateRunning
+	}
+	s.state.Store(state)
 }
 
 // observe shows the numbers that are kept elsewhere, read when somebody asks for the page.
@@ -174,6 +251,32 @@ func (g *Gateway) observe(m *telemetry.Metrics) {
 			observe(float64(s.Letters), sink)
 		}))
 
+	m.Gauge("sink_account", "Deliveries over all restarts, by state; one snapshot: owed = delivered + dead + skipped + dropped + pending.",
+		perSink(func(observe telemetry.Observe, s journal.SinkStatus, sink attribute.KeyValue) {
+			for state, n := range map[string]uint64{"owed": s.Totals.Owed, "delivered": s.Totals.Delivered, "dead": s.Totals.Dead,
+				"skipped": s.Totals.Skipped, "dropped": s.Totals.Dropped, "pending": s.Totals.Pending} {
+				observe(float64(n), sink, telemetry.LabelState.String(state))
+			}
+		}))
+	m.Gauge("source_account", "Calls over all restarts, by state; one snapshot: received = rejected + unavailable + test + duplicate + "+
+		"quarantined + accepted + in_flight.", func(observe telemetry.Observe) {
+		for name, a := range g.journal.Snapshot().Accounts {
+			for state, n := range map[string]uint64{"received": a.Received, outcomeRejected: a.Rejected, outcomeUnavailable: a.Unavailable,
+				outcomeTest: a.Tests, outcomeDuplicate: a.Duplicates, outcomeQuarantined: a.Quarantined, outcomeAccepted: a.Accepted,
+				"in_flight": a.InFlight()} {
+				observe(float64(n), telemetry.LabelSource.String(name), telemetry.LabelState.String(state))
+			}
+		}
+	})
+	g.observeSinks(m)
+
+	m.Gauge("notifications_in_flight", "Verified calls without an answer so far.", func(observe telemetry.Observe) {
+		observe(float64(len(g.ingress.Load().places)))
+	})
+	m.CounterFunc("trace_spans_lost_total", "Sampled spans that did not reach the collector.", func(observe telemetry.Observe) {
+		observe(float64(g.tracing.LostSpans()))
+	})
+
 	m.Gauge("dedup_keys", "Keys that the deduplication knows.", func(observe telemetry.Observe) {
 		observe(float64(g.dedup.stats().keys))
 	})
@@ -189,4 +292,39 @@ func (g *Gateway) observe(m *telemetry.Metrics) {
 	m.Gauge("journal_bytes", "Bytes the journal takes on disk.", func(observe telemetry.Observe) {
 		observe(float64(g.journal.Stats().Bytes))
 	})
+}
+
+// observeSinks shows what the dispatchers know.
+func (g *Gateway) observeSinks(m *telemetry.Metrics) {
+	perSink := func(collect func(observe telemetry.Observe, s *sinkMetrics, sink attribute.KeyValue)) func(telemetry.Observe) {
+		return func(observe telemetry.Observe) {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			for name, r := range g.sinks {
+				collect(observe, r.metrics, telemetry.LabelSink.String(name))
+			}
+		}
+	}
+	m.Gauge("sends_in_flight", "Sends running now.",
+		perSink(func(observe telemetry.Observe, s *sinkMetrics, sink attribute.KeyValue) {
+			observe(float64(s.inFlight.Load()), sink)
+		}))
+	m.Gauge("queued_deliveries", "Pending deliveries that are in memory; the others are read when there is room.",
+		perSink(func(observe telemetry.Observe, s *sinkMetrics, sink attribute.KeyValue) {
+			observe(float64(s.queued.Load()), sink)
+		}))
+	m.Gauge("sink_state", "1 for the state the sink is in, 0 for the others.",
+		perSink(func(observe telemetry.Observe, s *sinkMetrics, sink attribute.KeyValue) {
+			now, _ := s.state.Load().(string)
+			if now == "" {
+				now = stateRunning // not begun
+			}
+			for _, state := range sinkStates() {
+				value := 0.0
+				if state == now {
+					value = 1
+				}
+				observe(value, sink, telemetry.LabelState.String(state))
+			}
+		}))
 }

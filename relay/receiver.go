@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/trace"
 
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/ncs"
@@ -33,6 +32,8 @@ type source struct {
 	account  *journal.SourceAccount
 	metrics  *sourceMetrics
 	log      *slog.Logger
+
+	quarantined telemetry.Repetition
 }
 
 // answer is what a caller gets.
@@ -107,8 +108,10 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	src.account.Received()
-	a := g.receive(in, src, r, arrived)
+	var c call
+	a := g.receive(in, src, r, &c)
 	a.book(src.account)
+	g.trace(src, r, &c, &a, arrived)
 	src.metrics.count(a)
 	src.metrics.accept.Record(time.Since(arrived))
 	write(w, a)
@@ -116,7 +119,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // receive is the path of a notification. The order of its steps is the design: nothing is parsed, looked up or
 // stored for a caller who has not signed, and no key counts as known before its event is on disk.
-func (g *Gateway) receive(in *ingress, src *source, r *http.Request, arrived time.Time) (a answer) {
+func (g *Gateway) receive(in *ingress, src *source, r *http.Request, c *call) (a answer) {
 	body, refused := readBody(r, src.MaxBody)
 	if refused != nil {
 		return *refused
@@ -128,6 +131,7 @@ func (g *Gateway) receive(in *ingress, src *source, r *http.Request, arrived tim
 	}
 	src.metrics.signatures[signature].Add(1)
 	received := time.Now()
+	c.match, c.verified = signature, received
 	if !in.admit(received.Add(storeTimeout)) {
 		return unavailable(errBusy)
 	}
@@ -142,28 +146,30 @@ func (g *Gateway) receive(in *ingress, src *source, r *http.Request, arrived tim
 		Body:        body,
 	}
 	n, id, quarantine := src.identify(body)
+	c.id = id.ID
 	if quarantine != "" {
 		rec.Quarantine = quarantine
 		rec.Sinks = []journal.SinkID{in.unroutable}
 	} else if src.isTest(n) {
+		src.log.Debug("test", "event", id.ID)
 		return answer{status: http.StatusOK, outcome: outcomeTest}
 	}
 	rec.Key, rec.ID = id.Key, id.ID
 
-	_, span := g.tracing.StartIngress(r.Context(), id.ID, src.Path, arrived, telemetry.AttrSource.String(src.Name))
-	defer span.End()
-
 	claim, standing := g.claim(id, received.Add(storeTimeout))
+	c.standing, c.claimed = standing, time.Now()
 	switch standing {
 	case isLoading:
 		return unavailable(errBusy)
 	case isKnown:
-		return duplicate(id, span)
+		return g.duplicate(src, id, standing)
 	case isNew:
 		if n != nil {
-			g.describe(in, rec, n)
+			c.sinks, c.routed = g.describe(in, rec, n), time.Now()
 		}
-		rec.SpanID, rec.TraceFlags = span.SpanContext().SpanID(), byte(span.SpanContext().TraceFlags())
+		span := g.tracing.Accepted(id.ID)
+		rec.SpanID, rec.TraceFlags = span.SpanID(), byte(span.TraceFlags())
+		c.leads = true
 		g.store(claim, rec, received, src.account)
 		defer func() { a.leads = true }()
 	}
@@ -179,11 +185,13 @@ func (g *Gateway) receive(in *ingress, src *source, r *http.Request, arrived tim
 	}
 	switch {
 	case claim.err != nil:
+		c.leads = false // nothing will be delivered as its child
 		return unavailable(claim.err)
 	case standing == isInFlight:
-		return duplicate(id, span)
+		return g.duplicate(src, id, standing)
 	}
-	return g.accepted(src, rec, n, claim)
+	c.position, c.appended = claim.position, time.Now()
+	return g.accepted(src, rec, n, claim, c.sinks)
 }
 
 // admit waits for one of the places of limits.in_flight. They are given out after the signature was verified, so that
@@ -286,19 +294,32 @@ func (g *Gateway) claim(id ncs.Identity, until time.Time) (*claim, standing) {
 }
 
 // describe fills in what the notification says of itself, and decides which sinks are owed the event.
-func (g *Gateway) describe(in *ingress, rec *journal.Record, n *ncs.Notification) {
+func (g *Gateway) describe(in *ingress, rec *journal.Record, n *ncs.Notification) (sinks []string) {
 	rec.ProductID, rec.EventType, rec.Entity = n.Info.ProductID, n.Info.EventType, n.Entity
 	result := in.router.Route(n, rec.Source, rec.Time)
 	for _, e := range result.Errors {
 		g.metrics.ruleErrors.With(attribute.Int("rule", e.Rule)).Add(1)
-		g.log.Warn("rule failed on an event and counts as not matching", "source", rec.Source, "rule", e.Rule,
-			"event", ncs.EventID(rec.ID), "error", e.Err)
+		if suppressed, ok := g.ruleLog.Allow(rec.Time); ok {
+			g.log.Warn("rule failed on an event and counts as not matching", "source", rec.Source, "rule", e.Rule,
+				"event", ncs.EventID(rec.ID), "error", e.Err, "suppressed", suppressed)
+		}
 	}
 	if len(result.Sinks) == 0 {
 		g.metrics.unmatched.Add(1)
 	}
 	for _, name := range result.Sinks {
 		rec.Sinks = append(rec.Sinks, in.sinkIDs[name])
+	}
+	if g.log.Enabled(context.Background(), slog.LevelDebug) {
+		g.logRules(in, rec, n)
+	}
+	return result.Sinks
+}
+
+// logRules says of each rule whether it applied. Asking again costs as much as routing: it is for debug level only.
+func (g *Gateway) logRules(in *ingress, rec *journal.Record, n *ncs.Notification) {
+	for _, v := range in.router.Explain(n, rec.Source, rec.Time) {
+		g.log.Debug("rule", "source", rec.Source, "event", ncs.EventID(rec.ID), "rule", v.Rule, "applies", v.Applies, "to", v.To, "why", v.Why)
 	}
 }
 
@@ -314,7 +335,12 @@ func (g *Gateway) store(c *claim, rec *journal.Record, began time.Time, account 
 		}
 		g.dedup.settle(c, err)
 	}
-	appended := func(_ journal.Position, err error) {
+	queued := time.Now()
+	appended := func(p journal.Position, err error) {
+		if err == nil {
+			c.position = p
+			g.metrics.appended.Record(time.Since(queued))
+		}
 		if err == nil || errors.Is(err, journal.ErrFull) || errors.Is(err, journal.ErrClosed) || ctx.Err() != nil {
 			settle(err)
 			return
@@ -345,15 +371,17 @@ func unavailable(err error) answer {
 	return a
 }
 
-func duplicate(id ncs.Identity, span trace.Span) answer {
-	span.SetAttributes(telemetry.AttrOutcome.String(outcomeDuplicate))
+func (g *Gateway) duplicate(src *source, id ncs.Identity, standing standing) answer {
+	src.metrics.hits[standing].Add(1)
+	src.metrics.copyAge.Record(g.dedup.ageOf(id.Key))
+	src.log.Debug("duplicate", "event", id.ID, "standing", standing)
 	return answer{status: http.StatusOK, outcome: outcomeDuplicate, event: id.ID}
 }
 
-func (g *Gateway) accepted(src *source, rec *journal.Record, n *ncs.Notification, c *claim) answer {
+func (g *Gateway) accepted(src *source, rec *journal.Record, n *ncs.Notification, c *claim, sinks []string) answer {
 	a := answer{status: http.StatusOK, outcome: outcomeAccepted, event: c.identity.ID}
 	if n == nil {
-		src.log.Warn("signed body is not a notification; quarantined", "event", c.identity.ID, "reason", rec.Quarantine)
+		src.logQuarantine(c.identity.ID, rec)
 		a.outcome, a.reason = outcomeQuarantined, rec.Quarantine
 		return a
 	}
@@ -362,9 +390,20 @@ func (g *Gateway) accepted(src *source, rec *journal.Record, n *ncs.Notification
 	}
 	if at, ok := n.OccurredAt(); ok {
 		src.metrics.delay.Record(max(0, rec.Time.Sub(at)))
+		if g.order.late(rec.Entity, at) {
+			src.metrics.outOfOrder.Add(1)
+		}
 	}
-	src.log.Debug("accepted", "event", c.identity.ID, "entity", rec.Entity, "position", rec.Position)
+	src.log.Debug("accepted", "event", c.identity.ID, "entity", rec.Entity, "position", c.position, "sinks", sinks)
 	return a
+}
+
+// logQuarantine is a line a minute for each source: a product that the source does not take can be half of its traffic.
+func (src *source) logQuarantine(event ncs.EventID, rec *journal.Record) {
+	src.log.Debug("quarantined", "event", event, "reason", rec.Quarantine)
+	if suppressed, ok := src.quarantined.Allow(rec.Time); ok {
+		src.log.Warn("signed body is not a notification; quarantined", "event", event, "reason", rec.Quarantine, "suppressed", suppressed)
+	}
 }
 
 // write sends the answer. The bodies hold nothing that needs escaping.

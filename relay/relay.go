@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/time/rate"
 
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/ncs"
@@ -53,6 +54,9 @@ type Gateway struct {
 	tracing *telemetry.Tracing
 	log     *slog.Logger
 	ingress atomic.Pointer[ingress]
+	refused *rate.Limiter // spans of refused calls
+	ruleLog telemetry.Repetition
+	order   order
 	reloads chan reloadRequest
 
 	mu    sync.Mutex          // guards sinks; only New and the goroutine of Run change it
@@ -95,6 +99,7 @@ func New(o Options) (_ *Gateway, err error) {
 		tracing: o.Tracing,
 		log:     o.Logger,
 		reloads: make(chan reloadRequest),
+		refused: newRefusedLimit(),
 		sinks:   make(map[string]*running),
 	}
 	if g.dedup, err = newDedup(o.Dedup, time.Now); err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/term"
 
@@ -206,16 +207,30 @@ func settings(cfg *config.Config, log *slog.Logger) relay.Settings {
 			Backlog:        c.Backlog.MaxSize,
 			PropagateTrace: c.PropagateTrace == nil || *c.PropagateTrace,
 			SpanKind:       spanKind(&c),
+			SpanAttrs:      spanAttrs(&c),
 		})
 	}
 	return s
 }
 
 func spanKind(c *sinks.Config) trace.SpanKind {
-	if c.Kafka != nil {
+	switch {
+	case c.Kafka != nil:
 		return trace.SpanKindProducer
+	case c.HTTP != nil:
+		return trace.SpanKindClient
 	}
-	return trace.SpanKindClient
+	return trace.SpanKindInternal
+}
+
+func spanAttrs(c *sinks.Config) []attribute.KeyValue {
+	switch {
+	case c.Kafka != nil:
+		return telemetry.ToKafka(c.Kafka.Brokers)
+	case c.HTTP != nil:
+		return telemetry.ToHTTP(c.HTTP.URL)
+	}
+	return nil
 }
 
 func isTerminal(w io.Writer) bool {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/url"
-	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -12,18 +11,14 @@ import (
 )
 
 const (
-	sdkErrorInterval = time.Minute
-	sdkErrorLength   = 500 // a collector's answer is part of the text and may be any length
+	sdkErrorLength = 500 // a collector's answer is part of the text and may be any length
 )
 
 // sdkErrors logs the errors of the OpenTelemetry SDK, at most one a minute: an unreachable collector gives one for
 // every batch. It replaces the SDK's defaults, which print to stderr.
 type sdkErrors struct {
 	log *slog.Logger
-
-	mu         sync.Mutex // guards the following
-	next       time.Time
-	suppressed int
+	Repetition
 }
 
 // handleSDKErrors installs the hooks for the process. The last caller's logger gets the errors.
@@ -36,7 +31,7 @@ func handleSDKErrors(log *slog.Logger) *sdkErrors {
 
 // Handle logs err, or counts it when a line was written within the last minute.
 func (e *sdkErrors) Handle(err error) {
-	suppressed, ok := e.allow(time.Now())
+	suppressed, ok := e.Allow(time.Now())
 	if !ok || err == nil {
 		return
 	}
@@ -45,18 +40,6 @@ func (e *sdkErrors) Handle(err error) {
 		text = text[:sdkErrorLength] + "..."
 	}
 	e.log.Warn("telemetry is not getting through", "error", text, "suppressed", suppressed)
-}
-
-func (e *sdkErrors) allow(now time.Time) (suppressed int, ok bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if now.Before(e.next) {
-		e.suppressed++
-		return 0, false
-	}
-	suppressed, e.suppressed = e.suppressed, 0
-	e.next = now.Add(sdkErrorInterval)
-	return suppressed, true
 }
 
 // sdkLog is what the SDK logs to. Only its errors are passed on, and without their key/value pairs: for a variable that

@@ -4,15 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/contrib/exporters/autoexport"
-	"go.opentelemetry.io/otel/attribute"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 )
@@ -20,13 +19,17 @@ import (
 const (
 	traceQueue = 8192        // spans held for the exporter; a span is about 1 KiB
 	traceDelay = time.Second // the SDK's 5 s would keep a busy queue full
+
+	maxAttribute = 256 // bytes of an attribute's value: spans hold ids and names, and errors that quote the far side
 )
 
 // Tracing starts spans and exports them. Its methods may be called concurrently.
 type Tracing struct {
 	tracer   trace.Tracer
 	provider *sdktrace.TracerProvider // nil = nothing is exported
-	spans    *spanQueue               // nil = nothing is exported
+	sampler  sampler
+	spans    *spanQueue // nil = nothing is exported
+	host     string
 }
 
 // NewTracing sets tracing up as the OTEL_* variables say. When they ask for no exporter it starts nothing, and the spans
@@ -44,43 +47,63 @@ func NewTracing(ctx context.Context, o Options) (*Tracing, error) {
 	if err != nil {
 		return nil, fmt.Errorf("trace exporter: %w", err)
 	}
+	limits := sdktrace.NewSpanLimits()
+	limits.AttributeValueLengthLimit = maxAttribute
 	spans := newSpanQueue(exporter, sdkErrors)
 	provider := sdktrace.NewTracerProvider(
 		sdktrace.WithSpanProcessor(spans),
 		sdktrace.WithSampler(sampler),
 		sdktrace.WithIDGenerator(idGenerator{}),
 		sdktrace.WithResource(newResource(ctx, o)),
+		sdktrace.WithRawSpanLimits(limits),
 	)
-	return &Tracing{tracer: provider.Tracer(scopeName), provider: provider, spans: spans}, nil
+	host, _ := os.Hostname() // without a name replicas share span ids, which costs clarity only
+	return &Tracing{tracer: provider.Tracer(scopeName), provider: provider, sampler: sampler, spans: spans, host: host}, nil
+}
+
+// sampler decides on the trace id, so that all spans of an event are kept or none, or for parentbased_ once, at the
+// first span.
+type sampler struct {
+	sdktrace.Sampler
+	parentBased bool
 }
 
 // newSampler reads the standard variables. Unlike the SDK it looks at no parent unless told to, and refuses what it does
 // not know. Parents are always our own spans, as the caller's headers are never read.
-func newSampler(name, arg string) (sdktrace.Sampler, error) {
+func newSampler(name, arg string) (sampler, error) {
 	name = strings.ToLower(strings.TrimSpace(name))
 	if name == "" {
-		return sdktrace.AlwaysSample(), nil
+		return sampler{Sampler: sdktrace.AlwaysSample()}, nil
 	}
 	root, parentBased := strings.CutPrefix(name, "parentbased_")
-	var sampler sdktrace.Sampler
+	s := sampler{parentBased: parentBased}
 	switch root {
 	case "always_on":
-		sampler = sdktrace.AlwaysSample()
+		s.Sampler = sdktrace.AlwaysSample()
 	case "always_off":
-		sampler = sdktrace.NeverSample()
+		s.Sampler = sdktrace.NeverSample()
 	case "traceidratio":
 		ratio, err := parseRatio(strings.TrimSpace(arg))
 		if err != nil {
-			return nil, err
+			return sampler{}, err
 		}
-		sampler = sdktrace.TraceIDRatioBased(ratio)
+		s.Sampler = sdktrace.TraceIDRatioBased(ratio)
 	default:
-		return nil, fmt.Errorf("OTEL_TRACES_SAMPLER: unknown sampler %q", name)
+		return sampler{}, fmt.Errorf("OTEL_TRACES_SAMPLER: unknown sampler %q", name)
 	}
 	if parentBased {
-		sampler = sdktrace.ParentBased(sampler)
+		s.Sampler = sdktrace.ParentBased(s.Sampler)
 	}
-	return sampler, nil
+	return s, nil
+}
+
+// samples gives the decision on a span without making it: of 100 spans sampled at 1 %, 99 then cost nothing.
+func (s sampler) samples(id trace.TraceID, parent trace.SpanContext) bool {
+	if s.parentBased && parent.IsValid() {
+		return parent.IsSampled()
+	}
+	params := sdktrace.SamplingParameters{ParentContext: context.Background(), TraceID: id}
+	return s.ShouldSample(params).Decision == sdktrace.RecordAndSample
 }
 
 func parseRatio(arg string) (float64, error) {
@@ -106,33 +129,44 @@ func (t *Tracing) LostSpans() int64 {
 	return t.spans.lost.Load()
 }
 
-// StartIngress starts the span of one call of NCS on a source's path, which began at start. Its trace id is event, or
-// random when event is zero (a rejected call). It is always a root: whatever trace the caller claims to be in must not
-// decide what we record.
-func (t *Tracing) StartIngress(ctx context.Context, event [16]byte, path string, start time.Time,
-	attrs ...attribute.KeyValue) (context.Context, trace.Span) {
-	return t.tracer.Start(WithTraceID(ctx, event), "POST "+path,
-		trace.WithNewRoot(),
-		trace.WithTimestamp(start),
-		trace.WithSpanKind(trace.SpanKindServer),
-		trace.WithAttributes(semconv.HTTPRequestMethodPost, semconv.HTTPRoute(path)),
-		trace.WithAttributes(attrs...))
+// Accepted is the span of the call that was, or will be, accepted as event: what its deliveries have as their parent and
+// its copies link to. It is known before that span exists. Without an exporter it is no span.
+func (t *Tracing) Accepted(event [16]byte) trace.SpanContext {
+	if !t.Enabled() {
+		return trace.SpanContext{}
+	}
+	c := trace.SpanContextConfig{TraceID: event, SpanID: acceptedSpanID(t.host, event)}
+	if t.sampler.samples(event, trace.SpanContext{}) {
+		c.TraceFlags = trace.FlagsSampled
+	}
+	return trace.NewSpanContext(c)
 }
 
-// StartDelivery starts the span of one attempt at a sink, with kind client (HTTP) or producer (Kafka). Its parent is the
-// ingress span as the journal has it. A parent without a span id (journaled while tracing was off) gives its trace id to
-// a new root.
-func (t *Tracing) StartDelivery(ctx context.Context, parent trace.SpanContext, sink string, kind trace.SpanKind,
-	attrs ...attribute.KeyValue) (context.Context, trace.Span) {
+// StartIngress starts the span of one call of NCS, which began at start. Its ids are those of id, random where id has
+// none: a rejected call has no event, and a copy no span id of its own. It is always a root: whatever trace the caller claims
+// to be in must not decide what we record.
+func (t *Tracing) StartIngress(id trace.SpanContext, method, path string, start time.Time) trace.Span {
+	_, span := t.tracer.Start(withIDs(context.Background(), id.TraceID(), id.SpanID()), method+" "+path,
+		trace.WithNewRoot(),
+		trace.WithTimestamp(start),
+		trace.WithSpanKind(trace.SpanKindServer))
+	return span
+}
+
+// SamplesDelivery tells whether StartDelivery would make a span that is recorded.
+func (t *Tracing) SamplesDelivery(parent trace.SpanContext) bool {
+	return t.Enabled() && t.sampler.samples(parent.TraceID(), parent)
+}
+
+// StartDelivery starts the span of one attempt at a sink. Its parent is the ingress span as the journal has it. A parent
+// without a span id (journaled while tracing was off) gives its trace id to a new root.
+func (t *Tracing) StartDelivery(ctx context.Context, parent trace.SpanContext, name string, kind trace.SpanKind) (context.Context, trace.Span) {
 	if parent.IsValid() {
 		ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
 	} else {
-		ctx = trace.ContextWithSpanContext(WithTraceID(ctx, parent.TraceID()), trace.SpanContext{})
+		ctx = trace.ContextWithSpanContext(withIDs(ctx, parent.TraceID(), trace.SpanID{}), trace.SpanContext{})
 	}
-	return t.tracer.Start(ctx, "deliver "+sink,
-		trace.WithSpanKind(kind),
-		trace.WithAttributes(AttrSink.String(sink)),
-		trace.WithAttributes(attrs...))
+	return t.tracer.Start(ctx, name, trace.WithSpanKind(kind))
 }
 
 // Shutdown exports what is queued and stops. When ctx ends first the rest is given up, counted as lost.

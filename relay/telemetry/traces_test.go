@@ -94,23 +94,28 @@ func newTracing(t *testing.T, env map[string]string) (*telemetry.Tracing, *bytes
 
 var eventID = [16]byte{0xaa, 1, 2, 3, 4, 5, 6, 7, 0x08, 9, 10, 11, 12, 13, 14, 15}
 
+// ids are those of a span that belongs to an event and is not the accepted call's.
+func ids(event [16]byte) trace.SpanContext {
+	return trace.NewSpanContext(trace.SpanContextConfig{TraceID: event})
+}
+
 func TestSpansOfAnEventMeetInOneTrace(t *testing.T) {
 	server := newOTLPServer(t)
 	tracing, out := newTracing(t, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": server.URL})
 	require.True(t, tracing.Enabled())
 
-	caller := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{9}, SpanID: trace.SpanID{9}})
 	start := time.Now().Add(-time.Second)
-	ctx := trace.ContextWithRemoteSpanContext(t.Context(), caller)
-	_, ingress := tracing.StartIngress(ctx, eventID, "/ncs/recording", start, telemetry.AttrSource.String("recording"))
+	journaled := tracing.Accepted(eventID) // before there is a span
+	ingress := tracing.StartIngress(journaled, "POST", "/ncs/recording", start)
 	ingress.End()
-	journaled := ingress.SpanContext()
-	_, delivery := tracing.StartDelivery(t.Context(), journaled, "billing", trace.SpanKindClient)
+	require.Equal(t, ingress.SpanContext(), journaled)
+	require.True(t, tracing.SamplesDelivery(journaled))
+	_, delivery := tracing.StartDelivery(t.Context(), journaled, "deliver billing", trace.SpanKindClient)
 	delivery.End()
 	require.NoError(t, tracing.Shutdown(t.Context()))
 
 	require.Equal(t, trace.TraceID(eventID), journaled.TraceID())
-	require.True(t, journaled.IsSampled(), "the caller's decision must not count")
+	require.True(t, journaled.IsSampled())
 	require.Len(t, server.spans, 2)
 	in, deliver := server.spans[0], server.spans[1]
 	require.Equal(t, "POST /ncs/recording", in.Name)
@@ -135,7 +140,7 @@ func TestServiceNameIsTheUsers(t *testing.T) {
 		"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": server.URL + "/v1/traces",
 		"OTEL_SERVICE_NAME":                  "callbacks",
 	})
-	_, span := tracing.StartIngress(t.Context(), eventID, "/", time.Now())
+	span := tracing.StartIngress(ids(eventID), "POST", "/", time.Now())
 	span.End()
 	require.NoError(t, tracing.Shutdown(t.Context()))
 	require.Equal(t, "callbacks", server.resource["service.name"])
@@ -147,15 +152,15 @@ func TestTraceIDs(t *testing.T) {
 	defer tracing.Shutdown(t.Context())
 
 	t.Run("an event without an id gets a random trace", func(t *testing.T) {
-		_, a := tracing.StartIngress(t.Context(), [16]byte{}, "/", time.Now())
-		_, b := tracing.StartIngress(t.Context(), [16]byte{}, "/", time.Now())
+		a := tracing.StartIngress(ids([16]byte{}), "POST", "/", time.Now())
+		b := tracing.StartIngress(ids([16]byte{}), "POST", "/", time.Now())
 		require.True(t, a.SpanContext().IsValid())
 		require.True(t, b.SpanContext().IsValid())
 		require.NotEqual(t, a.SpanContext().TraceID(), b.SpanContext().TraceID())
 	})
 	t.Run("copies of an event have spans of their own", func(t *testing.T) {
-		_, a := tracing.StartIngress(t.Context(), eventID, "/", time.Now())
-		_, b := tracing.StartIngress(t.Context(), eventID, "/", time.Now())
+		a := tracing.StartIngress(ids(eventID), "POST", "/", time.Now())
+		b := tracing.StartIngress(ids(eventID), "POST", "/", time.Now())
 		require.NotEqual(t, a.SpanContext().SpanID(), b.SpanContext().SpanID())
 	})
 	t.Run("an event journaled while tracing was off", func(t *testing.T) {
@@ -165,7 +170,8 @@ func TestTraceIDs(t *testing.T) {
 		require.True(t, span.SpanContext().IsSampled())
 	})
 	t.Run("a delivery ignores a span around it", func(t *testing.T) {
-		ctx, around := tracing.StartIngress(t.Context(), [16]byte{1}, "/", time.Now())
+		around := tracing.StartIngress(ids([16]byte{1}), "POST", "/", time.Now())
+		ctx := trace.ContextWithSpan(t.Context(), around)
 		parent := trace.NewSpanContext(trace.SpanContextConfig{TraceID: eventID})
 		_, span := tracing.StartDelivery(ctx, parent, "billing", trace.SpanKindProducer)
 		require.Equal(t, trace.TraceID(eventID), span.SpanContext().TraceID())
@@ -195,14 +201,16 @@ func TestSampling(t *testing.T) {
 			})
 			defer tracing.Shutdown(t.Context())
 			for id, want := range map[[16]byte]bool{low: tt.low, high: tt.high} {
-				_, span := tracing.StartIngress(t.Context(), id, "/", time.Now())
+				span := tracing.StartIngress(ids(id), "POST", "/", time.Now())
 				require.Equal(t, want, span.SpanContext().IsSampled())
+				require.Equal(t, want, tracing.Accepted(id).IsSampled(), "foretold")
 				require.Equal(t, trace.TraceID(id), span.SpanContext().TraceID())
 				require.True(t, span.SpanContext().SpanID().IsValid())
 			}
 			parent := trace.NewSpanContext(trace.SpanContextConfig{TraceID: high, SpanID: trace.SpanID{1}, TraceFlags: trace.FlagsSampled})
 			_, span := tracing.StartDelivery(t.Context(), parent, "billing", trace.SpanKindClient)
 			require.Equal(t, tt.sampledParents, span.SpanContext().IsSampled())
+			require.Equal(t, tt.sampledParents, tracing.SamplesDelivery(parent), "foretold")
 		})
 	}
 }
@@ -225,10 +233,12 @@ func TestNothingIsExportedUnlessAskedFor(t *testing.T) {
 			goleak.VerifyNone(t, before) // before Shutdown: none was started
 			require.False(t, tracing.Enabled())
 
-			ctx, span := tracing.StartIngress(t.Context(), eventID, "/", time.Now())
+			require.False(t, tracing.Accepted(eventID).IsValid())
+			span := tracing.StartIngress(tracing.Accepted(eventID), "POST", "/", time.Now())
 			require.False(t, span.IsRecording())
 			require.Empty(t, telemetry.Traceparent(span.SpanContext()))
-			_, span = tracing.StartDelivery(ctx, span.SpanContext(), "billing", trace.SpanKindClient)
+			require.False(t, tracing.SamplesDelivery(span.SpanContext()))
+			_, span = tracing.StartDelivery(t.Context(), span.SpanContext(), "billing", trace.SpanKindClient)
 			span.End()
 			require.Empty(t, telemetry.Traceparent(span.SpanContext()))
 			require.Zero(t, tracing.LostSpans())
@@ -281,7 +291,7 @@ func TestCollectorAway(t *testing.T) {
 			})
 			const spans = 200
 			for range spans {
-				_, span := tracing.StartIngress(t.Context(), eventID, "/", time.Now())
+				span := tracing.StartIngress(ids(eventID), "POST", "/", time.Now())
 				span.End()
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
@@ -322,7 +332,7 @@ func TestSpanQueueIsBoundedAndCountsItsLosses(t *testing.T) {
 	tracing, out := newTracing(t, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": server.URL})
 	const queue, over = 8192, 100
 	for range queue + over {
-		_, span := tracing.StartIngress(t.Context(), eventID, "/", time.Now())
+		span := tracing.StartIngress(ids(eventID), "POST", "/", time.Now())
 		span.End()
 	}
 	require.EqualValues(t, over, tracing.LostSpans())
@@ -372,10 +382,32 @@ func child() {
 	if err != nil {
 		panic(err)
 	}
-	_, span := tracing.StartIngress(context.Background(), eventID, "/", time.Now())
+	span := tracing.StartIngress(ids(eventID), "POST", "/", time.Now())
 	span.End()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	tracing.Shutdown(ctx) //nolint:errcheck // nobody listens
 	metrics.Shutdown(ctx) //nolint:errcheck
+}
+
+func TestNamesOfHTTPDestinationsHoldNoTokens(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]string{
+		"https://user:token@hooks.example.com/services/token?key=token": "https://hooks.example.com/REDACTED 443",
+		"http://[::1]:8080?token":          "http://[::1]:8080/REDACTED 8080",
+		"http://billing.internal/{entity}": "http://billing.internal/REDACTED 80",
+		"nonsense":                         " ",
+	} {
+		var full, port string
+		for _, a := range telemetry.ToHTTP(address) {
+			require.NotContains(t, a.Value.String(), "token")
+			switch a.Key {
+			case "url.full":
+				full = a.Value.String()
+			case "server.port":
+				port = a.Value.String()
+			}
+		}
+		require.Equal(t, want, full+" "+port)
+	}
 }
