@@ -3,7 +3,13 @@
 package examples_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"io/fs"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +24,13 @@ import (
 func environment(t *testing.T) func(string) (string, bool) {
 	secrets := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(secrets, "ncs-recording"), []byte("one-secret-of-a-product\n"), 0o600))
+	for name, content := range map[string]string{
+		"billing-token":   "one-bearer-token",
+		"billing-webhook": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(secrets, name), []byte(content+"\n"), 0o600))
+	}
+	writeCertificate(t, secrets)
 	values := map[string]string{
 		"NCS_SECRET":           "one-secret-of-a-product",
 		"NCS_RECORDING_SECRET": "one-secret-of-a-product",
@@ -72,5 +85,23 @@ func TestExamplesSayWhatTheyAreFor(t *testing.T) {
 		schema := strings.Repeat("../", 1+strings.Count(file, "/")) + "config/schema.json"
 		require.Regexp(t, `^# yaml-language-server: \$schema=`+schema+`\n#\n# \S`, string(text), file)
 		require.Contains(t, string(overview), "("+file+")", "examples/README.md does not name the example")
+	}
+}
+
+// writeCertificate makes a certificate that is its own authority, and its key.
+func writeCertificate(t *testing.T, dir string) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	certificate := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	der, err := x509.CreateCertificate(rand.Reader, certificate, certificate, &key.PublicKey, key)
+	require.NoError(t, err)
+	keyDER, err := x509.MarshalECPrivateKey(key)
+	require.NoError(t, err)
+	for name, block := range map[string]*pem.Block{
+		"ca.pem":         {Type: "CERTIFICATE", Bytes: der},
+		"client.pem":     {Type: "CERTIFICATE", Bytes: der},
+		"client-key.pem": {Type: "EC PRIVATE KEY", Bytes: keyDER},
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600))
 	}
 }

@@ -23,13 +23,14 @@ func fixedHeaders(cfg *Config, userAgent string) http.Header {
 		h.Set("Authorization", "Bearer "+cfg.BearerToken.Reveal())
 	}
 	if cfg.BasicAuth != nil {
-		h.Set("Authorization", "Basic "+basicCredentials(cfg.BasicAuth))
+		h.Set("Authorization", "Basic "+credentials(cfg.BasicAuth.Username, cfg.BasicAuth.Password.Reveal()))
 	}
 	return h
 }
 
-func basicCredentials(b *BasicAuth) string {
-	return base64.StdEncoding.EncodeToString([]byte(b.Username + ":" + b.Password.Reveal()))
+// credentials are those of basic authentication as they are sent.
+func credentials(username, password string) string {
+	return base64.StdEncoding.EncodeToString([]byte(username + ":" + password))
 }
 
 // header is what one call carries. What the event does not have is left out, as it was when Agora called.

@@ -32,7 +32,7 @@ func redactor(cfg *Config, rawURL string, proxy *url.URL) *strings.Replacer {
 	}
 	if cfg.BasicAuth != nil {
 		add(cfg.BasicAuth.Password.Reveal())
-		add(basicCredentials(cfg.BasicAuth))
+		add(credentials(cfg.BasicAuth.Username, cfg.BasicAuth.Password.Reveal()))
 	}
 	if cfg.StandardWebhooks != nil {
 		for _, secret := range cfg.StandardWebhooks.Secrets {
@@ -43,6 +43,7 @@ func redactor(cfg *Config, rawURL string, proxy *url.URL) *strings.Replacer {
 		password, _ := proxy.User.Password()
 		add(password)
 		add(proxy.User.String())
+		add(credentials(proxy.User.Username(), password)) // as the transport sends them to the proxy
 	}
 	var all []string
 	for _, secret := range secrets {
