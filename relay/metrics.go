@@ -189,9 +189,9 @@ func (s *sinkMetrics) attempt(r sendResult, now time.Time) {
 	case r.err == nil: // a sink's bug
 		s.failed[ReasonOther].Add(rest)
 	case IsPermanent(r.err):
-		s.refused[known(reasonOf(r.err))].Add(1)
+		s.refused[known(ReasonOf(r.err))].Add(1)
 	default:
-		s.failed[known(reasonOf(r.err))].Add(rest)
+		s.failed[known(ReasonOf(r.err))].Add(rest)
 	}
 	s.delivery.Record(r.took)
 }

@@ -70,9 +70,9 @@ func StatusReason(status int) Reason {
 	return ReasonStatus
 }
 
-// reasonOf classifies the error of a Send. What a sink said of it comes first, then what the types of the standard
+// ReasonOf classifies the error of a Send. What a sink said of it comes first, then what the types of the standard
 // library say.
-func reasonOf(err error) Reason {
+func ReasonOf(err error) Reason {
 	var said *reasonError
 	if errors.As(err, &said) {
 		return said.reason

@@ -146,7 +146,7 @@ func traceDelivery(ctx context.Context, t *telemetry.Tracing, s *SinkSpec, lane 
 			}
 			if i >= taken && err != nil {
 				span.SetStatus(codes.Error, clip(err.Error()))
-				span.SetAttributes(telemetry.ErrorType(string(reasonOf(err))))
+				span.SetAttributes(telemetry.ErrorType(string(ReasonOf(err))))
 			}
 			span.End()
 		}

@@ -18,9 +18,11 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/time/rate"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/telemetry"
 )
 
 const (
@@ -151,6 +153,7 @@ func (s *Sink) post(ctx context.Context, c *client, a relay.Attempt, keepBody bo
 		return x, s.noAnswer(ctx, call, c, err)
 	}
 	defer x.answer.Body.Close()
+	trace.SpanFromContext(ctx).SetAttributes(telemetry.HTTPStatus(x.answer.StatusCode)) // of the attempt, if it is recorded
 	if x.answer.StatusCode == http.StatusSwitchingProtocols {
 		return x, s.verdict(c, x.answer, nil) // its body is the bare connection, which no context bounds
 	}
@@ -186,8 +189,8 @@ func (s *Sink) noAnswer(ctx, call context.Context, c *client, err error) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("call to %s cut off: %w", s.host, context.Cause(ctx))
 	case call.Err() != nil:
-		return fmt.Errorf("no answer from %s within %s", s.host, s.cfg.Timeout)
+		return relay.Because(relay.ReasonTimeout, fmt.Errorf("no answer from %s within %s", s.host, s.cfg.Timeout))
 	}
 	// Text only: what err wraps may quote the far side, which may quote our credentials.
-	return fmt.Errorf("call to %s: %s", s.host, c.excerpt(err.Error(), maxExcerpt))
+	return relay.Because(relay.ReasonOf(err), fmt.Errorf("call to %s: %s", s.host, c.excerpt(err.Error(), maxExcerpt)))
 }
