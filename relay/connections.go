@@ -133,6 +133,22 @@ func (l *connections) count() (open int, cut uint64) {
 	return l.open, l.cut
 }
 
+// drain waits until no connection is open or ctx ends, and gives the number that are left.
+func (l *connections) drain(ctx context.Context) (left int) {
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
+	for {
+		if left, _ = l.count(); left == 0 {
+			return 0
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return left
+		}
+	}
+}
+
 // connectionOf finds ours below TLS, nil if there is none.
 func connectionOf(nc net.Conn) *connection {
 	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {

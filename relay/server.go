@@ -155,7 +155,11 @@ func (s *Server) Serve() error {
 	return err
 }
 
-// Shutdown stops accepting and waits for the calls in flight until ctx ends; those that are left are cut off.
+// Shutdown stops accepting and answers the calls of all connections that were accepted, until ctx ends; those that are
+// left then are cut off.
+//
+// http.Server.Shutdown is not enough: it drops a call whose headers it reads after it was called, without an answer,
+// and does not know of a connection that was accepted in the same moment.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.stopped = true
@@ -163,13 +167,17 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Unlock()
 	s.connections.stop()
 	if served != nil {
-		<-served // a connection that was just accepted is known to the HTTP server then, which waits for it
+		<-served // the HTTP server knows of all connections now
 	}
-	s.listener.Close() // if Serve had begun it is closed
-	if err := s.http.Shutdown(ctx); err != nil {
-		return errors.Join(err, s.http.Close())
+	s.http.SetKeepAlivesEnabled(false) // closes the idle ones, and the others after their answers
+	if left := s.connections.drain(ctx); left > 0 {
+		s.connections.log.Warn("connections were cut off", "connections", left)
 	}
-	return nil
+	err := s.http.Close()
+	if served == nil {
+		err = errors.Join(err, s.listener.Close())
+	}
+	return err
 }
 
 // certificate is a pair of files, loaded again when they change. A pair that cannot be loaded leaves the old one in use.

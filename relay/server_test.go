@@ -38,7 +38,12 @@ func serverLimits() LimitsConfig {
 // serveAt starts a server on l, with a handler that takes any body.
 func serveAt(t *testing.T, l net.Listener, limits LimitsConfig) *Server {
 	t.Helper()
-	s, err := newServer(ServerOptions{Handler: bodyTaker, Limits: limits, Logger: slog.New(slog.DiscardHandler)}, l)
+	return serveWith(t, l, limits, bodyTaker)
+}
+
+func serveWith(t *testing.T, l net.Listener, limits LimitsConfig, handler http.HandlerFunc) *Server {
+	t.Helper()
+	s, err := newServer(ServerOptions{Handler: handler, Limits: limits, Logger: slog.New(slog.DiscardHandler)}, l)
 	require.NoError(t, err)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve() }()
@@ -312,6 +317,42 @@ func TestTheStillestConnectionIsCutOff(t *testing.T) {
 	n, cut := s.connections.count()
 	require.Equal(t, 2, n)
 	require.EqualValues(t, 3, cut)
+}
+
+// What waits for the disk has been still for longest, but it is our turn to move.
+func TestACallThatIsBeingStoredIsNotCutOff(t *testing.T) {
+	t.Parallel()
+	limits := serverLimits()
+	limits.Connections = 2
+	stored := make(chan struct{})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	s := serveWith(t, l, limits, func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		if r.Header.Get("Wait") != "" {
+			<-stored
+		}
+	})
+	caller, err := net.Dial("tcp", s.Addr().String())
+	require.NoError(t, err)
+	defer caller.Close()
+	_, err = io.WriteString(caller, strings.Replace(post(1, "1"), "Host", "Wait: yes\r\nHost", 1))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { open, still := s.connections.kinds(); return open == 1 && still == 0 }, 10*time.Second, time.Millisecond)
+
+	hold(t, s.Addr().String(), 20)
+	require.Eventually(t, func() bool { _, cut := s.connections.count(); return cut >= 18 }, 10*time.Second, time.Millisecond)
+	close(stored)
+	resp, err := http.ReadResponse(bufio.NewReader(caller), nil)
+	require.NoError(t, err)
+	require.Equal(t, 200, resp.StatusCode)
+	resp.Body.Close()
+}
+
+func (l *connections) kinds() (open, still int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open, l.still.Len()
 }
 
 // A caller whose body is not read to its end still reads why.

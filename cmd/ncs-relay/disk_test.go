@@ -118,7 +118,11 @@ type answered struct {
 }
 
 // call posts a signed body.
-func (r *relayUnderTest) call(body []byte) (a answered, err error) {
+func (r *relayUnderTest) call(body []byte) (answered, error) {
+	return r.callBy(http.DefaultClient, body)
+}
+
+func (r *relayUnderTest) callBy(client *http.Client, body []byte) (a answered, err error) {
 	mac := hmac.New(sha256.New, []byte(serveSecret))
 	mac.Write(body)
 	req, err := http.NewRequest("POST", r.url, bytes.NewReader(body))
@@ -127,7 +131,7 @@ func (r *relayUnderTest) call(body []byte) (a answered, err error) {
 	}
 	req.Header.Set("Agora-Signature-V2", hex.EncodeToString(mac.Sum(nil)))
 	start := time.Now()
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return a, err
 	}

@@ -181,7 +181,7 @@ func (r *reloader) reload(ctx context.Context) {
 func needsRestart(old, new *config.Config) []string {
 	limits := func(c *config.Config) relay.LimitsConfig {
 		l := c.Limits
-		l.InFlight = 0 // taken up at once
+		l.InFlight, l.InFlightBytes, l.Connections = 0, 0, 0 // taken up at once
 		return l
 	}
 	var keys []string

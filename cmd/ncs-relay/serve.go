@@ -87,14 +87,18 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 		return err
 	}
 
+	var server *relay.Server
 	reload := newReloader(file, cfg, log, func(ctx context.Context, cfg *config.Config) error {
-		return gateway.Reload(ctx, settings(cfg, log))
+		if err := gateway.Reload(ctx, settings(cfg, log)); err != nil {
+			return err
+		}
+		server.SetLimits(cfg.Limits)
+		return nil
 	})
 	reload.observe(metrics)
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
-	stack.push("reload", background(failed, func(ctx context.Context) error { return reload.run(ctx, hup) }))
 
 	var stopping atomic.Bool
 	ready := func() (bool, string) {
@@ -118,10 +122,9 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	stack.push("admin address", background(failed, adm.Run))
 
 	ingress := ingressOptions(cfg, log)
-	ingress.Handler = gateway
+	ingress.Handler, ingress.Metrics = gateway, metrics
 	ingress.Ready = func() bool { ok, _ := ready(); return ok }
-	server, err := relay.Listen(ingress)
-	if err != nil {
+	if server, err = relay.Listen(ingress); err != nil {
 		return err
 	}
 	go func() {
@@ -138,6 +141,7 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 		defer cancel()
 		return server.Shutdown(ctx)
 	})
+	stack.push("reload", background(failed, func(ctx context.Context) error { return reload.run(ctx, hup) }))
 	log.Info("serving", "listen", server.Addr().String(), "admin", adm.Addr(), "version", buildVersion(),
 		"sources", len(cfg.Sources), "sinks", len(cfg.Sinks), "known_keys", gateway.KnownKeys())
 
