@@ -1,0 +1,325 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"go.opentelemetry.io/collector/component/componenttest"
+	"go.opentelemetry.io/collector/confmap"
+	"go.opentelemetry.io/collector/consumer/consumertest"
+	"go.opentelemetry.io/collector/pdata/ptrace"
+	"go.opentelemetry.io/collector/receiver/otlpreceiver"
+	"go.opentelemetry.io/collector/receiver/receivertest"
+)
+
+// collector is the OpenTelemetry Collector's own OTLP receiver.
+type collector struct {
+	sink     consumertest.TracesSink
+	endpoint string
+}
+
+func startCollector(t *testing.T, protocol string) *collector {
+	t.Helper()
+	c := &collector{endpoint: freePort(t)}
+	factory := otlpreceiver.NewFactory()
+	cfg := factory.CreateDefaultConfig()
+	require.NoError(t, confmap.NewFromStringMap(map[string]any{
+		"protocols": map[string]any{protocol: map[string]any{"endpoint": c.endpoint}},
+	}).Unmarshal(cfg))
+	r, err := factory.CreateTraces(t.Context(), receivertest.NewNopSettings(factory.Type()), cfg, &c.sink)
+	require.NoError(t, err)
+	require.NoError(t, r.Start(context.Background(), componenttest.NewNopHost()))
+	t.Cleanup(func() { require.NoError(t, r.Shutdown(context.Background())) })
+	return c
+}
+
+// spans are those that came in, by trace id.
+func (c *collector) spans() map[string][]ptrace.Span {
+	traces := map[string][]ptrace.Span{}
+	for _, batch := range c.sink.AllTraces() {
+		for _, rs := range batch.ResourceSpans().All() {
+			for _, ss := range rs.ScopeSpans().All() {
+				for _, s := range ss.Spans().All() {
+					id := s.TraceID().String()
+					traces[id] = append(traces[id], s)
+				}
+			}
+		}
+	}
+	return traces
+}
+
+// tracedReceiver notes the traceparent of each call that it takes, and refuses all until it is opened.
+type tracedReceiver struct {
+	mu      sync.Mutex
+	open    bool
+	refused int
+	parents map[string]string // by event id
+}
+
+func (r *tracedReceiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.open {
+		r.refused++
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	r.parents[req.Header.Get("Ncs-Relay-Event-Id")] = req.Header.Get("Traceparent")
+}
+
+func (r *tracedReceiver) counts() (refused, taken int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.refused, len(r.parents)
+}
+
+func (r *tracedReceiver) setOpen() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.open = true
+}
+
+// TestOneTraceForEachEvent plays a recording into the real program, kills it while the HTTP service refuses everything, and
+// reads back what the collector got: for each event one trace of calls, attempts before and after the restart, and copies.
+func TestOneTraceForEachEvent(t *testing.T) {
+	t.Parallel()
+	for _, protocol := range []string{"grpc", "http"} {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			far := &tracedReceiver{parents: map[string]string{}}
+			service := httptest.NewServer(far)
+			defer service.Close()
+			const topic = "ncs.cloud_recording.uploader"
+			cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(3, topic))
+			require.NoError(t, err)
+			defer cluster.Close()
+			c := startCollector(t, protocol)
+			r := newRelay(t, httpSinkHead+httpSinkSource+`
+sinks:
+  - name: service
+    http: {url: "`+service.URL+`/hooks/token-of-the-path"}
+    retry: {initial: 10ms, max_interval: 50ms}
+  - {name: kafka, kafka: {brokers: ["`+cluster.ListenAddrs()[0]+`"], topic: "ncs.{product}.{category}"}}
+routes: [{to: [service, kafka]}]
+`)
+			wire := map[string]string{"grpc": "grpc", "http": "http/protobuf"}[protocol]
+			r.environment = []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + c.endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL=" + wire,
+				"OTEL_METRICS_EXPORTER=none", "OTEL_BSP_SCHEDULE_DELAY=50"}
+			r.start()
+			const events = 5
+			var ids []string
+			for i := range events {
+				ids = append(ids, r.postTraced(recording("s", i, 1)))
+			}
+			r.eventually(func() bool { // a failed attempt and all calls are at the collector, which a kill would lose
+				traces := c.spans()
+				return slices.ContainsFunc(traces[ids[0]], func(s ptrace.Span) bool { return s.Name() == "POST" }) &&
+					!slices.ContainsFunc(ids, func(id string) bool { return !slices.ContainsFunc(traces[id], isRoot) })
+			}, "spans before the kill")
+			r.kill()
+			far.setOpen()
+			r.start()
+			require.Equal(t, ids[0], r.postTraced(recording("s", 0, 2)), "a copy after the restart")
+			r.eventually(func() bool { _, taken := far.counts(); return taken == events }, "deliveries")
+			consume(t, cluster.ListenAddrs()[0], topic, events)
+			r.terminate()
+
+			traces := c.spans()
+			require.Len(t, traces, events, "one trace for each event")
+			for i, id := range ids {
+				roots, sends, posts := split(traces[id])
+				accepted := roots[0]
+				require.Equal(t, "POST /ncs", accepted.Name())
+				require.Equal(t, ptrace.SpanKindServer, accepted.Kind())
+				require.Equal(t, "200", attr(accepted, "http.response.status_code"))
+				require.Equal(t, "accepted", attr(accepted, "ncs_relay.outcome"))
+				require.Equal(t, []string{"verify", "claim", "route", "append"}, eventNames(accepted))
+				require.Equal(t, "caller", linkKinds(accepted))
+				require.NotEmpty(t, sends)
+				for _, s := range sends {
+					require.Equal(t, "send "+topic, s.Name())
+					require.Equal(t, accepted.SpanID(), s.ParentSpanID())
+					require.Equal(t, "kafka", attr(s, "messaging.system"))
+					require.Equal(t, "send", attr(s, "messaging.operation.type"))
+					require.Equal(t, topic, attr(s, "messaging.destination.name"))
+					require.Equal(t, id, attr(s, "messaging.message.id"))
+				}
+				last := posts[len(posts)-1]
+				require.Equal(t, "200", attr(last, "http.response.status_code"))
+				require.Equal(t, accepted.SpanID(), last.ParentSpanID())
+				require.Equal(t, "00-"+id+"-"+last.SpanID().String()+"-01", far.parents[id], "the receiver continues the attempt that it took")
+				for _, p := range posts[:len(posts)-1] {
+					require.Equal(t, "503", attr(p, "http.response.status_code"))
+					require.Equal(t, "5xx", attr(p, "error.type"))
+					require.Equal(t, ptrace.StatusCodeError, p.Status().Code())
+				}
+				if i == 0 {
+					require.Greater(t, len(posts), 1, "attempts before the restart are in the same trace")
+					require.Len(t, roots, 2)
+					require.Equal(t, "duplicate", attr(roots[1], "ncs_relay.outcome"))
+					require.Equal(t, accepted.SpanID(), roots[1].Links().At(1).SpanID(), "a copy links to the call that was accepted")
+				}
+				for _, s := range traces[id] {
+					require.NotContains(t, fmt.Sprint(s.Attributes().AsRaw()), "token-of-the-path")
+					require.NotContains(t, fmt.Sprint(s.Attributes().AsRaw()), "channel ü", "payload")
+				}
+			}
+		})
+	}
+}
+
+// postTraced posts as a caller that is in a trace of its own, and gives the event's id.
+func (r *relayUnderTest) postTraced(body []byte) string {
+	r.t.Helper()
+	req, err := http.NewRequest("POST", r.url, bytes.NewReader(body))
+	require.NoError(r.t, err)
+	req.Header.Set("Agora-Signature-V2", signed(sha256.New, serveSecret, body))
+	req.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00") // not sampled: not for us to follow
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(r.t, err)
+	defer resp.Body.Close()
+	var answer struct{ Event string }
+	require.NoError(r.t, json.NewDecoder(resp.Body).Decode(&answer))
+	_, err = hex.DecodeString(answer.Event)
+	require.NoError(r.t, err)
+	return answer.Event
+}
+
+func isRoot(s ptrace.Span) bool { return s.ParentSpanID().IsEmpty() }
+
+// split sorts the spans of a trace by kind, each in order of time.
+func split(spans []ptrace.Span) (roots, sends, posts []ptrace.Span) {
+	slices.SortFunc(spans, func(a, b ptrace.Span) int { return int(a.StartTimestamp()) - int(b.StartTimestamp()) })
+	for _, s := range spans {
+		switch {
+		case isRoot(s):
+			roots = append(roots, s)
+		case s.Kind() == ptrace.SpanKindProducer:
+			sends = append(sends, s)
+		case s.Kind() == ptrace.SpanKindClient:
+			posts = append(posts, s)
+		}
+	}
+	return roots, sends, posts
+}
+
+func attr(s ptrace.Span, key string) string {
+	v, _ := s.Attributes().Get(key)
+	return v.AsString()
+}
+
+func eventNames(s ptrace.Span) (names []string) {
+	for _, e := range s.Events().All() {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+func linkKinds(s ptrace.Span) string {
+	var kinds []string
+	for _, l := range s.Links().All() {
+		kind, _ := l.Attributes().Get("ncs_relay.link")
+		kinds = append(kinds, kind.AsString())
+	}
+	return strings.Join(kinds, " ")
+}
+
+// TestCollectorInTroubleCostsNoAnswer compares the time of answers without a collector and with one that is away, hangs or
+// is slow. Lost spans are counted, and nothing waits.
+func TestCollectorInTroubleCostsNoAnswer(t *testing.T) {
+	t.Parallel()
+	calls := 400
+	if testing.Short() {
+		calls = 100
+	}
+	release := make(chan struct{})
+	hung := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	}))
+	defer hung.Close()
+	defer close(release)
+	away := freePort(t)
+	slow, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and nothing else
+	require.NoError(t, err)
+	defer slow.Close()
+
+	median := func(endpoint string) time.Duration {
+		r := newRelay(t, httpSinkHead+httpSinkSource)
+		if endpoint != "" {
+			r.environment = []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
+				"OTEL_METRICS_EXPORTER=none", "OTEL_EXPORTER_OTLP_TIMEOUT=500", "OTEL_BSP_EXPORT_TIMEOUT=500"}
+		}
+		r.start()
+		var took []time.Duration
+		for i := range calls {
+			began := time.Now()
+			require.Equal(t, "accepted", r.post(recording(fmt.Sprint("s", i%20), i, 1)))
+			took = append(took, time.Since(began))
+		}
+		if endpoint != "" {
+			r.eventually(func() bool { return strings.Trim(r.metric("ncs_relay_trace_spans_lost_total"), "0") != "" }, "lost spans are not counted")
+		}
+		r.terminate()
+		slices.Sort(took)
+		return took[len(took)/2]
+	}
+	alone := median("")
+	for name, endpoint := range map[string]string{"away": "http://" + away, "hung": hung.URL, "silent": "http://" + slow.Addr().String()} {
+		with := median(endpoint)
+		t.Logf("median answer without a collector %s, with one that is %s %s (x%.2f)", alone, name, with, float64(with)/float64(alone))
+	}
+}
+
+// page is the metrics page.
+func (r *relayUnderTest) page() string {
+	r.t.Helper()
+	resp, err := http.Get(r.admin + "/metrics")
+	require.NoError(r.t, err)
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	require.NoError(r.t, err)
+	return string(b)
+}
+
+// TestMetricsPageIsClean checks a page with traffic on it by promtool.
+func TestMetricsPageIsClean(t *testing.T) {
+	t.Parallel()
+	promtool := needsPromtool(t)
+	r := newRelay(t, httpSinkHead+httpSinkSource+"sinks:\n  - {name: archive, file: {path: \"%DIR%/events.jsonl\"}}\nroutes: [{to: [archive]}]\n")
+	r.start()
+	before := r.page()
+	require.Contains(t, before, `ncs_relay_delivery_attempts_total{outcome="failed",reason="timeout",sink="archive"} 0`)
+	require.Contains(t, before, `ncs_relay_sink_state{sink="archive",state="running"} 1`)
+	for i := range 20 {
+		r.post(recording("s", i/2, 1))
+	}
+	r.eventually(func() bool {
+		return strings.Contains(r.page(), `ncs_relay_sink_account{sink="archive",state="delivered"} 10`)
+	}, "deliveries")
+	page := r.page()
+	r.terminate()
+	cmd := exec.Command(promtool, "check", "metrics")
+	cmd.Stdin = strings.NewReader(page)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, string(out))
+}
