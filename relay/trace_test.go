@@ -1,0 +1,120 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/trace"
+
+	"ncs-relay/relay/ncs"
+	"ncs-relay/relay/telemetry"
+)
+
+func TestReasonsOfFailedAttempts(t *testing.T) {
+	t.Parallel()
+	for want, err := range map[Reason]error{
+		ReasonTimeout:    context.DeadlineExceeded,
+		ReasonDNS:        &net.DNSError{IsTimeout: true},
+		ReasonConnection: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED},
+		ReasonDisk:       &os.PathError{Op: "write", Err: syscall.ENOSPC},
+		ReasonAuth:       Because(StatusReason(401), errors.New("no")),
+		ReasonOther:      errors.New("odd"),
+	} {
+		require.Equal(t, want, ReasonOf(fmt.Errorf("wrapped: %w", err)))
+		require.Equal(t, want, ReasonOf(Permanent(err)))
+	}
+	require.Equal(t, ReasonOther, known("made up by a sink"), "the label stays bounded")
+	for status := range 1000 {
+		require.Contains(t, Reasons(), StatusReason(status))
+	}
+}
+
+func TestOrderNoticesWhatComesLate(t *testing.T) {
+	t.Parallel()
+	var o order
+	at := time.UnixMilli(1_000_000)
+	require.False(t, o.late("a", at))
+	require.False(t, o.late("a", at), "as old as the last is in order")
+	require.True(t, o.late("a", at.Add(-time.Second)))
+	require.False(t, o.late("b", at.Add(-time.Second)), "another entity")
+	require.False(t, o.late("", at.Add(-time.Hour)))
+}
+
+// newTestTracing exports to a server that takes everything.
+func newTestTracing(t testing.TB, sampler, arg string) *telemetry.Tracing {
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(server.Close)
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.URL)
+	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+	t.Setenv("OTEL_TRACES_SAMPLER", sampler)
+	t.Setenv("OTEL_TRACES_SAMPLER_ARG", arg)
+	tracing, err := telemetry.NewTracing(t.Context(), telemetry.Options{Getenv: os.Getenv, Log: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = tracing.Shutdown(context.Background()) })
+	return tracing
+}
+
+// BenchmarkTrace measures what the spans of one event cost: of its call and of one delivery, in batches of 50.
+func BenchmarkTrace(b *testing.B) {
+	off, err := telemetry.NewTracing(b.Context(), telemetry.Options{})
+	require.NoError(b, err)
+	for _, tt := range []struct{ name, arg string }{{"off", ""}, {"ratio=1%", "0.01"}, {"ratio=100%", "1"}} {
+		b.Run(tt.name, func(b *testing.B) {
+			tracing := off
+			if tt.arg != "" {
+				tracing = newTestTracing(b, "traceidratio", tt.arg)
+			}
+			g := &Gateway{tracing: tracing, refused: newRefusedLimit()}
+			src := &source{SourceConfig: SourceConfig{Name: "recording", Path: "/ncs"}}
+			r := httptest.NewRequest("POST", "/ncs", nil)
+			spec := &SinkSpec{Name: "kafka", PropagateTrace: true, SpanKind: trace.SpanKindProducer, SpanAttrs: telemetry.ToKafka([]string{"k:9092"})}
+			lane := Lane{Group: "ncs.cloud_recording.uploader", Key: "1"}
+			batch := make([]Attempt, 50)
+			var before, after syscall.Rusage
+			_ = syscall.Getrusage(syscall.RUSAGE_SELF, &before)
+			b.ReportAllocs()
+			n := 0
+			for b.Loop() {
+				id := ncs.IdentifyOpaque("recording", []byte{byte(n), byte(n >> 8), byte(n >> 16)}).ID
+				now := time.Now()
+				g.trace(src, r, &call{id: id, verified: now, claimed: now, routed: now, appended: now, leads: true}, &answer{status: 200, outcome: outcomeAccepted}, now)
+				batch[n%50] = Attempt{Event: &Event{ID: id, Entity: "recording", Trace: tracing.Accepted(id)}, Number: 1}
+				if n++; n%50 == 0 {
+					_, end := traceDelivery(b.Context(), tracing, spec, lane, batch)
+					end(50, nil)
+				}
+			}
+			runtime.KeepAlive(batch)
+			_ = syscall.Getrusage(syscall.RUSAGE_SELF, &after)
+			cpu := func(u syscall.Rusage) int64 { return u.Utime.Nano() + u.Stime.Nano() }
+			b.ReportMetric(float64(cpu(after)-cpu(before))/float64(n), "cpu-ns/event")
+		})
+	}
+}
+
+func TestTracingThatIsOffCostsNothing(t *testing.T) {
+	tracing, err := telemetry.NewTracing(t.Context(), telemetry.Options{})
+	require.NoError(t, err)
+	g := &Gateway{tracing: tracing}
+	batch := []Attempt{{Event: &Event{}}}
+	var c call
+	var a answer
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		g.trace(nil, nil, &c, &a, time.Time{})
+		_, end := traceDelivery(t.Context(), tracing, nil, Lane{}, batch)
+		end(1, nil)
+		_ = tracing.Accepted(c.id)
+	}))
+	require.Empty(t, batch[0].Traceparent)
+}
