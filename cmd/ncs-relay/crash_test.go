@@ -199,7 +199,7 @@ func (h *crashHarness) ready() {
 }
 
 func (r *relayUnderTest) status() (status relay.Status, err error) {
-	resp, err := http.Get(r.admin + "/api/status")
+	resp, err := http.Get(r.admin + "/api/v1/status")
 	if err != nil {
 		return status, err
 	}

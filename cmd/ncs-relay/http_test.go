@@ -382,7 +382,7 @@ routes: [{to: [bearer, basic, proxied]}]
 	r.eventually(func() bool {
 		return strings.Count(get("/metrics", ""), `outcome="dead"`) >= 3 && strings.Contains(get("/metrics", ""), `ncs_relay_dead_letters{sink="proxied"} 5`)
 	}, "dead letters")
-	outputs := map[string]string{"metrics": get("/metrics", ""), "status": get("/api/status", "canary-admin-token"), "refused": get("/api/status", "canary-wrong")}
+	outputs := map[string]string{"metrics": get("/metrics", ""), "status": get("/api/v1/status", "canary-admin-token"), "refused": get("/api/v1/status", "canary-wrong")}
 	r.terminate()
 	outputs["log"] = r.log.String()
 	outputs["traces"] = strings.Join(collector.got(), "\n")

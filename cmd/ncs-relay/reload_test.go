@@ -35,7 +35,7 @@ type configStatus struct {
 
 func (r *relayUnderTest) configStatus() configStatus {
 	r.t.Helper()
-	resp, err := http.Get(r.admin + "/api/status")
+	resp, err := http.Get(r.admin + "/api/v1/status")
 	require.NoError(r.t, err)
 	defer resp.Body.Close()
 	var s struct{ Config configStatus }

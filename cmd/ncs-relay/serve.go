@@ -111,7 +111,7 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 		return true, ""
 	}
 	adm := admin.New(cfg.Admin, admin.Options{
-		Metrics: metrics.Handler(), Ready: ready, Log: log,
+		Metrics: metrics.Handler(), Ready: ready, Gateway: gateway, Log: log,
 		Status: func(context.Context) (any, error) {
 			return status{Version: buildVersion(), Config: reload.status(), Status: gateway.Status()}, nil
 		},
@@ -187,7 +187,7 @@ func startTelemetry(ctx context.Context, log *slog.Logger, stack *teardown) (*te
 	return metrics, tracing, nil
 }
 
-// status is the answer to GET /api/status.
+// status is the answer to GET /api/v1/status.
 type status struct {
 	Version string      `json:"version"`
 	Config  reloadState `json:"config"`

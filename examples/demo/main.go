@@ -112,7 +112,7 @@ func lookAround(dir string, r *relayProcess, b *broker) {
 	fmt.Printf(`
 Everything is left running; Ctrl-C ends it.
   curl %s/metrics
-  curl %s/api/status
+  curl %s/api/v1/status
   kcat -b %s -C -t ncs.cloud_recording.recorder -f '%%k %%h\n' -e
   tail %s/archive/events.jsonl
   %s simulate --url %s --secret %s --recordings 20

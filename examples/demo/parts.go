@@ -195,7 +195,7 @@ func (r *relayProcess) waitReady(ctx context.Context) error {
 // WaitSettled waits until the relay owes nothing to any sink.
 func (r *relayProcess) WaitSettled(ctx context.Context, most time.Duration) error {
 	return r.poll(ctx, most, "deliveries are still pending", func() bool {
-		resp, err := http.Get(r.Admin + "/api/status")
+		resp, err := http.Get(r.Admin + "/api/v1/status")
 		if err != nil {
 			return false
 		}

@@ -34,7 +34,8 @@ const (
 type Options struct {
 	Metrics http.Handler                           // the metrics page
 	Ready   func() (ready bool, reason string)     // reason says why not; it is shown to anybody
-	Status  func(ctx context.Context) (any, error) // the answer to GET /api/status, to be encoded as JSON
+	Status  func(ctx context.Context) (any, error) // the answer to GET /api/v1/status, to be encoded as JSON
+	Gateway Operations                             // what the other paths of the API are about
 	Log     *slog.Logger
 }
 
@@ -115,15 +116,11 @@ func (s *Server) Run(ctx context.Context) error {
 
 // Handler is what Run serves.
 func (s *Server) Handler() http.Handler {
-	api := http.NewServeMux()
-	api.Handle("/api/status", get(s.status))
-	api.HandleFunc("/", notFound)
-
 	all := http.NewServeMux()
 	all.Handle("/metrics", get(s.options.Metrics.ServeHTTP))
 	all.Handle("/livez", get(live))
 	all.Handle("/readyz", get(s.ready))
-	all.Handle("/api/", s.authorize(api))
+	all.Handle("/api/", s.authorize(s.api()))
 	all.HandleFunc("/", notFound)
 
 	crossOrigin := http.NewCrossOriginProtection()

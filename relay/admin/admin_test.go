@@ -33,23 +33,25 @@ const canary = "canary-token"
 
 type fixture struct {
 	*admin.Server
-	ready  atomic.Bool
-	status func(context.Context) (any, error) // set before the first request
-	log    bytes.Buffer
-	client *http.Client
-	stop   func() error
+	ready   atomic.Bool
+	gateway *gateway
+	status  func(context.Context) (any, error) // set before the first request
+	log     bytes.Buffer
+	client  *http.Client
+	stop    func() error
 }
 
 // setup runs a server on a free port of the host.
 func setup(t *testing.T, host, token string) *fixture {
 	t.Helper()
-	f := &fixture{client: &http.Client{Transport: new(http.Transport)}}
+	f := &fixture{client: &http.Client{Transport: new(http.Transport)}, gateway: new(gateway)}
 	f.ready.Store(true)
 	f.status = func(context.Context) (any, error) { return map[string]int{"accepted": 7}, nil }
 	f.Server = admin.New(admin.Config{Listen: net.JoinHostPort(host, "0"), Token: relay.NewSecret(token)}, admin.Options{
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "up 1\n") }),
 		Ready:   func() (bool, string) { return f.ready.Load(), "journal is reopening" },
 		Status:  func(ctx context.Context) (any, error) { return f.status(ctx) },
+		Gateway: f.gateway,
 		Log:     slog.New(slog.NewJSONHandler(&f.log, nil)),
 	})
 	require.Empty(t, f.Addr())
@@ -68,9 +70,15 @@ func setup(t *testing.T, host, token string) *fixture {
 // do sends a request to the server's port on loopback. Headers come in pairs; "Host" sets the host.
 func (f *fixture) do(t *testing.T, method, path string, headers ...string) (*http.Response, string) {
 	t.Helper()
+	return f.send(t, method, path, "", headers...)
+}
+
+// send is do with a body.
+func (f *fixture) send(t *testing.T, method, path, body string, headers ...string) (*http.Response, string) {
+	t.Helper()
 	_, port, err := net.SplitHostPort(f.Addr())
 	require.NoError(t, err)
-	r, err := http.NewRequestWithContext(t.Context(), method, "http://127.0.0.1:"+port+path, nil)
+	r, err := http.NewRequestWithContext(t.Context(), method, "http://127.0.0.1:"+port+path, strings.NewReader(body))
 	require.NoError(t, err)
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
@@ -79,12 +87,12 @@ func (f *fixture) do(t *testing.T, method, path string, headers ...string) (*htt
 	resp, err := f.client.Do(r)
 	require.NoError(t, err)
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
+	answer, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
-	return resp, string(body)
+	return resp, string(answer)
 }
 
-func TestPages(t *testing.T) {
+func TestOpenPages(t *testing.T) {
 	t.Parallel()
 	f := setup(t, "127.0.0.1", "")
 	for _, tt := range []struct {
@@ -96,9 +104,9 @@ func TestPages(t *testing.T) {
 		{"GET", "/livez", 200, `{"alive":true}`},
 		{"GET", "/readyz", 200, `{"ready":true}`},
 		{"HEAD", "/readyz", 200, ""},
-		{"GET", "/api/status", 200, `{"accepted":7}`},
-		{"GET", "/api/status?x=1", 200, `{"accepted":7}`},
-		{"POST", "/api/status", 405, `{"error":"method not allowed"}`},
+		{"GET", "/api/v1/status", 200, `{"accepted":7}`},
+		{"GET", "/api/v1/status?x=1", 200, `{"accepted":7}`},
+		{"POST", "/api/v1/status", 405, `{"error":"method not allowed"}`},
 		{"DELETE", "/metrics", 405, `{"error":"method not allowed"}`},
 		{"GET", "/api/", 404, `{"error":"not found"}`},
 		{"GET", "/", 404, `{"error":"not found"}`},
@@ -140,7 +148,7 @@ func TestStatusThatCannotBeGiven(t *testing.T) {
 		t.Parallel()
 		f := setup(t, "127.0.0.1", "")
 		f.status = func(context.Context) (any, error) { return nil, errors.New("journal is closed") }
-		resp, body := f.do(t, "GET", "/api/status")
+		resp, body := f.do(t, "GET", "/api/v1/status")
 		require.Equal(t, http.StatusInternalServerError, resp.StatusCode)
 		require.NotContains(t, body, "journal is closed")
 		require.NoError(t, f.stop())
@@ -150,7 +158,7 @@ func TestStatusThatCannotBeGiven(t *testing.T) {
 		t.Parallel()
 		f := setup(t, "127.0.0.1", "")
 		f.status = func(context.Context) (any, error) { return math.NaN(), nil }
-		resp, body := f.do(t, "GET", "/api/status")
+		resp, body := f.do(t, "GET", "/api/v1/status")
 		require.Equal(t, http.StatusInternalServerError, resp.StatusCode)
 		require.True(t, json.Valid([]byte(body)))
 	})
@@ -193,7 +201,7 @@ func TestAccess(t *testing.T) {
 			t.Parallel()
 			f := setup(t, tt.host, tt.token)
 			for path, want := range map[string]int{
-				"/api/status": tt.api, "/metrics": tt.page, "/livez": tt.page, "/readyz": tt.page,
+				"/api/v1/status": tt.api, "/metrics": tt.page, "/livez": tt.page, "/readyz": tt.page,
 			} {
 				resp, body := f.do(t, "GET", path, tt.headers...)
 				require.Equal(t, want, resp.StatusCode, path)
@@ -220,11 +228,11 @@ func TestCrossOrigin(t *testing.T) {
 		{"Origin", "https://evil.example.com"},
 		{"Origin", "null"},
 	} {
-		resp, body := f.do(t, "POST", "/api/status", headers...)
+		resp, body := f.do(t, "POST", "/api/v1/status", headers...)
 		require.Equal(t, http.StatusForbidden, resp.StatusCode, headers)
 		require.JSONEq(t, `{"error":"cross-origin request"}`, body)
 	}
-	resp, _ := f.do(t, "POST", "/api/status", "Sec-Fetch-Site", "same-origin")
+	resp, _ := f.do(t, "POST", "/api/v1/status", "Sec-Fetch-Site", "same-origin")
 	require.Equal(t, http.StatusMethodNotAllowed, resp.StatusCode, "an origin of our own may")
 }
 
@@ -235,7 +243,7 @@ func TestRunLetsAnswersFinish(t *testing.T) {
 	f.status = func(context.Context) (any, error) { close(inside); <-goOn; return "done", nil }
 	answer := make(chan string, 1)
 	go func() {
-		_, body := f.do(t, "GET", "/api/status")
+		_, body := f.do(t, "GET", "/api/v1/status")
 		answer <- body
 	}()
 	<-inside
@@ -320,6 +328,6 @@ func TestHandlerWithoutListening(t *testing.T) {
 	t.Parallel()
 	s := admin.New(admin.Config{Listen: "0.0.0.0:9464"}, admin.Options{Metrics: http.NotFoundHandler()})
 	w := httptest.NewRecorder()
-	s.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/api/status", nil))
+	s.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/api/v1/status", nil))
 	require.Equal(t, http.StatusForbidden, w.Code)
 }

@@ -1,0 +1,405 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"ncs-relay/relay"
+	"ncs-relay/relay/journal"
+)
+
+// Operations are what operators can see and do; *relay.Gateway has them. They are called concurrently. An error that is
+// relay.ErrNoSink or relay.ErrNotFound is answered with 404, relay.ErrConfigured with 409; every other one is a fault.
+type Operations interface {
+	Status() relay.Status
+	PauseSink(ctx context.Context, name, reason string) error
+	ResumeSink(ctx context.Context, name string) error
+	MoveSink(ctx context.Context, from, to string) (uint64, error)
+	DropSink(name string) (uint64, error)
+
+	Pending(f relay.Filter, page relay.Page, n int) ([]relay.Delivery, *relay.Page, error)
+	SkipPending(ctx context.Context, f relay.Filter) (int, error)
+	DeadLetters(f relay.Filter, page relay.Page, n int) ([]relay.DeadLetter, *relay.Page, error)
+	DeadLetter(sink string, position journal.Position) (relay.DeadLetter, error)
+	DropDeadLetters(f relay.Filter) (int, error)
+
+	Replay(ctx context.Context, req relay.ReplayRequest) (relay.ReplayResult, error)
+	Replays() []relay.ReplayStatus
+	CancelReplay(ctx context.Context, id uint32) error
+	Inspect(ctx context.Context, f relay.Filter, n int) ([]relay.Life, bool, error)
+}
+
+var _ Operations = (*relay.Gateway)(nil)
+
+// answerTimeout is for the answer to go out, counted from when it is there: an operation may take longer than a call to
+// a page should.
+const answerTimeout = 30 * time.Second
+
+// operation does what a request asks for and gives the answer to be encoded; nil is no content.
+type operation func(r *http.Request, body []byte) (any, error)
+
+// api are the operations by path and method. API.md describes them.
+func (s *Server) api() http.Handler {
+	mux := http.NewServeMux()
+	for path, methods := range map[string]map[string]operation{
+		"/api/v1/sinks":                          {"GET": s.listSinks},
+		"/api/v1/sinks/{name}/pause":             {"POST": s.pauseSink},
+		"/api/v1/sinks/{name}/resume":            {"POST": s.resumeSink},
+		"/api/v1/sinks/{name}/move":              {"POST": s.moveSink},
+		"/api/v1/sinks/{name}/drop":              {"POST": s.dropSink},
+		"/api/v1/pending":                        {"GET": s.listPending},
+		"/api/v1/pending/skip":                   {"POST": s.skipPending},
+		"/api/v1/dead-letters":                   {"GET": s.listDeadLetters},
+		"/api/v1/dead-letters/{sink}/{position}": {"GET": s.showDeadLetter},
+		"/api/v1/dead-letters/drop":              {"POST": s.dropDeadLetters},
+		"/api/v1/dead-letters/replay":            {"POST": s.replayDeadLetters},
+		"/api/v1/replays":                        {"GET": s.listReplays, "POST": s.replay},
+		"/api/v1/replays/{id}":                   {"DELETE": s.cancelReplay},
+		"/api/v1/inspect":                        {"GET": s.inspect},
+	} {
+		mux.Handle(path, s.operations(methods))
+	}
+	mux.Handle("/api/v1/status", get(s.status))
+	mux.HandleFunc("/", notFound)
+	return mux
+}
+
+// operations answers the methods of one path.
+func (s *Server) operations(methods map[string]operation) http.Handler {
+	var allowed []string
+	for method := range methods {
+		allowed = append(allowed, method)
+	}
+	slices.Sort(allowed)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		op, ok := methods[r.Method]
+		if !ok {
+			w.Header().Set("Allow", strings.Join(allowed, ", "))
+			writeError(w, http.StatusMethodNotAllowed, "method not allowed")
+			return
+		}
+		s.operate(w, r, op)
+	})
+}
+
+// operate runs an operation, which may take its time, and answers.
+func (s *Server) operate(w http.ResponseWriter, r *http.Request, op operation) {
+	body, err := io.ReadAll(r.Body)
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		writeError(w, http.StatusRequestEntityTooLarge, "the body is too large")
+		return
+	case err != nil:
+		writeError(w, http.StatusBadRequest, "the body broke off")
+		return
+	}
+	answer, err := op(r, body)
+	// The server's time-out counts from the request, and an operation may take longer. It ends when the client hangs up.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTimeout))
+	switch {
+	case err != nil:
+		s.fail(w, r, err)
+	case answer == nil:
+		w.WriteHeader(http.StatusNoContent)
+	default:
+		writeJSON(w, http.StatusOK, answer)
+	}
+}
+
+// fail answers an error by its kind. Whoever gets here may see everything, so the text of a fault is told, too.
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	var bad *requestError
+	status := http.StatusInternalServerError
+	switch {
+	case errors.As(err, &bad):
+		status = http.StatusBadRequest
+	case errors.Is(err, relay.ErrNoSink), errors.Is(err, relay.ErrNotFound):
+		status = http.StatusNotFound
+	case errors.Is(err, relay.ErrConfigured):
+		status = http.StatusConflict
+	case r.Context().Err() != nil: // nobody waits for the answer
+	default:
+		s.options.Log.Error("admin request", "method", r.Method, "path", r.URL.Path, "error", err)
+	}
+	writeError(w, status, err.Error())
+}
+
+func (s *Server) listSinks(r *http.Request, _ []byte) (any, error) {
+	if err := readQuery(r, new(queryInput)); err != nil {
+		return nil, err
+	}
+	return map[string]any{"sinks": orEmpty(s.options.Gateway.Status().Sinks)}, nil
+}
+
+func (s *Server) pauseSink(r *http.Request, body []byte) (any, error) {
+	var in struct {
+		Reason string `json:"reason"`
+	}
+	if err := decode(body, &in); err != nil {
+		return nil, err
+	}
+	if in.Reason == "" {
+		in.Reason = "by an operator"
+	}
+	return nil, s.options.Gateway.PauseSink(r.Context(), r.PathValue("name"), in.Reason)
+}
+
+func (s *Server) resumeSink(r *http.Request, body []byte) (any, error) {
+	if err := decode(body, &struct{}{}); err != nil {
+		return nil, err
+	}
+	return nil, s.options.Gateway.ResumeSink(r.Context(), r.PathValue("name"))
+}
+
+func (s *Server) moveSink(r *http.Request, body []byte) (any, error) {
+	var in struct {
+		To string `json:"to"`
+	}
+	if err := decode(body, &in); err != nil {
+		return nil, err
+	}
+	if in.To == "" {
+		return nil, badf("to: the sink that takes the deliveries is needed")
+	}
+	n, err := s.options.Gateway.MoveSink(r.Context(), r.PathValue("name"), in.To)
+	return map[string]uint64{"moved": n}, err
+}
+
+func (s *Server) dropSink(r *http.Request, body []byte) (any, error) {
+	if err := decode(body, &struct{}{}); err != nil {
+		return nil, err
+	}
+	n, err := s.options.Gateway.DropSink(r.PathValue("name"))
+	return map[string]uint64{"dropped": n}, err
+}
+
+func (s *Server) listPending(r *http.Request, _ []byte) (any, error) {
+	l, err := readList(r, "sink", "source", "product", "event", "entity", "id", "since", "until", "limit", "cursor")
+	if err != nil {
+		return nil, err
+	}
+	list, next, err := s.options.Gateway.Pending(l.filter, l.page, l.limit)
+	return struct {
+		Pending []relay.Delivery `json:"pending"`
+		Next    string           `json:"next,omitempty"`
+	}{orEmpty(list), cursor(next)}, err
+}
+
+func (s *Server) listDeadLetters(r *http.Request, _ []byte) (any, error) {
+	l, err := readList(r, "sink", "source", "product", "event", "entity", "id", "reason", "since", "until", "limit", "cursor")
+	if err != nil {
+		return nil, err
+	}
+	list, next, err := s.options.Gateway.DeadLetters(l.filter, l.page, l.limit)
+	return struct {
+		DeadLetters []relay.DeadLetter `json:"dead_letters"`
+		Next        string             `json:"next,omitempty"`
+	}{orEmpty(list), cursor(next)}, err
+}
+
+// Letter is the answer to GET /api/v1/dead-letters/{sink}/{position}: with the body, as text where it is UTF-8.
+type Letter struct {
+	relay.DeadLetter
+	Body       *string `json:"body,omitempty"`
+	BodyBase64 []byte  `json:"body_base64,omitempty"`
+}
+
+func (s *Server) showDeadLetter(r *http.Request, _ []byte) (any, error) {
+	if err := readQuery(r, new(queryInput)); err != nil {
+		return nil, err
+	}
+	position, err := strconv.ParseUint(r.PathValue("position"), 10, 64)
+	if err != nil || position == 0 {
+		return nil, badf("%q is not a position", r.PathValue("position"))
+	}
+	d, err := s.options.Gateway.DeadLetter(r.PathValue("sink"), journal.Position(position))
+	if err != nil {
+		return nil, err
+	}
+	letter := Letter{DeadLetter: d}
+	if utf8.Valid(d.Body) {
+		text := string(d.Body)
+		letter.Body = &text
+	} else {
+		letter.BodyBase64 = d.Body
+	}
+	return letter, nil
+}
+
+// bulkInput is a change of everything that a filter selects.
+type bulkInput struct {
+	filterInput
+	All    bool `json:"all"`     // everything, as there is no filter
+	DryRun bool `json:"dry_run"` // count only
+}
+
+// selected gives the filter of a change, which must be told apart from a filter that was forgotten.
+func (in bulkInput) selected() (relay.Filter, error) {
+	switch {
+	case in.isEmpty() && !in.All:
+		return relay.Filter{}, badf(`a filter is needed, or "all": true`)
+	case !in.isEmpty() && in.All:
+		return relay.Filter{}, badf("all: a filter is given, too")
+	}
+	return in.filter()
+}
+
+// skipPending wants more than the sink, which is needed anyway: settling all that a sink is owed is asked for in words.
+func (s *Server) skipPending(r *http.Request, body []byte) (any, error) {
+	var in bulkInput
+	if err := decode(body, &in); err != nil {
+		return nil, err
+	}
+	if in.Sink == nil {
+		return nil, badf("sink: needed")
+	}
+	rest := in
+	rest.Sink = nil
+	if _, err := rest.selected(); err != nil {
+		return nil, err
+	}
+	f, err := in.filter()
+	if err != nil {
+		return nil, err
+	}
+	if f.Reason != "" {
+		return nil, badf("reason: only dead letters have one")
+	}
+	if in.DryRun {
+		return countAll(r.Context(), f, s.options.Gateway.Pending)
+	}
+	n, err := s.options.Gateway.SkipPending(r.Context(), f)
+	return map[string]int{"skipped": n}, err
+}
+
+func (s *Server) dropDeadLetters(r *http.Request, body []byte) (any, error) {
+	var in bulkInput
+	if err := decode(body, &in); err != nil {
+		return nil, err
+	}
+	f, err := in.selected()
+	if err != nil {
+		return nil, err
+	}
+	if in.DryRun {
+		return countAll(r.Context(), f, s.options.Gateway.DeadLetters)
+	}
+	n, err := s.options.Gateway.DropDeadLetters(f)
+	return map[string]int{"dropped": n}, err
+}
+
+// countAll counts what a listing method gives.
+func countAll[T any](ctx context.Context, f relay.Filter, list func(relay.Filter, relay.Page, int) ([]T, *relay.Page, error)) (any, error) {
+	n := 0
+	for next := new(relay.Page); next != nil; {
+		var found []T
+		var err error
+		if found, next, err = list(f, *next, maxLimit); err != nil {
+			return nil, err
+		}
+		if n += len(found); ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+	}
+	return map[string]int{"matched": n}, nil
+}
+
+// replayInput asks for deliveries to be made again.
+type replayInput struct {
+	bulkInput
+	To          *string  `json:"to"`
+	DeadLetters bool     `json:"dead_letters"`
+	Rate        *float64 `json:"rate"`
+}
+
+func (s *Server) replay(r *http.Request, body []byte) (any, error) {
+	var in replayInput
+	if err := decode(body, &in); err != nil {
+		return nil, err
+	}
+	return s.startReplay(r.Context(), in)
+}
+
+func (s *Server) replayDeadLetters(r *http.Request, body []byte) (any, error) {
+	in := replayInput{DeadLetters: true}
+	if err := decode(body, &in); err != nil {
+		return nil, err
+	}
+	if !in.DeadLetters {
+		return nil, badf("dead_letters: false asks for something else; post to /api/v1/replays")
+	}
+	return s.startReplay(r.Context(), in)
+}
+
+func (s *Server) startReplay(ctx context.Context, in replayInput) (any, error) {
+	f, err := in.selected()
+	if err != nil {
+		return nil, err
+	}
+	req := relay.ReplayRequest{Filter: f, DeadLetters: in.DeadLetters, DryRun: in.DryRun}
+	switch {
+	case f.Reason != "" && !in.DeadLetters:
+		return nil, badf("reason: only dead letters have one")
+	case in.Rate != nil && (*in.Rate <= 0 || math.IsInf(*in.Rate, 0)):
+		return nil, badf("rate: %v is not above 0", *in.Rate)
+	case in.To != nil && *in.To == "":
+		return nil, badf("to: empty; leave it out for the sinks that were owed the events")
+	}
+	if in.Rate != nil {
+		req.Rate = *in.Rate
+	}
+	if in.To != nil {
+		req.To = *in.To
+	}
+	return s.options.Gateway.Replay(ctx, req)
+}
+
+func (s *Server) listReplays(r *http.Request, _ []byte) (any, error) {
+	if err := readQuery(r, new(queryInput)); err != nil {
+		return nil, err
+	}
+	return map[string]any{"replays": orEmpty(s.options.Gateway.Replays())}, nil
+}
+
+func (s *Server) cancelReplay(r *http.Request, body []byte) (any, error) {
+	id, err := strconv.ParseUint(r.PathValue("id"), 10, 32)
+	if err != nil {
+		return nil, badf("%q is not the number of a replay", r.PathValue("id"))
+	}
+	if err := decode(body, &struct{}{}); err != nil {
+		return nil, err
+	}
+	return nil, s.options.Gateway.CancelReplay(r.Context(), uint32(id))
+}
+
+func (s *Server) inspect(r *http.Request, _ []byte) (any, error) {
+	l, err := readList(r, "id", "entity", "source", "product", "event", "since", "until", "limit")
+	if err != nil {
+		return nil, err
+	}
+	if l.filter.ID == nil && l.filter.Entity == "" {
+		return nil, badf("id or entity is needed")
+	}
+	lives, more, err := s.options.Gateway.Inspect(r.Context(), l.filter, l.limit)
+	return struct {
+		Events []relay.Life `json:"events"`
+		More   bool         `json:"more,omitempty"` // there are others
+	}{orEmpty(lives), more}, err
+}
+
+// orEmpty makes [] of nil, which JSON would call null.
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
