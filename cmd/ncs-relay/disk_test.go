@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -141,19 +142,19 @@ func (r *relayUnderTest) callBy(client *http.Client, body []byte) (a answered, e
 	return answered{resp.StatusCode, text.Status, text.Error, time.Since(start)}, err
 }
 
-// send posts a new event, of some size so that space runs out soon, and books it when it was accepted.
+// send posts a new event, of some size so that space runs out soon, and books it when it was accepted. Where nobody
+// listens, as for a moment at start, the code is 0.
 func (r *diskRelay) send() answered {
 	r.t.Helper()
 	r.next++
 	body := bytes.Replace(recording("sid", r.next, 1), []byte(`"status":0`), fmt.Appendf(nil, `"status":0,"fileList":"%s"`, strings.Repeat("x", 64<<10)), 1)
 	a, err := r.call(body)
-	require.NoError(r.t, err)
-	switch a.code {
-	case 200:
-		require.Equal(r.t, "accepted", a.status)
+	switch {
+	case err == nil && a.code == 200 && a.status == "accepted":
 		r.acknowledged = append(r.acknowledged, string(body))
+	case err == nil && a.code == 503, errors.Is(err, syscall.ECONNREFUSED):
 	default:
-		require.Equal(r.t, 503, a.code)
+		r.t.Errorf("answer %+v, error %v", a, err)
 	}
 	return a
 }
@@ -318,9 +319,9 @@ func TestReadOnlyDisk(t *testing.T) {
 	r.terminate()
 }
 
+// What such a disk holds is delivered when it can be written again: the journal must be ours before it is read.
 func TestStartOnReadOnlyDisk(t *testing.T) {
 	t.Parallel()
-	t.Skip("journal.Open needs to write LOCK and state.db, and serve ends with its error")
 	r := newDiskRelay(t, "{min_free: 1}")
 	r.service.down.Store(true)
 	r.start()

@@ -32,7 +32,7 @@ sources:
   - {name: recording, path: /ncs, secrets: [`+serveSecret+`]}
 `)
 	r.start()
-	address := strings.TrimSuffix(strings.TrimPrefix(r.url, "http://"), "/ncs")
+	address := r.address()
 	header := "POST /ncs HTTP/1.1\r\nHost: relay\r\nContent-Length: 1000000\r\n"
 	crowd := []string{
 		"",              // a port scanner, a health check
@@ -128,8 +128,7 @@ shutdown: {delay: 0s, timeout: 10s}
 sources:
   - {name: recording, path: /ncs, secrets: [`+serveSecret+`]}
 `)
-	address := strings.TrimSuffix(strings.TrimPrefix(r.url, "http://"), "/ncs")
-	l, err := net.Listen("tcp", address)
+	l, err := net.Listen("tcp", r.address())
 	require.NoError(t, err)
 	socket, err := l.(*net.TCPListener).File()
 	require.NoError(t, err)
