@@ -1,6 +1,12 @@
 package journal
 
-import "sync/atomic"
+import (
+	"encoding/binary"
+	"fmt"
+	"sync/atomic"
+
+	"go.etcd.io/bbolt"
+)
 
 // Account counts the calls of one source. Received = Rejected + Unavailable + Tests + Duplicates + Quarantined +
 // Accepted + what is in flight, at every instant.
@@ -24,6 +30,8 @@ func (a Account) InFlight() uint64 {
 // methods are cheap and may be called concurrently.
 type SourceAccount struct {
 	received, rejected, unavailable, tests, duplicates, quarantined, accepted atomic.Uint64
+
+	saved Account // guarded by Journal.mu
 }
 
 // Received counts a call.
@@ -42,15 +50,92 @@ func (a *SourceAccount) Test() { a.tests.Add(1) }
 // Duplicate counts a copy of a known event.
 func (a *SourceAccount) Duplicate() { a.duplicates.Add(1) }
 
-// Account gives the account of a source, which is kept as long as the journal.
-func (j *Journal) Account(source string) *SourceAccount { return &SourceAccount{} }
-
-// Snapshot is the state of all accounts at one instant.
-type Snapshot struct {
-	Frontier Position
-	Accounts map[string]Account // by source, those not configured any more included
-	Sinks    []SinkStatus       // by name
+// stored counts a record that is on disk. Journal.mu is held.
+func (a *SourceAccount) stored(quarantined bool) {
+	if quarantined {
+		a.quarantined.Add(1)
+	} else {
+		a.accepted.Add(1)
+	}
 }
 
-// Snapshot reads all accounts at once.
-func (j *Journal) Snapshot() Snapshot { return Snapshot{Frontier: j.Frontier(), Sinks: j.Sinks()} }
+// read takes outcomes before arrivals, so that no call is seen to end that is not seen to begin. Journal.mu is held.
+func (a *SourceAccount) read() Account {
+	n := Account{Rejected: a.rejected.Load(), Unavailable: a.unavailable.Load(), Tests: a.tests.Load(), Duplicates: a.duplicates.Load(),
+		Quarantined: a.quarantined.Load(), Accepted: a.accepted.Load()}
+	n.Received = a.received.Load()
+	return n
+}
+
+// Account gives the account of a source, which is kept as long as the journal.
+func (j *Journal) Account(source string) *SourceAccount {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.sourceAccount(source)
+}
+
+func (j *Journal) sourceAccount(source string) *SourceAccount { // j.mu is held
+	a := j.accounts[source]
+	if a == nil {
+		a = &SourceAccount{}
+		j.accounts[source] = a
+	}
+	return a
+}
+
+// What is saved are the outcomes. Calls that had none when the process ended never get one, and are forgotten, unless
+// their record is found behind the checkpoint: then the call is counted again together with it.
+
+func (a *Account) outcomes() [6]*uint64 {
+	return [...]*uint64{&a.Rejected, &a.Unavailable, &a.Tests, &a.Duplicates, &a.Quarantined, &a.Accepted}
+}
+
+func (j *Journal) loadAccounts(tx *bbolt.Tx) error {
+	return tx.Bucket(bucketAccounts).ForEach(func(source, v []byte) error {
+		var n Account
+		d := decoder{b: v}
+		for _, v := range n.outcomes() {
+			*v = d.uvarint()
+			n.Received += *v
+		}
+		if d.err != nil {
+			return fmt.Errorf("account of source %q: %w", source, d.err)
+		}
+		a := &SourceAccount{saved: n}
+		a.received.Store(n.Received)
+		a.rejected.Store(n.Rejected)
+		a.unavailable.Store(n.Unavailable)
+		a.tests.Store(n.Tests)
+		a.duplicates.Store(n.Duplicates)
+		a.quarantined.Store(n.Quarantined)
+		a.accepted.Store(n.Accepted)
+		j.accounts[string(source)] = a
+		return nil
+	})
+}
+
+// changedAccounts are those whose outcomes are not saved. Journal.mu is held.
+func (j *Journal) changedAccounts() map[string]Account {
+	changed := make(map[string]Account)
+	for source, a := range j.accounts {
+		n := a.read()
+		n.Received -= n.InFlight()
+		if n != a.saved {
+			changed[source] = n
+		}
+	}
+	return changed
+}
+
+func putAccounts(tx *bbolt.Tx, accounts map[string]Account) error {
+	for source, n := range accounts {
+		var b []byte
+		for _, v := range n.outcomes() {
+			b = binary.AppendUvarint(b, *v)
+		}
+		if err := tx.Bucket(bucketAccounts).Put([]byte(source), b); err != nil {
+			return err
+		}
+	}
+	return nil
+}

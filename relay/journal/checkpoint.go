@@ -42,6 +42,8 @@ type snapshot struct {
 	keys    []knownKey
 	cursors map[*Cursor]*savedCursor
 	buried  map[*Cursor][]DeadLetter
+
+	accounts map[string]Account
 }
 
 // Checkpoint saves what changed. Run does so a few times a second.
@@ -58,7 +60,7 @@ func (j *Journal) Checkpoint() error {
 // snapshot. When it fails everything counts as changed again. j.saving is held.
 func (j *Journal) save(more func(*bbolt.Tx, *snapshot) error) error {
 	snap := j.snapshot(more != nil)
-	if len(snap.cursors) == 0 && len(snap.keys) == 0 && more == nil {
+	if len(snap.cursors) == 0 && len(snap.keys) == 0 && len(snap.accounts) == 0 && more == nil {
 		return nil
 	}
 	surplus := 0
@@ -77,6 +79,9 @@ func (j *Journal) save(more func(*bbolt.Tx, *snapshot) error) error {
 				return err
 			}
 		}
+		if err := putAccounts(tx, snap.accounts); err != nil {
+			return err
+		}
 		for c, s := range snap.cursors {
 			if err := tx.Bucket(bucketCursors).Put(sinkKey(c.id), s.encode()); err != nil {
 				return err
@@ -91,6 +96,9 @@ func (j *Journal) save(more func(*bbolt.Tx, *snapshot) error) error {
 		return err
 	}
 	j.keysSaved += len(snap.keys) - surplus
+	for source, n := range snap.accounts {
+		j.accounts[source].saved = n
+	}
 	for c, s := range snap.cursors {
 		c.mu.Lock()
 		c.letters, c.letterBytes = s.letters, s.letterBytes
@@ -103,7 +111,8 @@ func (j *Journal) save(more func(*bbolt.Tx, *snapshot) error) error {
 func (j *Journal) snapshot(all bool) *snapshot {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	snap := &snapshot{known: j.known, keys: j.keys, cursors: make(map[*Cursor]*savedCursor), buried: make(map[*Cursor][]DeadLetter)}
+	snap := &snapshot{known: j.known, keys: j.keys, cursors: make(map[*Cursor]*savedCursor), buried: make(map[*Cursor][]DeadLetter),
+		accounts: j.changedAccounts()}
 	for _, c := range j.byID {
 		c.mu.Lock()
 		if all || c.dirty || j.dirty {

@@ -21,15 +21,21 @@ const (
 	// allocateStep is reserved ahead: a full disk then shows before a record is half written, and a sync need not
 	// write the file's size.
 	allocateStep = 4 << 20
+
+	// While appends fail, and nobody may come because Ready says so, it is found out this often whether they would work.
+	probeInterval = time.Second
+	probeRoom     = 1 << 10
 )
 
 // entry is one append on its way.
 type entry struct {
-	buf   []byte // room for the record header, payload, padding
-	sinks []SinkID
-	size  int64 // of the body
-	crc   uint32
-	done  func(Position, error)
+	buf         []byte // room for the record header, payload, padding
+	sinks       []SinkID
+	account     *SourceAccount
+	quarantined bool
+	size        int64 // of the body
+	crc         uint32
+	done        func(Position, error)
 }
 
 func (e *entry) payload() []byte { return e.buf[recordHeader:][:e.length()] }
@@ -100,7 +106,7 @@ type committer struct {
 	fault  error     // of the last attempt; nil when it went well
 	tried  time.Time // when a segment was last started
 	pause  time.Duration
-	report func(error) // told of each fault
+	report func(error) // told of each fault, and with nil that a probe went well
 
 	// account is told of records that are on disk, before anybody can read them.
 	account func(entries []*entry, frames []frame, seg Position, end int64)
@@ -122,18 +128,36 @@ func (c *committer) commit(entries []*entry) {
 	}
 }
 
-// prepare makes sure that there is a segment with room for the first n entries, or says why these must fail.
-func (c *committer) prepare(entries []*entry) (n int, err error) {
-	if err := c.space.check(); err != nil {
-		return len(entries), err
+// probe does what an append needs before it writes, so that a fault and its end are noticed when nobody appends.
+func (c *committer) probe() {
+	err := c.ready(probeRoom)
+	if err == nil {
+		err = c.reserve(c.active.end + probeRoom)
 	}
-	if c.active != nil && c.active.end+frameRoom(entries[0]) > c.size {
+	if err == nil {
+		c.report(nil)
+	}
+}
+
+// ready makes sure that there is a segment with room for a record, or says why there is none.
+func (c *committer) ready(room int64) error {
+	if err := c.space.check(); err != nil {
+		c.report(err)
+		return err
+	}
+	if c.active != nil && c.active.end+room > c.size {
 		c.seal()
 	}
-	if c.active == nil {
-		if err := c.start(entries[0]); err != nil {
-			return len(entries), err
-		}
+	if c.active != nil {
+		return nil
+	}
+	return c.start(room)
+}
+
+// prepare makes sure that there is a segment with room for the first n entries, or says why these must fail.
+func (c *committer) prepare(entries []*entry) (n int, err error) {
+	if err := c.ready(frameRoom(entries[0])); err != nil {
+		return len(entries), err
 	}
 	end := c.active.end
 	group := int64(0)
@@ -149,7 +173,7 @@ func (c *committer) prepare(entries []*entry) (n int, err error) {
 
 func frameRoom(e *entry) int64 { return frameSize(e.length()) }
 
-func (c *committer) start(first *entry) error {
+func (c *committer) start(room int64) error {
 	if c.fault != nil && time.Since(c.tried) < c.pause {
 		return c.fault
 	}
@@ -158,7 +182,7 @@ func (c *committer) start(first *entry) error {
 	s, f, err := c.log.create(c.next, step)
 	if errors.Is(asFull(err), ErrFull) {
 		c.next++ // each file has a first position of its own
-		s, f, err = c.log.create(c.next, segmentHeader+frameRoom(first))
+		s, f, err = c.log.create(c.next, segmentHeader+room)
 	}
 	if err != nil {
 		c.next++
@@ -289,22 +313,39 @@ type space struct {
 	used    func() int64
 	sweep   chan struct{} // asks for room
 
-	checked time.Time
-	err     error
+	mu          sync.Mutex // guards what follows
+	checked     time.Time
+	free, total int64
+	err         error // why these are not known
 }
 
 const spaceInterval = time.Second
 
+// volume asks the volume, again when the last answer is older than maxAge.
+func (s *space) volume(maxAge time.Duration) (free, total int64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := time.Now(); s.checked.IsZero() || now.Sub(s.checked) >= maxAge {
+		s.checked = now
+		s.free, s.total, s.err = s.fs.Free(s.dir)
+	}
+	return s.free, s.total, s.err
+}
+
 func (s *space) check() error {
-	now := time.Now()
-	if !s.checked.IsZero() && now.Sub(s.checked) < spaceInterval && s.err == nil {
-		return s.overMax()
+	err := s.belowMin(spaceInterval)
+	if err != nil {
+		err = s.belowMin(faultPause)
 	}
-	if s.err != nil && now.Sub(s.checked) < faultPause {
-		return s.err
+	if err != nil {
+		s.ask()
+		return err
 	}
-	s.checked, s.err = now, nil
-	free, total, err := s.fs.Free(s.dir)
+	return s.overMax()
+}
+
+func (s *space) belowMin(maxAge time.Duration) error {
+	free, total, err := s.volume(maxAge)
 	if err != nil {
 		return nil // not knowing is no reason to refuse; the write will tell
 	}
@@ -313,11 +354,9 @@ func (s *space) check() error {
 		limit = min(1<<30, total/20)
 	}
 	if free < limit {
-		s.err = fmt.Errorf("%w: %d bytes free, min_free is %d", ErrFull, free, limit)
-		s.ask()
-		return s.err
+		return fmt.Errorf("%w: %d bytes free, min_free is %d", ErrFull, free, limit)
 	}
-	return s.overMax()
+	return nil
 }
 
 func (s *space) overMax() error {

@@ -2,7 +2,6 @@ package journal
 
 import (
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 )
@@ -60,27 +59,17 @@ type Cursor struct {
 	opened bool       // in this life of the process
 	read   Position   // what is owed up to here is in open or settled
 	at     place      // of the record after read
-	open   map[Position]*delivery
-	order  []Position // of open, ascending; holds some that are settled by now
-	tally             // owed and owedBytes are guarded by Journal.mu instead
+	unsettled
+	tally        // owed and owedBytes are guarded by Journal.mu instead
+	unread int64 // when the oldest record owed and not read was received, ms; 0 = not known
 	buried []DeadLetter
 	paused string
 	dirty  bool
 }
 
-type delivery struct {
-	size  int64
-	retry *Retry
-}
-
 func newCursor(j *Journal, name string, id SinkID, saved *savedCursor) *Cursor {
-	c := &Cursor{j: j, id: id, name: name, read: saved.read, at: saved.at, tally: saved.tally,
-		open: make(map[Position]*delivery, len(saved.pending))}
-	for _, d := range saved.pending {
-		c.open[d.pos] = &delivery{d.size, d.retry}
-		c.order = append(c.order, d.pos)
-	}
-	return c
+	return &Cursor{j: j, id: id, name: name, read: saved.read, at: saved.at, tally: saved.tally, paused: saved.paused,
+		unsettled: newUnsettled(saved.pending)}
 }
 
 // ID is what records owed to this sink carry in Record.Sinks.
@@ -94,15 +83,7 @@ func (c *Cursor) Name() string { return c.name }
 func (c *Cursor) Pending() []Pending {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.compact()
-	pending := make([]Pending, len(c.order))
-	for i, pos := range c.order {
-		pending[i].Position = pos
-		if r := c.open[pos].retry; r != nil {
-			pending[i].Retry = *r
-		}
-	}
-	return pending
+	return c.pending()
 }
 
 // Next hands out the next records owed to the sink, in order, each once per life of the process, up to the first that
@@ -116,6 +97,7 @@ func (c *Cursor) Next(maxBytes int) ([]*Record, error) {
 	c.mu.Unlock()
 
 	var recs []*Record
+	var took []savedDelivery
 	for size := 0; len(recs) == 0; {
 		st, ok, err := c.j.log.after(read, at)
 		if err != nil {
@@ -138,6 +120,7 @@ func (c *Cursor) Next(maxBytes int) ([]*Record, error) {
 				return true
 			}
 			recs = append(recs, r)
+			took = append(took, deliveryOf(f.pos, payload, int64(len(r.Body))))
 			size += len(r.Body)
 			full = size >= maxBytes
 			return !full
@@ -145,7 +128,7 @@ func (c *Cursor) Next(maxBytes int) ([]*Record, error) {
 		if err == nil && !full {
 			read, at = st.last, place{st.seg.first, st.end}
 		}
-		c.took(recs, read, at)
+		c.took(took, read, at)
 		if err != nil && len(recs) == 0 {
 			return nil, err
 		}
@@ -163,7 +146,7 @@ func (c *Cursor) writeOff() {
 	if c.j.known.pos > c.j.log.front() || c.j.log.reach() > c.read {
 		return // more was appended meanwhile
 	}
-	lost := c.owed - c.settled() - uint64(len(c.open))
+	lost := c.unreadCount()
 	if lost == 0 {
 		return
 	}
@@ -176,19 +159,18 @@ func (c *Cursor) writeOff() {
 	c.j.logger.Error("deliveries are lost to damage on disk", "sink", c.name, "deliveries", lost)
 }
 
-func (c *Cursor) took(recs []*Record, read Position, at place) {
+func (c *Cursor) took(list []savedDelivery, read Position, at place) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, r := range recs {
-		c.add(r.Position, int64(len(r.Body)))
+	for _, d := range list {
+		c.add(d)
+		c.unread = 0
 	}
 	c.read, c.at, c.dirty = read, at, true
 }
 
-func (c *Cursor) add(pos Position, size int64) {
-	c.open[pos] = &delivery{size: size}
-	c.order = append(c.order, pos)
-}
+// unreadCount is how many deliveries are owed and were not read. Journal.mu and c.mu are held.
+func (c *Cursor) unreadCount() uint64 { return c.owed - c.settled() - uint64(len(c.open)) }
 
 // LostError names positions whose records are not in the journal any more: damaged on disk. Settle them as Dropped.
 type LostError struct{ Positions []Position }
@@ -241,23 +223,12 @@ func (c *Cursor) Bury(l DeadLetter) {
 }
 
 func (c *Cursor) remove(pos Position) *delivery { // c.mu is held
-	d := c.open[pos]
-	if d == nil {
-		return nil
-	}
-	delete(c.open, pos)
-	c.settledBytes += uint64(d.size)
-	c.dirty = true
-	if len(c.order) > 2*len(c.open)+64 {
-		c.compact()
+	d := c.unsettled.remove(pos)
+	if d != nil {
+		c.settledBytes += uint64(d.size)
+		c.dirty = true
 	}
 	return d
-}
-
-func (c *Cursor) compact() { // c.mu is held
-	if len(c.order) > len(c.open) {
-		c.order = slices.DeleteFunc(c.order, func(pos Position) bool { return c.open[pos] == nil })
-	}
 }
 
 // Totals returns one snapshot.
@@ -266,6 +237,10 @@ func (c *Cursor) Totals() Totals {
 	defer c.j.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.totals()
+}
+
+func (c *Cursor) totals() Totals { // Journal.mu and c.mu are held
 	return Totals{Owed: c.owed, Delivered: c.delivered, Dead: c.dead, Skipped: c.skipped, Dropped: c.dropped,
 		Pending: c.owed - c.settled()}
 }
@@ -303,11 +278,5 @@ func (c *Cursor) Read() Position {
 
 // snapshot returns what a checkpoint saves. Journal.mu and c.mu are held.
 func (c *Cursor) snapshot() *savedCursor {
-	c.compact()
-	s := &savedCursor{read: c.read, at: c.at, tally: c.tally, pending: make([]savedDelivery, len(c.order))}
-	for i, pos := range c.order {
-		d := c.open[pos]
-		s.pending[i] = savedDelivery{pos, d.size, d.retry}
-	}
-	return s
+	return &savedCursor{read: c.read, at: c.at, tally: c.tally, paused: c.paused, pending: c.saved()}
 }

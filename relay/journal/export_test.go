@@ -5,7 +5,7 @@ import "time"
 // Step does at once what the committer's goroutine would, so that a test decides the order of all file operations.
 // Run must not be running.
 func (j *Journal) Step() {
-	j.writer.pause, j.writer.space.checked = 0, time.Time{}
+	j.writer.pause, j.space.checked = 0, time.Time{}
 	j.writer.commit(j.queue.take(false))
 }
 

@@ -29,7 +29,6 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -75,6 +74,7 @@ type Journal struct {
 	state  *state
 	queue  *queue
 	writer *committer
+	space  *space
 	sweeps chan struct{} // asks for room
 
 	// saving serializes what writes to state.db: checkpoints, new sinks, sweeps.
@@ -89,7 +89,8 @@ type Journal struct {
 	keptBytes int64      // in state.db
 	dirty     bool
 	faults    uint64
-	failing   bool // the last append failed
+	fault     error // of the last append or probe; nil: it went well
+	accounts  map[string]*SourceAccount
 }
 
 // Open opens the journal in dir, creating it if there is none. It starts nothing: call Run, then Close.
@@ -108,7 +109,7 @@ func Open(dir string, opts Options) (_ *Journal, err error) {
 		opts.FS = DiskFS{}
 	}
 	j := &Journal{dir: dir, opts: opts, fs: opts.FS, logger: opts.Logger, queue: newQueue(), sweeps: make(chan struct{}, 1),
-		sinks: make(map[string]*Cursor), byID: make(map[SinkID]*Cursor)}
+		sinks: make(map[string]*Cursor), byID: make(map[SinkID]*Cursor), accounts: make(map[string]*SourceAccount)}
 	defer func() {
 		if err != nil {
 			_ = j.release()
@@ -129,8 +130,9 @@ func Open(dir string, opts Options) (_ *Journal, err error) {
 	if err := j.foldTail(); err != nil {
 		return nil, err
 	}
-	j.writer = &committer{log: j.log, size: opts.SegmentSize, pause: faultPause, next: j.firstFree(), report: j.appendFault, account: j.account,
-		space: &space{fs: j.fs, dir: dir, minFree: opts.MinFree, maxSize: opts.MaxSize, used: j.used, sweep: j.sweeps}}
+	j.space = &space{fs: j.fs, dir: dir, minFree: opts.MinFree, maxSize: opts.MaxSize, used: j.used, sweep: j.sweeps}
+	j.writer = &committer{log: j.log, space: j.space, size: opts.SegmentSize, pause: faultPause, next: j.firstFree(),
+		report: j.report, account: j.account}
 	return j, nil
 }
 
@@ -177,6 +179,9 @@ func (j *Journal) loadState() error {
 			d := decoder{b: b}
 			j.keptBytes = int64(d.uvarint())
 		}
+		if err := j.loadAccounts(tx); err != nil {
+			return err
+		}
 		if err := tx.Bucket(bucketKeys).ForEach(func(_, chunk []byte) error {
 			j.keysSaved += len(chunk) / keySize
 			return nil
@@ -222,19 +227,21 @@ func (j *Journal) foldTail() error {
 }
 
 func (j *Journal) accountPayload(pos Position, payload []byte) {
-	r, err := decodePayload(pos, payload)
+	r, body, err := decodeHeader(pos, payload)
 	if err != nil {
 		return // reported by whoever reads it
 	}
-	j.countOwed(r.Sinks, int64(len(r.Body)))
+	j.countOwed(r.Sinks, int64(len(body)), payloadTime(payload))
+	a := j.sourceAccount(r.Source)
+	a.Received() // by a process that did not live to save it
+	a.stored(r.Quarantine != "")
 	j.noteKey(pos, payload)
 }
 
-func (j *Journal) countOwed(sinks []SinkID, size int64) { // j.mu is held
+func (j *Journal) countOwed(sinks []SinkID, size, received int64) { // j.mu is held
 	for _, id := range sinks {
 		if c := j.byID[id]; c != nil {
-			c.owed++
-			c.owedBytes += uint64(size)
+			c.owe(size, received)
 		}
 	}
 }
@@ -260,7 +267,8 @@ func (j *Journal) firstFree() Position {
 // come to be delivered even then. done runs on the journal's goroutine and must not block. While the queue is full,
 // Append waits until ctx ends.
 func (j *Journal) Append(ctx context.Context, rec *Record, done func(Position, error)) error {
-	if err := j.checkSinks(rec.Sinks); err != nil {
+	account, err := j.admit(rec)
+	if err != nil {
 		return err
 	}
 	buf := make([]byte, recordHeader, frameSize(payloadFixed+128+len(rec.Source)+len(rec.Entity)+len(rec.Quarantine)+
@@ -269,29 +277,40 @@ func (j *Journal) Append(ctx context.Context, rec *Record, done func(Position, e
 	if frameSize(len(buf)-recordHeader) > j.opts.SegmentSize-segmentHeader {
 		return fmt.Errorf("%w: %d bytes", ErrTooLarge, len(buf))
 	}
-	return j.queue.put(ctx, &entry{buf: buf, sinks: slices.Clone(rec.Sinks), size: int64(len(rec.Body)),
-		crc: crc32.Checksum(buf[recordHeader:], castagnoli), done: done})
+	return j.queue.put(ctx, &entry{buf: buf, sinks: slices.Clone(rec.Sinks), account: account, quarantined: rec.Quarantine != "",
+		size: int64(len(rec.Body)), crc: crc32.Checksum(buf[recordHeader:], castagnoli), done: done})
 }
 
-func (j *Journal) checkSinks(ids []SinkID) error {
+// admit refuses records that name sinks wrongly, and finds the account of the others.
+func (j *Journal) admit(rec *Record) (*SourceAccount, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for i, id := range ids {
+	for i, id := range rec.Sinks {
 		if j.byID[id] == nil {
-			return fmt.Errorf("append: sink %d is not known", id)
+			return nil, fmt.Errorf("append: sink %d is not known", id)
 		}
-		if slices.Contains(ids[:i], id) {
-			return fmt.Errorf("append: sink %d is named twice", id)
+		if slices.Contains(rec.Sinks[:i], id) {
+			return nil, fmt.Errorf("append: sink %d is named twice", id)
 		}
 	}
-	return nil
+	return j.sourceAccount(rec.Source), nil
 }
 
 func (j *Journal) commitLoop(ctx context.Context) {
+	j.writer.probe() // so that Ready tells the truth before the first append
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
+		var probe <-chan time.Time
+		if j.lastFault() != nil {
+			timer.Reset(probeInterval)
+			probe = timer.C
+		}
 		select {
 		case <-j.queue.wake:
 			j.writer.commit(j.queue.take(false))
+		case <-probe:
+			j.writer.probe()
 		case <-ctx.Done():
 			j.writer.commit(j.queue.take(true))
 			return
@@ -304,24 +323,34 @@ func (j *Journal) account(entries []*entry, frames []frame, seg Position, end in
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for i, e := range entries {
-		j.countOwed(e.sinks, e.size)
+		j.countOwed(e.sinks, e.size, payloadTime(e.payload()))
+		e.account.stored(e.quarantined)
 		j.noteKey(frames[i].pos, e.payload())
 	}
 	j.known = durable{mark{frames[len(frames)-1].pos, end}, seg}
 	j.dirty = true
-	if j.failing {
-		j.failing = false
-		j.logger.Info("the journal takes events again", "position", j.known.pos)
-	}
+	j.recovered()
 }
 
-func (j *Journal) appendFault(err error) {
+// report takes the outcome of an append or probe that did not get as far as account.
+func (j *Journal) report(fault error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if fault == nil {
+		j.recovered()
+		return
+	}
 	j.faults++
-	if !j.failing {
-		j.failing = true
-		j.logger.Error("the journal cannot take events", "error", err)
+	if j.fault == nil {
+		j.logger.Error("the journal cannot take events", "error", fault)
+	}
+	j.fault = fault
+}
+
+func (j *Journal) recovered() { // j.mu is held
+	if j.fault != nil {
+		j.fault = nil
+		j.logger.Info("the journal takes events again", "position", j.known.pos)
 	}
 }
 
@@ -376,37 +405,6 @@ func (j *Journal) createSink(name string, start Position) (*Cursor, error) {
 	return c, nil
 }
 
-// SinkStatus is what is known of a sink, opened or not.
-type SinkStatus struct {
-	ID           SinkID
-	Name         string
-	Opened       bool // in this life of the process
-	Totals       Totals
-	PendingBytes int64
-	Letters      uint64    // dead letters kept
-	Oldest       time.Time // when the oldest event was received that is not settled, read or not; zero = none
-	Paused       string    // see Cursor.SetPaused
-}
-
-// Sinks lists every sink the journal knows, by name.
-func (j *Journal) Sinks() []SinkStatus {
-	j.mu.Lock()
-	cursors := make([]*Cursor, 0, len(j.sinks))
-	for _, c := range j.sinks {
-		cursors = append(cursors, c)
-	}
-	j.mu.Unlock()
-	list := make([]SinkStatus, len(cursors))
-	for i, c := range cursors {
-		list[i] = SinkStatus{Name: c.name, Totals: c.Totals(), PendingBytes: c.PendingBytes()}
-		c.mu.Lock()
-		list[i].Opened, list[i].Letters = c.opened, c.letters+uint64(len(c.buried))
-		c.mu.Unlock()
-	}
-	slices.SortFunc(list, func(a, b SinkStatus) int { return strings.Compare(a.Name, b.Name) })
-	return list
-}
-
 // Load reads records by position, in ascending order, from the log or from what was kept of it. When some are lost for
 // good it returns the others and a *LostError; any other error may pass.
 func (j *Journal) Load(positions []Position) ([]*Record, error) {
@@ -453,34 +451,4 @@ func (j *Journal) Load(positions []Position) ([]*Record, error) {
 		errs = append(errs, &LostError{lost})
 	}
 	return recs, errors.Join(errs...)
-}
-
-// Stats describe the log.
-type Stats struct {
-	Frontier    Position
-	Segments    int
-	Bytes       int64 // the log and what was kept of it
-	Free        int64 // bytes free on the volume, up to a second ago
-	TornBytes   int64 // of an unfinished write, cut at start
-	Damaged     int64 // stretches found damaged
-	LostRecords int64 // in them
-	Faults      uint64
-}
-
-func (j *Journal) Stats() Stats {
-	s := Stats{Bytes: j.used()}
-	j.log.mu.RLock()
-	s.Frontier, s.Segments, s.TornBytes, s.Damaged, s.LostRecords = j.log.frontier, len(j.log.list), j.log.torn, j.log.damaged, j.log.lost
-	j.log.mu.RUnlock()
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	s.Faults = j.faults
-	return s
-}
-
-func (j *Journal) used() int64 {
-	j.mu.Lock()
-	kept := j.keptBytes
-	j.mu.Unlock()
-	return kept + j.log.bytes()
 }

@@ -1,13 +1,22 @@
 package journal
 
-import "errors"
+import "fmt"
 
-// Ready says why an append would probably fail now; nil = it would not.
+// Ready says why an append would probably fail now; nil = it would not. After a fault the journal finds out by itself
+// when appends work again. ErrFull is in the chain when room is what is missing.
 func (j *Journal) Ready() error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.failing {
-		return errors.New("the journal cannot take events")
+	err := j.lastFault()
+	if err == nil {
+		err = j.space.check() // others may have filled the volume while nobody appended
+	}
+	if err != nil {
+		return fmt.Errorf("the journal cannot take events: %w", err)
 	}
 	return nil
+}
+
+func (j *Journal) lastFault() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.fault
 }

@@ -159,11 +159,21 @@ func payloadOwed(p []byte, sink SinkID) (owed bool) {
 
 // decodePayload gives a record that shares no memory with p.
 func decodePayload(pos Position, p []byte) (*Record, error) {
+	r, body, err := decodeHeader(pos, p)
+	if err != nil {
+		return nil, err
+	}
+	r.Body = append([]byte{}, body...)
+	return r, nil
+}
+
+// decodeHeader gives a record without its body, which is a part of p.
+func decodeHeader(pos Position, p []byte) (*Record, []byte, error) {
 	if len(p) < payloadFixed {
-		return nil, fmt.Errorf("position %d: %w", pos, errPayload)
+		return nil, nil, fmt.Errorf("position %d: %w", pos, errPayload)
 	}
 	if p[0] != payloadVersion {
-		return nil, fmt.Errorf("position %d: record version %d is not known: %w", pos, p[0], errPayload)
+		return nil, nil, fmt.Errorf("position %d: record version %d is not known: %w", pos, p[0], errPayload)
 	}
 	r := &Record{Position: pos, ID: payloadID(p), Key: payloadKey(p), Time: time.UnixMilli(payloadTime(p)), TraceFlags: p[49]}
 	copy(r.SpanID[:], p[41:])
@@ -171,7 +181,7 @@ func decodePayload(pos Position, p []byte) (*Record, error) {
 	r.ProductID, r.EventType = int(d.varint()), int(d.varint())
 	n := d.uvarint()
 	if n > uint64(len(d.b)) {
-		return nil, fmt.Errorf("position %d: %w", pos, errPayload)
+		return nil, nil, fmt.Errorf("position %d: %w", pos, errPayload)
 	}
 	if n > 0 {
 		r.Sinks = make([]SinkID, 0, n)
@@ -179,7 +189,7 @@ func decodePayload(pos Position, p []byte) (*Record, error) {
 	for ; n > 0; n-- {
 		id := d.uvarint()
 		if id > math.MaxUint32 {
-			return nil, fmt.Errorf("position %d: %w", pos, errPayload)
+			return nil, nil, fmt.Errorf("position %d: %w", pos, errPayload)
 		}
 		r.Sinks = append(r.Sinks, SinkID(id))
 	}
@@ -187,10 +197,9 @@ func decodePayload(pos Position, p []byte) (*Record, error) {
 		*s = d.str()
 	}
 	if d.err != nil {
-		return nil, fmt.Errorf("position %d: %w", pos, d.err)
+		return nil, nil, fmt.Errorf("position %d: %w", pos, d.err)
 	}
-	r.Body = append([]byte{}, d.b...)
-	return r, nil
+	return r, d.b, nil
 }
 
 // decoder takes values off the front of b; after the first fault all further values are zero.

@@ -50,7 +50,9 @@ func (r *Replay) Spec() ReplaySpec { return r.spec }
 
 // Next hands out the next records, as Cursor.Next does; none means that there are no more. want decides by everything but
 // the body.
-func (r *Replay) Next(maxBytes int, want func(header *Record) bool) ([]*Record, error) { return nil, nil }
+func (r *Replay) Next(maxBytes int, want func(header *Record) bool) ([]*Record, error) {
+	return nil, nil
+}
 
 // Pending returns what was handed out and is not settled.
 func (r *Replay) Pending() []Pending { return nil }

@@ -126,15 +126,23 @@ func (c *Cursor) advanceClosed(st stretch) error {
 	if !behind {
 		return nil
 	}
-	var owed []*Record
+	return c.takeAll(st, read, func(Position, []byte) {})
+}
+
+// takeAll reads what a stretch owes to a sink that nobody reads for, and shows it to fn. c.nextMu is held.
+func (c *Cursor) takeAll(st stretch, read Position, fn func(pos Position, payload []byte)) error {
+	var owed []savedDelivery
 	err := c.j.log.walk(st, func(off int64, f frame, payload []byte) bool {
-		if f.pos > read && payloadOwed(payload, c.id) {
-			if r, err := decodePayload(f.pos, payload); err == nil {
-				owed = append(owed, r)
-			} else {
-				c.j.log.unreadable(st.seg, off, f, err)
-			}
+		if f.pos <= read || !payloadOwed(payload, c.id) {
+			return true
 		}
+		_, body, err := decodeHeader(f.pos, payload)
+		if err != nil {
+			c.j.log.unreadable(st.seg, off, f, err)
+			return true
+		}
+		owed = append(owed, deliveryOf(f.pos, payload, int64(len(body))))
+		fn(f.pos, payload)
 		return true
 	})
 	if err != nil {

@@ -36,6 +36,9 @@ var (
 	bucketKeys    = []byte("keys")    // first position -> known keys of consecutive positions
 	bucketDead    = []byte("dead")    // id, position -> dead letter
 	bucketKept    = []byte("kept")    // position -> payload
+	bucketReplays = []byte("replays") // id -> replay; the bucket's sequence is the last id given
+
+	bucketAccounts = []byte("accounts") // source -> outcomes of its calls
 
 	metaFrontier = []byte("frontier")
 	metaKept     = []byte("kept")
@@ -64,7 +67,7 @@ func openBolt(path string) (*bbolt.DB, error) {
 }
 
 func (s *state) prepare() error {
-	buckets := [][]byte{bucketMeta, bucketSinks, bucketCursors, bucketKeys, bucketDead, bucketKept}
+	buckets := [][]byte{bucketMeta, bucketSinks, bucketCursors, bucketKeys, bucketDead, bucketKept, bucketReplays, bucketAccounts}
 	complete := true
 	err := s.view(func(tx *bbolt.Tx) error {
 		for _, b := range buckets {
@@ -192,13 +195,15 @@ func decodeDurable(b []byte) (durable, error) {
 
 // Cursors.
 
-const cursorVersion = 1
+// Cursors of version 1 say neither whether the sink is paused nor when what is pending was received.
+const cursorVersion = 2
 
 // savedCursor is a cursor as it is kept.
 type savedCursor struct {
 	read Position
 	at   place
 	tally
+	paused  string
 	pending []savedDelivery // ascending
 }
 
@@ -216,14 +221,8 @@ func (t *tally) fields() [9]*uint64 {
 	return [...]*uint64{&t.owed, &t.owedBytes, &t.delivered, &t.dead, &t.skipped, &t.dropped, &t.settledBytes, &t.letters, &t.letterBytes}
 }
 
-type savedDelivery struct {
-	pos   Position
-	size  int64
-	retry *Retry
-}
-
 func (c *savedCursor) encode() []byte {
-	b := make([]byte, 0, 128+4*len(c.pending))
+	b := make([]byte, 0, 128+6*len(c.pending))
 	b = append(b, cursorVersion)
 	b = binary.AppendUvarint(b, uint64(c.read))
 	b = binary.AppendUvarint(b, uint64(c.at.seg))
@@ -231,11 +230,17 @@ func (c *savedCursor) encode() []byte {
 	for _, v := range c.tally.fields() {
 		b = binary.AppendUvarint(b, *v)
 	}
-	b = binary.AppendUvarint(b, uint64(len(c.pending)))
-	last := Position(0)
-	for _, d := range c.pending {
-		b = binary.AppendUvarint(b, uint64(d.pos-last))
-		last = d.pos
+	b = appendText(b, c.paused)
+	return appendPending(b, c.pending)
+}
+
+func appendPending(b []byte, pending []savedDelivery) []byte {
+	b = binary.AppendUvarint(b, uint64(len(pending)))
+	var last savedDelivery
+	for _, d := range pending {
+		b = binary.AppendUvarint(b, uint64(d.pos-last.pos))
+		b = binary.AppendVarint(b, d.received-last.received)
+		last = d
 		hasRetry := uint64(0)
 		if d.retry != nil {
 			hasRetry = 1
@@ -249,36 +254,52 @@ func (c *savedCursor) encode() []byte {
 }
 
 func decodeCursor(b []byte) (*savedCursor, error) {
-	if len(b) == 0 || b[0] != cursorVersion {
+	if len(b) == 0 || b[0] == 0 || b[0] > cursorVersion {
 		return nil, errors.New("cursor of unknown version")
 	}
+	version := b[0]
 	d := decoder{b: b[1:]}
 	c := &savedCursor{read: Position(d.uvarint())}
 	c.at = place{Position(d.uvarint()), int64(d.uvarint())}
 	for _, v := range c.tally.fields() {
 		*v = d.uvarint()
 	}
-	last := Position(0)
-	for n := d.uvarint(); n > 0 && d.err == nil; n-- {
-		last += Position(d.uvarint())
+	if version > 1 {
+		c.paused = d.str()
+	}
+	c.pending = d.pending(version > 1)
+	return c, d.err
+}
+
+func (d *decoder) pending(withTimes bool) []savedDelivery {
+	n := d.uvarint()
+	list := make([]savedDelivery, 0, min(n, uint64(len(d.b))/2)) // each takes two bytes at least
+	var last savedDelivery
+	for ; n > 0 && d.err == nil; n-- {
+		last.pos += Position(d.uvarint())
+		if withTimes {
+			last.received += d.varint()
+		}
 		size := d.uvarint()
-		s := savedDelivery{pos: last, size: int64(size >> 1)}
+		last.size, last.retry = int64(size>>1), nil
 		if size&1 == 1 {
 			r := d.retry()
-			s.retry = &r
+			last.retry = &r
 		}
-		c.pending = append(c.pending, s)
+		list = append(list, last)
 	}
-	return c, d.err
+	return list
+}
+
+func appendText(b []byte, s string) []byte {
+	s = s[:min(len(s), maxError)]
+	b = binary.AppendUvarint(b, uint64(len(s)))
+	return append(b, s...)
 }
 
 func appendRetry(b []byte, r *Retry) []byte {
 	b = binary.AppendUvarint(b, uint64(r.Attempts))
-	for _, s := range [...]string{r.FirstError, r.LastError} {
-		s = s[:min(len(s), maxError)]
-		b = binary.AppendUvarint(b, uint64(len(s)))
-		b = append(b, s...)
-	}
+	b = appendText(appendText(b, r.FirstError), r.LastError)
 	for _, t := range [...]time.Time{r.FirstFailed, r.LastFailed, r.Next} {
 		b = appendTime(b, t)
 	}
@@ -310,10 +331,7 @@ const letterOverhead = 256 // what a letter takes besides its body, roughly
 
 func encodeLetter(l *DeadLetter) []byte {
 	b := binary.AppendUvarint(nil, uint64(l.Size))
-	reason := l.Reason[:min(len(l.Reason), maxError)]
-	b = binary.AppendUvarint(b, uint64(len(reason)))
-	b = append(b, reason...)
-	b = appendTime(b, l.At)
+	b = appendTime(appendText(b, l.Reason), l.At)
 	return appendRetry(b, &l.Retry)
 }
 

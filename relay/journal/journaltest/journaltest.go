@@ -384,7 +384,7 @@ func testTotals(t *testing.T, open Opener) {
 	j = open(t)
 	Start(t, j)
 	status := j.Sinks()
-	require.Equal(t, []journal.SinkStatus{{Name: "a", Totals: want, PendingBytes: int64(size), Letters: 1}}, status)
+	require.Equal(t, []journal.SinkStatus{{ID: c.ID(), Name: "a", Totals: want, PendingBytes: int64(size), Letters: 1, Oldest: recs[4].Time}}, status)
 	require.Equal(t, want, balanced(t, sink(t, j, "a")))
 }
 
