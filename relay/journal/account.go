@@ -86,12 +86,15 @@ func (j *Journal) sourceAccount(source string) *SourceAccount { // j.mu is held
 // What is saved are the outcomes. Calls that had none when the process ended never get one, and are forgotten, unless
 // their record is found behind the checkpoint: then the call is counted again together with it.
 
+const accountPrefix = "=" // the state file knows no empty keys
+
 func (a *Account) outcomes() [6]*uint64 {
 	return [...]*uint64{&a.Rejected, &a.Unavailable, &a.Tests, &a.Duplicates, &a.Quarantined, &a.Accepted}
 }
 
 func (j *Journal) loadAccounts(tx *bbolt.Tx) error {
-	return tx.Bucket(bucketAccounts).ForEach(func(source, v []byte) error {
+	return tx.Bucket(bucketAccounts).ForEach(func(k, v []byte) error {
+		source := string(k[len(accountPrefix):])
 		var n Account
 		d := decoder{b: v}
 		for _, v := range n.outcomes() {
@@ -109,7 +112,7 @@ func (j *Journal) loadAccounts(tx *bbolt.Tx) error {
 		a.duplicates.Store(n.Duplicates)
 		a.quarantined.Store(n.Quarantined)
 		a.accepted.Store(n.Accepted)
-		j.accounts[string(source)] = a
+		j.accounts[source] = a
 		return nil
 	})
 }
@@ -133,7 +136,7 @@ func putAccounts(tx *bbolt.Tx, accounts map[string]Account) error {
 		for _, v := range n.outcomes() {
 			b = binary.AppendUvarint(b, *v)
 		}
-		if err := tx.Bucket(bucketAccounts).Put([]byte(source), b); err != nil {
+		if err := tx.Bucket(bucketAccounts).Put([]byte(accountPrefix+source), b); err != nil {
 			return err
 		}
 	}

@@ -44,6 +44,7 @@ type snapshot struct {
 	buried  map[*Cursor][]DeadLetter
 
 	accounts map[string]Account
+	replays  map[*Replay]*savedReplay
 }
 
 // Checkpoint saves what changed. Run does so a few times a second.
@@ -60,7 +61,7 @@ func (j *Journal) Checkpoint() error {
 // snapshot. When it fails everything counts as changed again. j.saving is held.
 func (j *Journal) save(more func(*bbolt.Tx, *snapshot) error) error {
 	snap := j.snapshot(more != nil)
-	if len(snap.cursors) == 0 && len(snap.keys) == 0 && len(snap.accounts) == 0 && more == nil {
+	if len(snap.cursors) == 0 && len(snap.keys) == 0 && len(snap.accounts) == 0 && len(snap.replays) == 0 && more == nil {
 		return nil
 	}
 	surplus := 0
@@ -72,6 +73,9 @@ func (j *Journal) save(more func(*bbolt.Tx, *snapshot) error) error {
 			return err
 		}
 		if err := snap.putLetters(tx); err != nil {
+			return err
+		}
+		if err := snap.putReplays(tx); err != nil {
 			return err
 		}
 		if more != nil {
@@ -99,6 +103,9 @@ func (j *Journal) save(more func(*bbolt.Tx, *snapshot) error) error {
 	for source, n := range snap.accounts {
 		j.accounts[source].saved = n
 	}
+	for r, s := range snap.replays {
+		r.committed(s)
+	}
 	for c, s := range snap.cursors {
 		c.mu.Lock()
 		c.letters, c.letterBytes = s.letters, s.letterBytes
@@ -112,7 +119,13 @@ func (j *Journal) snapshot(all bool) *snapshot {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	snap := &snapshot{known: j.known, keys: j.keys, cursors: make(map[*Cursor]*savedCursor), buried: make(map[*Cursor][]DeadLetter),
-		accounts: j.changedAccounts()}
+		accounts: j.changedAccounts(), replays: make(map[*Replay]*savedReplay)}
+	for _, r := range j.replays { // before the cursors: a letter that a replay has delivered was buried earlier
+		if s := r.snapshot(all); s != nil {
+			snap.replays[r] = s
+			all = all || len(s.changes) > 0
+		}
+	}
 	for _, c := range j.byID {
 		c.mu.Lock()
 		if all || c.dirty || j.dirty {
@@ -130,6 +143,11 @@ func (j *Journal) snapshot(all bool) *snapshot {
 func (j *Journal) restore(snap *snapshot) {
 	j.keys = append(snap.keys, j.keys...)
 	j.dirty = true
+	for r := range snap.replays {
+		r.mu.Lock()
+		r.dirty = true
+		r.mu.Unlock()
+	}
 }
 
 func (s *snapshot) putLetters(tx *bbolt.Tx) error {

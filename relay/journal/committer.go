@@ -259,8 +259,7 @@ func (c *committer) advance(entries []*entry, frames []frame) {
 		off += f.size()
 	}
 	l.frontier = c.active.last
-	close(l.appended)
-	l.appended = make(chan struct{})
+	l.wake()
 }
 
 // seal ends the active segment at the frontier.

@@ -91,6 +91,7 @@ type Journal struct {
 	faults    uint64
 	fault     error // of the last append or probe; nil: it went well
 	accounts  map[string]*SourceAccount
+	replays   []*Replay // ascending
 }
 
 // Open opens the journal in dir, creating it if there is none. It starts nothing: call Run, then Close.
@@ -188,7 +189,7 @@ func (j *Journal) loadState() error {
 		}); err != nil {
 			return err
 		}
-		return tx.Bucket(bucketSinks).ForEach(func(name, v []byte) error {
+		err = tx.Bucket(bucketSinks).ForEach(func(name, v []byte) error {
 			d := decoder{b: v}
 			id := SinkID(d.uvarint())
 			saved, err := decodeCursor(tx.Bucket(bucketCursors).Get(sinkKey(id)))
@@ -198,6 +199,10 @@ func (j *Journal) loadState() error {
 			j.addCursor(newCursor(j, string(name), id, saved))
 			return nil
 		})
+		if err != nil {
+			return err
+		}
+		return j.loadReplays(tx)
 	})
 }
 
@@ -354,7 +359,7 @@ func (j *Journal) recovered() { // j.mu is held
 	}
 }
 
-// Appended returns a channel that is closed when the next records can be read. Take it before calling Next.
+// Appended returns a channel that is closed when Cursor.Next or Replay.Next may find more. Take it before calling them.
 func (j *Journal) Appended() <-chan struct{} { return j.log.wakeup() }
 
 // Frontier is the position of the last record on disk.

@@ -33,7 +33,8 @@ func (j *Journal) sweepLoop(ctx context.Context) {
 // Sweep makes room: it deletes segments that every opened sink has read and that are older than the retention, or the
 // oldest of them whatever their age while the journal is larger than max_size; then dead letters beyond their limits,
 // and kept records that nothing refers to any more. What is not settled, or a dead letter, in a segment is kept by
-// copying it to state.db first. Sinks not opened in this life of the process do not hold segments back.
+// copying it to state.db first. Sinks not opened in this life of the process do not hold segments back; replays do
+// while max_size allows.
 func (j *Journal) Sweep(ctx context.Context, now time.Time) error {
 	if err := j.dropLetters(now, 0); err != nil {
 		return err
@@ -75,12 +76,17 @@ func (j *Journal) sweepSegment(now time.Time) (done bool, err error) {
 
 	old := newest < now.Add(-j.opts.Retention).UnixMilli()
 	over := j.opts.MaxSize > 0 && j.used() > j.opts.MaxSize
-	if !(old || over) || !j.readBeyond(last) {
+	if !j.readBeyond(last) || !(over || old && !j.wanted(s.first, last)) {
 		return true, nil
 	}
 	st := stretch{seg: s, off: segmentHeader, end: end, behind: s.first - 1, last: last}
 	if err := j.advanceClosed(st); err != nil {
 		return false, err
+	}
+	for _, r := range j.Replays() {
+		if err := r.forgo(st); err != nil {
+			return false, err
+		}
 	}
 	if err := j.save(func(tx *bbolt.Tx, snap *snapshot) error { return j.keep(tx, snap, st) }); err != nil {
 		return false, err
@@ -189,6 +195,13 @@ func (s *snapshot) referred(tx *bbolt.Tx, first, last Position) ([]Position, err
 		})
 		if err != nil {
 			return nil, err
+		}
+	}
+	for _, saved := range s.replays {
+		for _, d := range saved.pending {
+			if d.pos >= first && d.pos <= last {
+				positions = append(positions, d.pos)
+			}
 		}
 	}
 	slices.Sort(positions)

@@ -273,6 +273,12 @@ func (l *segments) segmentOf(pos Position) *segment { // l.mu is held
 	return l.list[i]
 }
 
+// wake makes everybody look who waits for records. l.mu is held.
+func (l *segments) wake() {
+	close(l.appended)
+	l.appended = make(chan struct{})
+}
+
 // Frontier and the wake-up that tells of its next advance belong together: take the channel first.
 func (l *segments) wakeup() <-chan struct{} {
 	l.mu.RLock()
