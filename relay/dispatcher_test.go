@@ -72,7 +72,7 @@ func (b *bubble) owe(entity string) {
 	b.n++
 	appended := make(chan error, 1)
 	id := identity(b.n, 1)
-	rec := &journal.Record{ID: id.ID, Key: id.Key, Time: time.Now(), Entity: entity, Sinks: []journal.SinkID{b.cursor.ID()}, Body: []byte("{}")}
+	rec := &journal.Record{ID: id.ID, Key: id.Key, Time: time.Now(), Source: "main", Entity: entity, Sinks: []journal.SinkID{b.cursor.ID()}, Body: []byte("{}")}
 	require.NoError(b.t, b.journal.Append(b.t.Context(), rec, func(_ journal.Position, err error) { appended <- err }))
 	require.NoError(b.t, <-appended)
 }
