@@ -19,6 +19,7 @@ type segments struct {
 	fs     FS
 	dir    string
 	logger *slog.Logger
+	found  func(Damage)
 
 	mu       sync.RWMutex // guards what follows and the fields of each segment
 	list     []*segment   // ascending by first
@@ -41,7 +42,12 @@ type durable struct {
 // openSegments finds the files and their extents. Only the end of the last segment has to be searched for; the others'
 // are in the headers of their successors.
 func openSegments(fsys FS, dir string, logger *slog.Logger, known durable) (*segments, error) {
-	l := &segments{fs: fsys, dir: dir, logger: logger, appended: make(chan struct{})}
+	return openSegmentsWith(fsys, dir, logger, known, func(Damage) {})
+}
+
+// openSegmentsWith also tells found of every stretch that is damaged, now and later, once.
+func openSegmentsWith(fsys FS, dir string, logger *slog.Logger, known durable, found func(Damage)) (*segments, error) {
+	l := &segments{fs: fsys, dir: dir, logger: logger, found: found, appended: make(chan struct{})}
 	if err := fsys.MkdirAll(dir); err != nil {
 		return nil, err
 	}
@@ -259,6 +265,7 @@ func (l *segments) damage(s *segment, from, to int64, after, before Position) {
 	}
 	l.damaged++
 	l.lost += lost
+	l.found(Damage{File: filepath.Join("log", s.name()), Offset: from, Length: to - from, Missing: lost, First: after + 1})
 	l.logger.Error("the log is damaged: records skipped", "segment", s.name(), "offset", from, "bytes", to-from,
 		"position", after+1, "records", lost)
 }
