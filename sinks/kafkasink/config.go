@@ -5,19 +5,65 @@ import (
 	"net"
 	"strconv"
 
+	"github.com/segmentio/kafka-go/protocol"
+
 	"ncs-relay/relay/ncs"
 )
 
 // Config of a Kafka sink.
 type Config struct {
-	Brokers     []string `yaml:"brokers"`   // host:port of a few brokers; the rest of the cluster is found through them
-	Topic       string   `yaml:"topic"`     // may contain {product}, {category} and {event}
-	ClientID    string   `yaml:"client_id"` // shows up in the brokers' logs, metrics and quotas
-	CloudEvents bool     `yaml:"cloudevents"`
+	Brokers        []string      `yaml:"brokers"`               // host:port of a few brokers; the rest of the cluster is found through them
+	Topic          string        `yaml:"topic"`                 // may contain {product}, {category} and {event}
+	CreateTopics   *CreateTopics `yaml:"create_topics"`         // makes topics that do not exist; without it they are waited for
+	ClientID       string        `yaml:"client_id"`             // shows up in the brokers' logs, metrics and quotas
+	TLS            *TLS          `yaml:"tls"`                   // encrypts connections
+	SASL           *SASL         `yaml:"sasl"`                  // authenticates them
+	Idempotence    bool          `yaml:"idempotence"`           // lets brokers recognize a batch that is sent again
+	Compression    string        `yaml:"compression"`           // none, gzip, snappy, lz4 or zstd
+	Partitioner    string        `yaml:"partitioner"`           // java, librdkafka or sarama: where these clients put a key
+	CloudEvents    bool          `yaml:"cloudevents"`           // adds ce_ headers
+	MaxBatchEvents int           `yaml:"max_batch_events"`      // records of a request
+	MaxBatchBytes  int64         `yaml:"max_batch_bytes,bytes"` // bodies of a request, before compression
+}
+
+// CreateTopics says how topics are made. What is 0 is the cluster's default.
+type CreateTopics struct {
+	Partitions  int               `yaml:"partitions"`
+	Replication int               `yaml:"replication"`
+	Configs     map[string]string `yaml:"configs"` // as Kafka calls them, such as retention.ms
+}
+
+const (
+	mostBatchEvents = 10_000
+	mostBatchBytes  = 64 << 20
+)
+
+// codecs are the compressions by their names.
+var codecs = map[string]protocol.Attributes{
+	"none":   0,
+	"gzip":   protocol.Gzip,
+	"snappy": protocol.Snappy,
+	"lz4":    protocol.Lz4,
+	"zstd":   protocol.Zstd,
 }
 
 // SetDefaults fills what the configuration may leave out.
-func (c *Config) SetDefaults() { c.ClientID = "ncs-relay" }
+func (c *Config) SetDefaults() {
+	c.ClientID = "ncs-relay"
+	c.Idempotence = true
+	c.Compression = "none"
+	c.Partitioner = "java"
+	// A record carries about 700 bytes besides its body, so a full batch stays below the brokers' usual 1 MiB.
+	c.MaxBatchEvents = 500
+	c.MaxBatchBytes = 640 << 10
+}
+
+func (c *Config) partitioner() partitioner {
+	if p := partitioners[c.Partitioner]; p != nil {
+		return p
+	}
+	return javaPartition
+}
 
 // Check reports what is wrong with c.
 func (c *Config) Check(report func(path, problem, hint string)) {
@@ -30,6 +76,29 @@ func (c *Config) Check(report func(path, problem, hint string)) {
 		}
 	}
 	c.checkTopic(report)
+	if _, known := codecs[c.Compression]; !known {
+		report("compression", fmt.Sprintf("unknown compression %q", c.Compression), "use none, gzip, snappy, lz4 or zstd")
+	}
+	if partitioners[c.Partitioner] == nil {
+		report("partitioner", fmt.Sprintf("unknown partitioner %q", c.Partitioner), "use java, librdkafka or sarama")
+	}
+	if c.MaxBatchEvents < 1 || c.MaxBatchEvents > mostBatchEvents {
+		report("max_batch_events", fmt.Sprintf("%d is not between 1 and %d", c.MaxBatchEvents, mostBatchEvents), "the default is 500")
+	}
+	if c.MaxBatchBytes < 1 || c.MaxBatchBytes > mostBatchBytes {
+		report("max_batch_bytes", fmt.Sprintf("%d is not between 1 and 64MiB", c.MaxBatchBytes), "the default is 640KiB")
+	}
+}
+
+// Check reports what is wrong with c.
+func (c *CreateTopics) Check(report func(path, problem, hint string)) {
+	const most = 10_000
+	if c.Partitions < 0 || c.Partitions > most {
+		report("partitions", fmt.Sprintf("%d is not between 0 and %d", c.Partitions, most), "0 = the cluster's default")
+	}
+	if c.Replication < 0 || c.Replication > 100 {
+		report("replication", fmt.Sprintf("%d is not between 0 and 100", c.Replication), "0 = the cluster's default")
+	}
 }
 
 func checkHostPort(address string) string {

@@ -11,6 +11,14 @@ import (
 	"ncs-relay/sinks/kafkasink"
 )
 
+// configured is a configuration with its defaults.
+func configured(brokers []string, topic string) kafkasink.Config {
+	var cfg kafkasink.Config
+	cfg.SetDefaults()
+	cfg.Brokers, cfg.Topic = brokers, topic
+	return cfg
+}
+
 func TestCheckReportsEveryMistake(t *testing.T) {
 	t.Parallel()
 	broker := []string{"k1.internal:9092"}
@@ -34,7 +42,7 @@ func TestCheckReportsEveryMistake(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cfg := kafkasink.Config{Brokers: test.brokers, Topic: test.topic}
+			cfg := configured(test.brokers, test.topic)
 			var got []string
 			cfg.Check(func(path, problem, hint string) {
 				got = append(got, path+": "+problem)
@@ -47,7 +55,7 @@ func TestCheckReportsEveryMistake(t *testing.T) {
 
 func TestATemplateIsTooLongWhenOneOfItsTopicsIs(t *testing.T) {
 	t.Parallel()
-	cfg := kafkasink.Config{Brokers: []string{"k1:9092"}, Topic: strings.Repeat("x", 240) + "{event}"}
+	cfg := configured([]string{"k1:9092"}, strings.Repeat("x", 240)+"{event}")
 	problems := 0
 	cfg.Check(func(path, problem, hint string) {
 		problems++

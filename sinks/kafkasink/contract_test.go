@@ -22,7 +22,7 @@ func TestContract(t *testing.T) {
 func newFixture(t *testing.T, logger *slog.Logger) sinktest.Fixture {
 	cluster := fake(t, 0)
 	require.NoError(t, cluster.CreateTopic(topic, 7, map[string]string{"max.message.bytes": "4000000"}))
-	sink, err := kafkasink.New(kafkasink.Config{Brokers: cluster.ListenAddrs(), Topic: topic}, "contract", logger)
+	sink, err := kafkasink.New(configured(cluster.ListenAddrs(), topic), "contract", logger)
 	require.NoError(t, err)
 	learn(t, sink, attempts("e", "x"))
 	faults := &faults{byID: make(map[string]fault)}

@@ -14,12 +14,13 @@ const (
 	maxConns = 256
 
 	// handshakeLimit ends what kafka-go starts without a deadline.
-	handshakeLimit = 15 * time.Second
+	handshakeLimit = 10 * time.Second
 )
 
 // dialer opens the connections of one sink, counts them and can close them all.
 type dialer struct {
 	net.Dialer
+	handshaker *handshaker // nil = no TLS
 
 	mu      sync.Mutex // guards what follows
 	dialing int
@@ -27,13 +28,22 @@ type dialer struct {
 	closed  bool
 }
 
-func newDialer() *dialer { return &dialer{conns: make(map[*guardedConn]struct{})} }
+func newDialer(t *TLS) *dialer {
+	d := &dialer{conns: make(map[*guardedConn]struct{})}
+	if t != nil {
+		d.handshaker = &handshaker{tls: t}
+	}
+	return d
+}
 
 func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	if err := d.begin(); err != nil {
 		return nil, err
 	}
 	inner, err := d.DialContext(ctx, network, address)
+	if err == nil && d.handshaker != nil {
+		inner, err = d.handshaker.client(ctx, inner, address)
+	}
 	return d.end(inner, err)
 }
 

@@ -15,7 +15,7 @@ func TestAConnectionNeverWaitsForever(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		defer far.Close()
-		conn := &guardedConn{Conn: near, dialer: newDialer()}
+		conn := &guardedConn{Conn: near, dialer: newDialer(nil)}
 		defer conn.Close()
 
 		require.NoError(t, conn.SetDeadline(time.Time{}), "as kafka-go does before it authenticates")
@@ -30,7 +30,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer listener.Close()
-	d := newDialer()
+	d := newDialer(nil)
 	dial := func() (net.Conn, error) { return d.dial(t.Context(), "tcp", listener.Addr().String()) }
 	var last net.Conn
 	for range maxConns {
@@ -56,7 +56,7 @@ func TestFailedDialsMakeRoom(t *testing.T) {
 	require.NoError(t, err)
 	address := listener.Addr().String()
 	require.NoError(t, listener.Close())
-	d := newDialer()
+	d := newDialer(nil)
 	for range maxConns + 1 {
 		_, err := d.dial(t.Context(), "tcp", address)
 		require.NotContains(t, err.Error(), "open already")

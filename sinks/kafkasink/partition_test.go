@@ -9,6 +9,8 @@ import (
 	"ncs-relay/relay"
 )
 
+var java = partitioner(javaPartition)
+
 // What org.apache.kafka.common.utils.Utils.murmur2 and BuiltInPartitioner.partitionForKey of kafka-clients 4.3.1 give.
 var javaPartitions = []struct {
 	key             string
@@ -39,7 +41,7 @@ func TestEntitiesGoWhereTheJavaClientPutsThem(t *testing.T) {
 		require.Equal(t, want.hash, murmur2(want.key), "%q", want.key)
 		ev := &relay.Event{Entity: want.key}
 		require.Equal(t, []int{want.of3, want.of12, want.of1k, 0},
-			[]int{partition(ev, 3), partition(ev, 12), partition(ev, 1000), partition(ev, 1)}, "%q", want.key)
+			[]int{java.place(ev, 3), java.place(ev, 12), java.place(ev, 1000), java.place(ev, 1)}, "%q", want.key)
 	}
 }
 
@@ -50,8 +52,8 @@ func TestEventsWithoutEntityAreSpread(t *testing.T) {
 	for i := range uint32(events) {
 		ev := &relay.Event{}
 		binary.BigEndian.PutUint32(ev.ID[:], i*2654435761) // ids are a hash
-		p := partition(ev, count)
-		require.Equal(t, p, partition(ev, count), "the same event goes to the same partition")
+		p := java.place(ev, count)
+		require.Equal(t, p, java.place(ev, count), "the same event goes to the same partition")
 		perPartition[p]++
 	}
 	for p, n := range perPartition {

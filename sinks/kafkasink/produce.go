@@ -1,11 +1,15 @@
 package kafkasink
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
 
 	"ncs-relay/relay"
 )
@@ -14,7 +18,7 @@ import (
 // way gives the same answer.
 const corruptTries = 3
 
-// refusal is a broker's answer that it does not take a batch as it is. Nothing of the batch was written then.
+// refusal is a broker's answer that it does not take a request's records as they are. None of them was written then.
 type refusal struct {
 	err    error
 	record int // the first record it refuses; -1 = it does not say
@@ -23,10 +27,35 @@ type refusal struct {
 func (r *refusal) Error() string { return r.err.Error() }
 func (r *refusal) Unwrap() error { return r.err }
 
-// produce writes the batch in order. Of a batch that the broker refuses it writes what stands before the record at fault
-// and reports that record, which the broker names or which is found by halving.
-func (s *Sink) produce(ctx context.Context, topic string, partition int, batch []relay.Attempt) (taken int, err error) {
-	err = s.request(ctx, topic, partition, batch)
+// errNewIdentity says that the producer has lost its id and the request was not written: it can be made again at once.
+var errNewIdentity = errors.New("the producer needs a new id")
+
+// produce writes the batch in order, in requests that the topic takes, the unanswered one first.
+func (s *Sink) produce(ctx context.Context, p *producer, batch []relay.Attempt) (taken int, err error) {
+	n := p.resume(batch)
+	for taken < len(batch) {
+		rest := batch[taken:]
+		if n == 0 {
+			n = fitting(rest, s.limit(p.topic), s.cloudEvents)
+		}
+		done, err := s.deliver(ctx, p, rest[:n])
+		taken += done
+		if err != nil {
+			return taken, err
+		}
+		n = 0
+	}
+	return taken, nil
+}
+
+// deliver writes the events of one request. If the broker refuses it, it writes what stands before the record at fault and
+// reports that record, which the broker names or which is found by halving. A refused request was not written, so its
+// sequence is free for the halves.
+func (s *Sink) deliver(ctx context.Context, p *producer, batch []relay.Attempt) (taken int, err error) {
+	err = s.request(ctx, p, batch)
+	if errors.Is(err, errNewIdentity) {
+		err = s.request(ctx, p, batch)
+	}
 	if err == nil {
 		return len(batch), nil
 	}
@@ -37,18 +66,18 @@ func (s *Sink) produce(ctx context.Context, topic string, partition int, batch [
 	case refused.record == 0 || len(batch) == 1:
 		return 0, refused.verdict(&batch[0])
 	case refused.record > 0:
-		taken, err = s.produce(ctx, topic, partition, batch[:refused.record])
+		taken, err = s.deliver(ctx, p, batch[:refused.record])
 		if err != nil {
 			return taken, err
 		}
 		return taken, refused.verdict(&batch[taken])
 	}
 	half := len(batch) / 2
-	taken, err = s.produce(ctx, topic, partition, batch[:half])
+	taken, err = s.deliver(ctx, p, batch[:half])
 	if err != nil {
 		return taken, err
 	}
-	rest, err := s.produce(ctx, topic, partition, batch[half:])
+	rest, err := s.deliver(ctx, p, batch[half:])
 	return taken + rest, err
 }
 
@@ -59,39 +88,96 @@ func (r *refusal) verdict(a *relay.Attempt) error {
 	return relay.Permanent(r)
 }
 
-// request makes one produce request and waits until all in-sync replicas have the batch. A *refusal says that none of it
-// was written; after any other error nobody knows.
-func (s *Sink) request(ctx context.Context, topic string, partition int, batch []relay.Attempt) error {
-	response, err := s.client.Produce(ctx, &kafka.ProduceRequest{
-		Topic:        topic,
-		Partition:    partition,
-		RequiredAcks: kafka.RequireAll, // the zero value asks for no acknowledgement
-		Records:      kafka.NewRecordReader(records(batch, s.cloudEvents)...),
-	})
-	if err != nil {
-		return fmt.Errorf("produce to %s/%d: %w", topic, partition, err)
-	}
-	if response.Error == nil {
-		return nil
-	}
-	err = fmt.Errorf("produce to %s/%d: %w", topic, partition, response.Error)
-	if !refusesRecords(response.Error) {
+// request makes one produce request and waits until all in-sync replicas have its records. A *refusal and errNewIdentity
+// say that none of them was written; after any other error nobody knows, and p remembers the request.
+func (s *Sink) request(ctx context.Context, p *producer, batch []relay.Attempt) error {
+	if err := s.identify(ctx, p); err != nil {
 		return err
 	}
-	return newRefusal(err, response.RecordErrors, len(batch))
+	encoded, err := s.encode(p, batch)
+	if err != nil {
+		return fmt.Errorf("encode records: %w", err)
+	}
+	response, err := s.client.RawProduce(ctx, &kafka.RawProduceRequest{
+		Topic:        p.topic,
+		Partition:    p.partition,
+		RequiredAcks: kafka.RequireAll, // the zero value asks for no acknowledgement
+		RawRecords:   protocol.RawRecordSet{Reader: bytes.NewReader(encoded)},
+	})
+	if err != nil {
+		p.unanswered = sentOf(batch)
+		return fmt.Errorf("produce to %s/%d: %w", p.topic, p.partition, err)
+	}
+	var code kafka.Error
+	errors.As(response.Error, &code)
+	if response.Error == nil || code == kafka.DuplicateSequenceNumber { // of an earlier try that was written
+		p.appended(len(batch))
+		return nil
+	}
+	err = fmt.Errorf("produce to %s/%d: %w", p.topic, p.partition, response.Error)
+	switch {
+	case refusesRecords(code):
+		p.unanswered = sent{}
+		if tooLarge(code) && len(batch) > 1 {
+			s.learnLimit(ctx, p.topic, len(encoded))
+		}
+		return newRefusal(err, response.RecordErrors, len(batch))
+	case p.id != anonymous && lostIdentity(code):
+		s.log.Warn("a Kafka broker does not know this producer any more; it takes a new id",
+			"lane", fmt.Sprintf("%s/%d", p.topic, p.partition), "may_be_doubled", p.unanswered.count, "error", err)
+		p.forget()
+		return fmt.Errorf("%w: %w", errNewIdentity, err)
+	case p.id != anonymous && s.refusesIdempotence(ctx, code):
+		s.produceAnonymously(err)
+		p.forget()
+		return fmt.Errorf("%w: %w", errNewIdentity, err)
+	}
+	p.unanswered = sentOf(batch)
+	return err
 }
 
-// refusesRecords tells whether err is about what the batch holds, and not about the state of the cluster.
-func refusesRecords(err error) bool {
-	var code kafka.Error
-	if !errors.As(err, &code) {
-		return false
+// Places in an encoded record batch of format 2, after the four bytes of its size. The checksum covers all that follows it.
+const (
+	batchAt       = 4
+	checksumAt    = batchAt + 17
+	checkedFrom   = batchAt + 21
+	producerAt    = batchAt + 43
+	epochAt       = batchAt + 51
+	sequenceAt    = batchAt + 53
+	batchOverhead = batchAt + 61
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// encode makes the record batch of a request. kafka-go's encoder knows no producers, so what names the producer is
+// written over what it left there.
+func (s *Sink) encode(p *producer, batch []relay.Attempt) ([]byte, error) {
+	var buffer bytes.Buffer
+	set := protocol.RecordSet{
+		Version:    2,
+		Attributes: s.compression,
+		Records:    kafka.NewRecordReader(records(batch, s.cloudEvents)...),
 	}
-	switch code {
-	case kafka.MessageSizeTooLarge, kafka.RecordListTooLarge, kafka.InvalidRecord, kafka.InvalidMessage, kafka.InvalidTimestamp:
-		return true
+	if _, err := set.WriteTo(&buffer); err != nil {
+		return nil, err
 	}
-	return false
+	encoded := buffer.Bytes()
+	if p.id != anonymous {
+		binary.BigEndian.PutUint64(encoded[producerAt:], uint64(p.id))
+		binary.BigEndian.PutUint16(encoded[epochAt:], uint16(p.epoch))
+		binary.BigEndian.PutUint32(encoded[sequenceAt:], uint32(p.next))
+		binary.BigEndian.PutUint32(encoded[checksumAt:], crc32.Checksum(encoded[checkedFrom:], castagnoli))
+	}
+	return encoded, nil
+}
+
+// refusesRecords tells whether the answer is about what the request holds, and not about the state of the cluster.
+func refusesRecords(code kafka.Error) bool {
+	return tooLarge(code) || code == kafka.InvalidRecord || code == kafka.InvalidMessage || code == kafka.InvalidTimestamp
+}
+
+func tooLarge(code kafka.Error) bool {
+	return code == kafka.MessageSizeTooLarge || code == kafka.RecordListTooLarge
 }
 
 // newRefusal picks the first record of the batch that the broker names, with what it says of it.

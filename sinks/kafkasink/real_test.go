@@ -38,12 +38,7 @@ func TestRealKafka(t *testing.T) {
 
 func realSink(t *testing.T, cluster *kafkatest.Cluster, topic string) *kafkasink.Sink {
 	t.Helper()
-	cfg := kafkasink.Config{Brokers: cluster.Brokers(), Topic: topic}
-	cfg.SetDefaults()
-	sink, err := kafkasink.New(cfg, "events", discard)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, sink.Close()) })
-	return sink
+	return newSinkOf(t, configured(cluster.Brokers(), topic), discard)
 }
 
 func realRecord(t *testing.T, cluster *kafkatest.Cluster) {

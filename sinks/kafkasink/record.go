@@ -74,3 +74,30 @@ func headers(a *relay.Attempt, cloudEvents bool) []kafka.Header {
 	}
 	return made
 }
+
+// fitting tells how many events at the head of batch go into a request of limit bytes; at least one, all if limit is 0.
+func fitting(batch []relay.Attempt, limit int, cloudEvents bool) int {
+	if limit == 0 {
+		return len(batch)
+	}
+	size := batchOverhead
+	for i := range batch {
+		size += maxRecordSize(&batch[i], cloudEvents)
+		if i > 0 && size > limit {
+			return i
+		}
+	}
+	return len(batch)
+}
+
+// maxRecordSize bounds the bytes of an event's record before compression. What it adds for the names of headers, short
+// values and lengths is a little more than they have.
+func maxRecordSize(a *relay.Attempt, cloudEvents bool) int {
+	names := len(a.Info.Product) + len(a.Info.Event)
+	size := len(a.Body) + len(a.Entity) + len(a.ContentType) + len(a.SignatureV1) + len(a.SignatureV2) + len(a.Traceparent) +
+		names + len(a.Info.Category) + len(a.Source) + 400
+	if cloudEvents {
+		size += len(a.Entity) + names + 3*len(a.Source) + 250
+	}
+	return size
+}

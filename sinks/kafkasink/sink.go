@@ -1,12 +1,13 @@
 // Package kafkasink produces events to Kafka topics.
 //
 // It promises that a batch which Send reported as taken was acknowledged by all in-sync replicas, that the records of a
-// lane (a topic's partition) are in the order of its batches, and that a record the broker refuses is named alone while
-// those around it are delivered. A batch of unknown outcome is sent again, so records can be doubled; consumers know them
-// by the header ncs-event-id. Retries, backoff and dead letters are left to the dispatcher.
+// lane (a topic's partition) are in the order of its batches, that a record the broker refuses is named alone while those
+// around it are delivered, and that a batch of unknown outcome which is sent again is not doubled. The last holds while the
+// brokers know the producer; a restart makes a new one, so consumers that must not see a record twice look at the header
+// ncs-event-id. Retries, backoff and dead letters are left to the dispatcher.
 //
 // It stands on kafka-go's Client and not on its Writer, which cannot keep order over failures, fails a whole batch for one
-// record, and goes on sending what its caller has given up.
+// record, and goes on sending what its caller has given up. DESIGN.md says more.
 package kafkasink
 
 import (
@@ -16,15 +17,18 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
 
 	"ncs-relay/relay"
 )
 
 const (
 	requestTimeout = 10 * time.Second // of one request; the broker is told half of it for its replicas
+	dialTimeout    = 5 * time.Second  // of one connection, with TLS
 
 	// metadataTTL is both the longest time between two looks at the cluster and the time one look may take. A failed
 	// request asks for a look at once, so this is how long added partitions and a failed controller go unnoticed.
@@ -32,33 +36,37 @@ const (
 
 	idleTimeout = 5 * time.Minute // below the brokers' connections.max.idle.ms of 10 minutes
 
-	// A record carries about 700 bytes besides its body, so a full batch stays below the brokers' usual 1 MiB.
-	maxBatchEvents = 500
-	maxBatchBytes  = 640 << 10
-
 	// unplaced is the key of the one lane of a topic whose partitions are not known yet.
 	unplaced = "?"
 )
 
 // Sink is a relay.Sink over one Kafka cluster.
 type Sink struct {
-	template    *topicTemplate
-	cloudEvents bool
-	log         *slog.Logger
+	template     *topicTemplate
+	createTopics *CreateTopics // nil = topics are made by others
+	partitioner  partitioner
+	compression  protocol.Attributes
+	cloudEvents  bool
+	batchEvents  int
+	batchBytes   int
+	log          *slog.Logger
 
-	dialer    *dialer
-	transport *kafka.Transport
-	client    *kafka.Client
-	refreshes chan time.Time // holds one value: when the last forced refresh began; taken out while one runs
+	dialer     *dialer
+	transport  *kafka.Transport
+	client     *kafka.Client
+	refreshes  chan time.Time // holds one value: when the last forced refresh began; taken out while one runs
+	idempotent atomic.Bool    // false once the cluster has refused producer ids
 
-	mu     sync.Mutex                 // guards topics
-	topics map[string]partitionCounts // topics not in it are unknown
+	mu        sync.Mutex                // guards the maps, and each topic
+	topics    map[string]topicState     // topics not in it are unknown
+	producers map[producerKey]*producer // each belongs to the Send of its lane
 }
 
-// partitionCounts are the numbers of partitions of one topic; 0 = unknown.
-type partitionCounts struct {
+// topicState is what is known of a topic. Numbers of partitions: 0 = unknown.
+type topicState struct {
 	laned int // by which lanes are told until Relane
 	found int // on the cluster since
+	limit int // bytes of a request; 0 = unknown
 }
 
 var _ relay.Relaner = (*Sink)(nil)
@@ -72,28 +80,36 @@ func New(cfg Config, name string, logger *slog.Logger) (*Sink, error) {
 	if len(cfg.Brokers) == 0 {
 		return nil, errors.New("no broker given")
 	}
-	dialer := newDialer()
+	dialer := newDialer(cfg.TLS)
 	transport := &kafka.Transport{
 		Dial:        dialer.dial,
-		DialTimeout: 5 * time.Second,
+		DialTimeout: dialTimeout,
 		IdleTimeout: idleTimeout,
 		MetadataTTL: metadataTTL,
 		// kafka-go freezes this list with its first request, and with none it asks for all topics of the cluster. What
 		// the template can give is known and bounded, so no change of the routes ever needs another list.
 		MetadataTopics: template.all(),
 		ClientID:       cfg.ClientID,
+		SASL:           cfg.SASL.mechanism(),
 	}
 	s := &Sink{
-		template:    template,
-		cloudEvents: cfg.CloudEvents,
-		log:         logger.With("sink", name),
-		dialer:      dialer,
-		transport:   transport,
-		client:      &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Timeout: requestTimeout, Transport: transport},
-		refreshes:   make(chan time.Time, 1),
-		topics:      make(map[string]partitionCounts),
+		template:     template,
+		createTopics: cfg.CreateTopics,
+		partitioner:  cfg.partitioner(),
+		compression:  codecs[cfg.Compression],
+		cloudEvents:  cfg.CloudEvents,
+		batchEvents:  cfg.MaxBatchEvents,
+		batchBytes:   int(cfg.MaxBatchBytes),
+		log:          logger.With("sink", name),
+		dialer:       dialer,
+		transport:    transport,
+		client:       &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Timeout: requestTimeout, Transport: transport},
+		refreshes:    make(chan time.Time, 1),
+		topics:       make(map[string]topicState),
+		producers:    make(map[producerKey]*producer),
 	}
 	s.refreshes <- time.Time{}
+	s.idempotent.Store(cfg.Idempotence)
 	return s, nil
 }
 
@@ -105,7 +121,7 @@ func (s *Sink) Lane(ev *relay.Event) relay.Lane {
 	if count == 0 {
 		return relay.Lane{Group: topic, Key: unplaced}
 	}
-	return relay.Lane{Group: topic, Key: strconv.Itoa(partition(ev, count))}
+	return relay.Lane{Group: topic, Key: strconv.Itoa(s.partitioner.place(ev, count))}
 }
 
 func (s *Sink) lanedCount(topic string) int {
@@ -118,16 +134,17 @@ func (s *Sink) lanedCount(topic string) int {
 func (s *Sink) Relane(topic string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	counts := s.topics[topic]
-	if counts.found == counts.laned {
+	t := s.topics[topic]
+	if t.found == t.laned {
 		return
 	}
-	s.log.Info("partitions of a Kafka topic", "topic", topic, "partitions", counts.found, "before", counts.laned)
-	s.topics[topic] = partitionCounts{laned: counts.found, found: counts.found}
+	s.log.Info("partitions of a Kafka topic", "topic", topic, "partitions", t.found, "before", t.laned)
+	t.laned = t.found
+	s.topics[topic] = t
 }
 
 // MaxBatch bounds a Send.
-func (s *Sink) MaxBatch() (events, bytes int) { return maxBatchEvents, maxBatchBytes }
+func (s *Sink) MaxBatch() (events, bytes int) { return s.batchEvents, s.batchBytes }
 
 // Send produces the batch to the lane's partition.
 func (s *Sink) Send(ctx context.Context, lane relay.Lane, batch []relay.Attempt) (taken int, err error) {
@@ -135,39 +152,17 @@ func (s *Sink) Send(ctx context.Context, lane relay.Lane, batch []relay.Attempt)
 		return 0, nil
 	}
 	if err := s.checkLanes(ctx, lane.Group); err != nil {
-		return 0, err
+		return 0, explain(err)
 	}
 	partition, err := strconv.Atoi(lane.Key)
 	if err != nil {
 		return 0, fmt.Errorf("%s/%s is not a lane of this sink", lane.Group, lane.Key)
 	}
-	taken, err = s.produce(ctx, lane.Group, partition, batch)
+	taken, err = s.produce(ctx, s.producer(lane, partition, batch[0].Replay), batch)
 	if err != nil && !relay.IsPermanent(err) {
 		s.refresh(ctx, time.Now())
 	}
-	return taken, err
-}
-
-// checkLanes compares the topic's partitions as its lanes were told with those the cluster has now.
-func (s *Sink) checkLanes(ctx context.Context, topic string) error {
-	began := time.Now()
-	found, err := s.partitions(ctx, topic)
-	if errors.Is(err, kafka.UnknownTopicOrPartition) {
-		s.refresh(ctx, began)
-		found, err = s.partitions(ctx, topic)
-	}
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	counts := s.topics[topic]
-	if counts.laned == found {
-		return nil
-	}
-	counts.found = found
-	s.topics[topic] = counts
-	return relay.ErrRelane
+	return taken, explain(err)
 }
 
 // Close ends all connections.

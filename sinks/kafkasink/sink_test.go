@@ -45,9 +45,12 @@ func fake(t *testing.T, partitions int32, opts ...kfake.Opt) *kfake.Cluster {
 
 func newSink(t *testing.T, brokers []string) *kafkasink.Sink {
 	t.Helper()
-	cfg := kafkasink.Config{Brokers: brokers, Topic: "ncs.{product}"}
-	cfg.SetDefaults()
-	sink, err := kafkasink.New(cfg, "events", discard)
+	return newSinkOf(t, configured(brokers, "ncs.{product}"), discard)
+}
+
+func newSinkOf(t *testing.T, cfg kafkasink.Config, logger *slog.Logger) *kafkasink.Sink {
+	t.Helper()
+	sink, err := kafkasink.New(cfg, "events", logger)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, sink.Close()) })
 	return sink
@@ -193,10 +196,9 @@ func TestRecordIsAsDocumented(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cluster := fake(t, 1)
-			sink, err := kafkasink.New(kafkasink.Config{Brokers: cluster.ListenAddrs(), Topic: topic, CloudEvents: test.cloudEvents},
-				"events", discard)
-			require.NoError(t, err)
-			defer sink.Close()
+			cfg := configured(cluster.ListenAddrs(), topic)
+			cfg.CloudEvents = test.cloudEvents
+			sink := newSinkOf(t, cfg, discard)
 			batch := []relay.Attempt{test.attempt}
 			send(t, sink, learn(t, sink, batch), batch)
 

@@ -1,0 +1,182 @@
+package kafkasink
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+	"github.com/segmentio/kafka-go/protocol/initproducerid"
+
+	"ncs-relay/relay"
+)
+
+// producer writes one partition for one feed of deliveries. A partition's leader knows a repeated batch by the id and the
+// epoch of its producer and the sequence of its first and last record, and appends it once. So each producer has one
+// request unanswered at most, and makes that request again, with the same events and the same sequence, before any other.
+//
+// A replay has a producer of its own: between two tries of a batch it sends other events to the same partition.
+type producer struct {
+	topic     string
+	partition int
+
+	id         int64 // anonymous = none
+	epoch      int16
+	next       int32 // sequence of the next record
+	unanswered sent  // the request whose outcome nobody knows
+}
+
+type producerKey struct {
+	lane   relay.Lane
+	replay uint32
+}
+
+// anonymous is the producer id of batches that are not known when they are repeated.
+const anonymous = -1
+
+// sent are the events of a request. The bytes are not kept: a dead cluster would hold up to a batch of them for each
+// partition. The same events make the same records again, except for a traceparent, which names the attempt.
+type sent struct {
+	count  int
+	events [sha256.Size]byte // hash of their ids
+}
+
+func sentOf(batch []relay.Attempt) sent {
+	hash := sha256.New()
+	for i := range batch {
+		hash.Write(batch[i].ID[:])
+	}
+	return sent{count: len(batch), events: [sha256.Size]byte(hash.Sum(nil))}
+}
+
+// producer returns the producer of a lane, which no other Send uses meanwhile.
+func (s *Sink) producer(lane relay.Lane, partition int, replay uint32) *producer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := producerKey{lane, replay}
+	p := s.producers[key]
+	if p == nil {
+		if replay != 0 { // replays come and go
+			maps.DeleteFunc(s.producers, func(k producerKey, p *producer) bool {
+				return k.lane == lane && k.replay != 0 && p.unanswered.count == 0
+			})
+		}
+		p = &producer{topic: lane.Group, partition: partition, id: anonymous}
+		s.producers[key] = p
+	}
+	return p
+}
+
+// resume tells how many events at the head of batch are those of the unanswered request, which goes first. If the batch
+// begins with other events, some were given up or the lanes have changed, and the sequence they took may be used or not:
+// only a new id makes it certain. Should they come again after all, they may be doubled.
+func (p *producer) resume(batch []relay.Attempt) int {
+	n := p.unanswered.count
+	if n > 0 && (n > len(batch) || sentOf(batch[:n]) != p.unanswered) {
+		p.forget()
+		return 0
+	}
+	return n
+}
+
+func (p *producer) forget() { p.id, p.epoch, p.next, p.unanswered = anonymous, 0, 0, sent{} }
+
+// appended notes that the next n records are in the partition.
+func (p *producer) appended(n int) {
+	p.next = int32((int64(p.next) + int64(n)) & 0x7fffffff) // after the greatest sequence comes 0
+	p.unanswered = sent{}
+}
+
+// identify gives p an id, unless the cluster gives none.
+func (s *Sink) identify(ctx context.Context, p *producer) error {
+	if p.id != anonymous || !s.idempotent.Load() {
+		return nil
+	}
+	id, epoch, err := s.newProducerID(ctx)
+	if err != nil {
+		if s.refusesIdempotence(ctx, err) {
+			s.produceAnonymously(err)
+			return nil
+		}
+		return fmt.Errorf("ask for a producer id: %w", err)
+	}
+	p.id, p.epoch, p.next = id, epoch, 0
+	return nil
+}
+
+// initProducerID is kafka-go's request without its method Transaction, which makes the transport look up a transaction
+// coordinator although there is no transaction: that would create the topic __transaction_state, and fail where no broker
+// may be one. Without a transaction any broker gives ids.
+type initProducerID initproducerid.Request
+
+func (*initProducerID) ApiKey() protocol.ApiKey { return protocol.InitProducerId }
+
+const (
+	idTries = 20
+	idWait  = 100 * time.Millisecond
+)
+
+func (s *Sink) newProducerID(ctx context.Context) (id int64, epoch int16, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	for try := 1; ; try++ {
+		answer, err := s.transport.RoundTrip(ctx, s.client.Addr, &initProducerID{ProducerID: -1, ProducerEpoch: -1})
+		if err != nil {
+			return 0, 0, err
+		}
+		response, ok := answer.(*initproducerid.Response)
+		if !ok {
+			return 0, 0, errors.New("odd answer")
+		}
+		code := kafka.Error(response.ErrorCode)
+		switch {
+		case code == 0:
+			return response.ProducerID, response.ProducerEpoch, nil
+		case try == idTries || code != kafka.GroupLoadInProgress && code != kafka.GroupCoordinatorNotAvailable:
+			return 0, 0, code
+		}
+		select { // the broker is asking the controller for more ids
+		case <-time.After(idWait):
+		case <-ctx.Done():
+			return 0, 0, ctx.Err()
+		}
+	}
+}
+
+// refusesIdempotence tells whether err, the answer to a request for an id or to one that carried an id, means that this
+// cluster or its access rules have none for us.
+func (s *Sink) refusesIdempotence(ctx context.Context, err error) bool {
+	var code kafka.Error
+	if errors.As(err, &code) {
+		switch code {
+		case kafka.ClusterAuthorizationFailed, kafka.UnsupportedVersion:
+			return true
+		}
+		return false
+	}
+	// A broker that does not know the request ends the connection.
+	versions, versionsErr := s.client.ApiVersions(ctx, &kafka.ApiVersionsRequest{})
+	return versionsErr == nil && versions.Error == nil && !slices.ContainsFunc(versions.ApiKeys,
+		func(k kafka.ApiVersionsResponseApiKey) bool { return k.ApiKey == int(protocol.InitProducerId) })
+}
+
+// produceAnonymously goes on without idempotence for the life of the sink.
+func (s *Sink) produceAnonymously(err error) {
+	if s.idempotent.Swap(false) {
+		s.log.Warn("the Kafka cluster gives no producer ids, so a record can be doubled when the answer to it is lost", "error", err)
+	}
+}
+
+// lostIdentity tells whether a broker does not know the producer any more, or not in this state.
+func lostIdentity(code kafka.Error) bool {
+	switch code {
+	case kafka.OutOfOrderSequenceNumber, kafka.InvalidProducerEpoch, kafka.InvalidProducerIDMapping, kafka.UnknownProducerId, kafka.ProducerFenced:
+		return true
+	}
+	return false
+}

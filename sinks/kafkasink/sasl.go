@@ -1,0 +1,182 @@
+package kafkasink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/segmentio/kafka-go/sasl"
+	"github.com/segmentio/kafka-go/sasl/plain"
+	"github.com/segmentio/kafka-go/sasl/scram"
+
+	"ncs-relay/relay"
+)
+
+// SASL says who we are to the brokers. Files are read again for each new connection.
+type SASL struct {
+	Mechanism    string       `yaml:"mechanism"` // plain, scram-sha-256, scram-sha-512 or oauthbearer
+	Username     string       `yaml:"username"`
+	Password     relay.Secret `yaml:"password"`
+	PasswordFile string       `yaml:"password_file,path"`
+
+	TokenFile        string       `yaml:"token_file,path"`         // OAuth: a token that something else keeps fresh
+	TokenURL         string       `yaml:"token_url"`               // OAuth: where to get one by client credentials
+	ClientID         string       `yaml:"client_id"`               // who asks there
+	ClientSecret     relay.Secret `yaml:"client_secret"`           // and its secret
+	ClientSecretFile string       `yaml:"client_secret_file,path"` // or a file with it
+	Scopes           []string     `yaml:"scopes"`
+}
+
+const (
+	saslPlain       = "plain"
+	saslSCRAM256    = "scram-sha-256"
+	saslSCRAM512    = "scram-sha-512"
+	saslOAuthBearer = "oauthbearer"
+)
+
+// Check reports what is wrong with c.
+func (c *SASL) Check(report func(path, problem, hint string)) {
+	switch c.Mechanism {
+	case saslPlain, saslSCRAM256, saslSCRAM512:
+		c.checkPassword(report)
+	case saslOAuthBearer:
+		c.checkToken(report)
+	case "":
+		report("mechanism", "no mechanism given", "use plain, scram-sha-256, scram-sha-512 or oauthbearer")
+	default:
+		report("mechanism", fmt.Sprintf("unknown mechanism %q", c.Mechanism), "use plain, scram-sha-256, scram-sha-512 or oauthbearer")
+	}
+}
+
+func (c *SASL) checkPassword(report func(path, problem, hint string)) {
+	if c.Username == "" {
+		report("username", "no user name given", "")
+	}
+	checkSecret(report, "password", c.Password, c.PasswordFile)
+	if c.TokenFile != "" || c.TokenURL != "" {
+		report("mechanism", fmt.Sprintf("%q uses no token", c.Mechanism), "use oauthbearer, or remove the token")
+	}
+}
+
+func (c *SASL) checkToken(report func(path, problem, hint string)) {
+	if c.Username != "" || c.Password.IsSet() || c.PasswordFile != "" {
+		report("mechanism", fmt.Sprintf("%q uses no user name and password", c.Mechanism), "remove them")
+	}
+	switch {
+	case c.TokenFile == "" && c.TokenURL == "":
+		report("token_url", "neither token_file nor token_url is given", "")
+	case c.TokenFile != "" && c.TokenURL != "":
+		report("token_file", "is there besides token_url", "keep one of them")
+	case c.TokenFile != "":
+		if _, err := readSecret(c.TokenFile); err != nil {
+			report("token_file", err.Error(), "")
+		}
+	default:
+		c.checkTokenURL(report)
+	}
+}
+
+// checkSecret reports a secret that is given neither in the configuration nor in a file, or in both.
+func checkSecret(report func(path, problem, hint string), path string, secret relay.Secret, file string) {
+	switch {
+	case !secret.IsSet() && file == "":
+		report(path, "neither "+path+" nor "+path+"_file is given", "")
+	case secret.IsSet() && file != "":
+		report(path+"_file", "is there besides "+path, "keep one of them")
+	case file != "":
+		if _, err := readSecret(file); err != nil {
+			report(path+"_file", err.Error(), "")
+		}
+	}
+}
+
+// readSecret reads a file that holds a secret. The newline that editors and shells leave at its end is not part of it.
+func readSecret(name string) (relay.Secret, error) {
+	data, err := readFile(name)
+	if err != nil {
+		return relay.Secret{}, err
+	}
+	secret := relay.NewSecret(strings.TrimRight(string(data), "\r\n"))
+	if !secret.IsSet() {
+		return secret, fmt.Errorf("file %q is empty", name)
+	}
+	return secret, nil
+}
+
+// secretOf gives the secret that is configured or in the file.
+func secretOf(secret relay.Secret, file string) (relay.Secret, error) {
+	if file == "" {
+		return secret, nil
+	}
+	return readSecret(file)
+}
+
+// mechanism authenticates connections with what c and its files hold when they are made.
+func (c *SASL) mechanism() sasl.Mechanism {
+	if c == nil {
+		return nil
+	}
+	if c.Mechanism == saslOAuthBearer {
+		return &bearer{source: c.tokenSource()}
+	}
+	return &credentials{c}
+}
+
+// credentials is a mechanism with user name and password.
+type credentials struct{ *SASL }
+
+// Name is the mechanism's name on the wire.
+func (c *credentials) Name() string { return strings.ToUpper(c.Mechanism) }
+
+// Start begins to authenticate a connection.
+func (c *credentials) Start(ctx context.Context) (sasl.StateMachine, []byte, error) {
+	password, err := secretOf(c.Password, c.PasswordFile)
+	if err != nil {
+		return nil, nil, relay.Because(relay.ReasonAuth, err)
+	}
+	mechanism, err := c.with(password)
+	if err != nil {
+		return nil, nil, relay.Because(relay.ReasonAuth, err)
+	}
+	return mechanism.Start(ctx)
+}
+
+func (c *credentials) with(password relay.Secret) (sasl.Mechanism, error) {
+	algorithm := scram.SHA256
+	switch c.Mechanism {
+	case saslPlain:
+		return plain.Mechanism{Username: c.Username, Password: password.Reveal()}, nil
+	case saslSCRAM512:
+		algorithm = scram.SHA512
+	}
+	mechanism, err := scram.Mechanism(algorithm, c.Username, password.Reveal())
+	if err != nil { // its words may quote what they are about
+		return nil, errors.New("user name or password has characters that SCRAM does not allow")
+	}
+	return mechanism, nil
+}
+
+// bearer is OAUTHBEARER of RFC 7628, as Kafka has it.
+type bearer struct{ source tokenSource }
+
+// Name is the mechanism's name on the wire.
+func (b *bearer) Name() string { return "OAUTHBEARER" }
+
+// Start begins to authenticate a connection.
+func (b *bearer) Start(ctx context.Context) (sasl.StateMachine, []byte, error) {
+	token, err := b.source.token(ctx)
+	if err != nil {
+		return nil, nil, relay.Because(relay.ReasonAuth, fmt.Errorf("get an OAuth token: %w", err))
+	}
+	return bearerAnswer{}, []byte("n,,\x01auth=Bearer " + token.Reveal() + "\x01\x01"), nil
+}
+
+// bearerAnswer is what follows the token: a broker that takes it says nothing, another one says why not, and waits for one
+// more message before it ends the exchange with an error.
+type bearerAnswer struct{}
+
+// Next continues the exchange.
+func (bearerAnswer) Next(_ context.Context, challenge []byte) (done bool, response []byte, err error) {
+	return len(challenge) == 0, []byte{1}, nil
+}
