@@ -83,7 +83,7 @@ to every team's Kafka topic, HTTP service or file.`,
 	root.AddCommand(
 		serveCommand(), checkCommand(), routeCommand(), simulateCommand(), sendCommand(), verifyCommand(),
 		eventsCommand(), healthCommand(), configCommand(), versionCommand(),
-		sinksCommand(),
+		statusCommand(), sinksCommand(), pendingCommand(), deadLettersCommand(), replayCommand(), inspectCommand(), journalCommand(),
 	)
 	return root
 }

@@ -20,10 +20,8 @@ import (
 )
 
 func sinksCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "sinks", Short: "About the destinations", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(sinksTestCommand())
-	return cmd
+	return group("sinks", "Try, list, pause, resume, move and drop destinations",
+		sinksTestCommand(), sinksListCommand(), sinksPauseCommand(), sinksResumeCommand(), sinksMoveCommand(), sinksDropCommand())
 }
 
 // trialTime bounds a test of a sink, whatever time-outs the sink has.

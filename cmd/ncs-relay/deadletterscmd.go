@@ -1,0 +1,131 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ncs-relay/relay"
+	"ncs-relay/relay/admin"
+)
+
+func deadLettersCommand() *cobra.Command {
+	return group("deadletters", "List, show, replay and drop deliveries that a running relay has given up",
+		deadLettersListCommand(), deadLettersShowCommand(), deadLettersReplayCommand(), deadLettersDropCommand())
+}
+
+var letterFields = append([]string{"sink", "reason"}, eventFields...)
+
+func deadLettersListCommand() *cobra.Command {
+	var admin adminFlags
+	var list listing
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List dead letters, per sink the oldest event first; sink unroutable has the quarantined bodies",
+		Args:  noArgs,
+	}
+	filter := addFilter(cmd, letterFields...)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, given, err := clientAndFilter(&admin, filter)
+		if err != nil {
+			return err
+		}
+		return printList(cmd, &list, c, "dead-letters", "dead_letters", given, "DEAD FOR,SINK,POSITION,EVENT,ENTITY,ATTEMPTS,EVENT ID,REASON",
+			func(d relay.DeadLetter, now time.Time) []any {
+				return []any{ago(d.At, now), d.Sink, d.Position, eventName(d.EventInfo), dash(short(d.Entity)), d.Attempts, d.ID, short(d.Reason)}
+			})
+	}
+	admin.add(cmd)
+	list.add(cmd)
+	return cmd
+}
+
+func deadLettersShowCommand() *cobra.Command {
+	var address adminFlags
+	var asJSON, bodyOnly bool
+	cmd := &cobra.Command{
+		Use:   "show SINK POSITION",
+		Short: "Show one dead letter with its body",
+		Args:  rangeArgs(2, 2, "a sink and a position, as deadletters list shows them"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := strconv.ParseUint(args[1], 10, 64); err != nil {
+				return usagef("%q is not a position", args[1])
+			}
+			c, err := address.client()
+			if err != nil {
+				return err
+			}
+			var answer json.RawMessage
+			if err := c.get(cmd.Context(), "dead-letters/"+url.PathEscape(args[0])+"/"+args[1], nil, &answer); err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), answer)
+			}
+			var letter admin.Letter
+			if err := json.Unmarshal(answer, &letter); err != nil {
+				return fmt.Errorf("the relay's answer: %w", err)
+			}
+			body := letter.BodyBase64
+			if letter.Body != nil {
+				body = []byte(*letter.Body)
+			}
+			if !bodyOnly {
+				printLetter(cmd.OutOrStdout(), &letter.DeadLetter, time.Now())
+			}
+			_, err = cmd.OutOrStdout().Write(body)
+			if !bodyOnly {
+				fmt.Fprintln(cmd.OutOrStdout())
+			}
+			return err
+		},
+	}
+	address.add(cmd)
+	addJSON(cmd, &asJSON)
+	cmd.Flags().BoolVar(&bodyOnly, "body", false, "print the body only, byte for byte: for ncs-relay route -")
+	return cmd
+}
+
+func printLetter(out io.Writer, d *relay.DeadLetter, now time.Time) {
+	printEvent(out, d.EventInfo, now)
+	fmt.Fprintf(out, "  %s: given up %s ago: %s\n", d.Sink, ago(d.At, now), clean(d.Reason))
+	printHistory(out, d.History, now)
+	fmt.Fprintln(out)
+}
+
+func deadLettersReplayCommand() *cobra.Command {
+	r := replayRun{deadLetters: true}
+	cmd := &cobra.Command{
+		Use:   "replay",
+		Short: "Deliver dead letters again; each stays until it was taken",
+		Long: `replay delivers dead letters again, in order, marked as a replay; each stays until it was taken. Those of the sink
+unroutable are read and routed as if they came in now, which makes sense after their source's settings were corrected.
+It shows how many there are and asks first; --yes does not ask.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return r.run(cmd) },
+	}
+	r.add(cmd, letterFields...)
+	return cmd
+}
+
+func deadLettersDropCommand() *cobra.Command {
+	var b bulk
+	cmd := &cobra.Command{
+		Use:   "drop",
+		Short: "Delete dead letters",
+		Long:  `drop deletes dead letters for good. It shows how many there are and asks first; --yes does not ask.`,
+		Args:  noArgs,
+	}
+	b.add(cmd, letterFields...)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return b.run(cmd, "dead-letters/drop", "dropped", func(n int, given map[string]string) string {
+			return fmt.Sprintf("delete %d dead letters (%s)", n, describe(given))
+		})
+	}
+	return cmd
+}

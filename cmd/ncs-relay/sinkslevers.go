@@ -1,0 +1,190 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ncs-relay/relay"
+)
+
+func sinksListCommand() *cobra.Command {
+	var admin adminFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the sinks of a running relay, and those that were removed and still have deliveries or dead letters",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := admin.client()
+			if err != nil {
+				return err
+			}
+			var answer struct{ Sinks []json.RawMessage }
+			if err := c.get(cmd.Context(), "sinks", nil, &answer); err != nil {
+				return err
+			}
+			if asJSON {
+				for _, s := range answer.Sinks {
+					fmt.Fprintf(cmd.OutOrStdout(), "%s\n", s)
+				}
+				return nil
+			}
+			sinks := make([]relay.SinkStatus, len(answer.Sinks))
+			for i, s := range answer.Sinks {
+				if err := json.Unmarshal(s, &sinks[i]); err != nil {
+					return fmt.Errorf("the relay's list: %w", err)
+				}
+			}
+			now := time.Now()
+			return table(cmd.OutOrStdout(), "SINK,STATE,PENDING,SIZE,OLDEST,DEAD LETTERS", func(row func(...any)) {
+				for _, s := range sinks {
+					row(s.Name, stateOf(s), s.Pending, size(s.PendingBytes), ago(s.Oldest, now), s.DeadLetters)
+				}
+			})
+		},
+	}
+	admin.add(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, one object a line")
+	return cmd
+}
+
+// stateOf is a sink's state in words.
+func stateOf(s relay.SinkStatus) string {
+	switch {
+	case s.Name == relay.Unroutable:
+		return "keeps what is quarantined"
+	case !s.Configured && s.Pending > 0:
+		return "removed: move or drop what it is owed"
+	case !s.Configured:
+		return "removed"
+	case s.Paused != "":
+		return "paused: " + short(s.Paused)
+	}
+	return "delivering"
+}
+
+func sinksPauseCommand() *cobra.Command {
+	var admin adminFlags
+	var reason string
+	cmd := &cobra.Command{
+		Use:   "pause NAME",
+		Short: "Send nothing more to a sink until it is resumed, also after a restart; what it is owed waits",
+		Args:  rangeArgs(1, 1, "the name of one sink"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return sinkCall(cmd, &admin, args[0], "pause", map[string]string{"reason": reason})
+		},
+	}
+	admin.add(cmd)
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for whoever looks next")
+	return cmd
+}
+
+func sinksResumeCommand() *cobra.Command {
+	var admin adminFlags
+	cmd := &cobra.Command{
+		Use:   "resume NAME",
+		Short: "End a sink's pause, also one that its breaker or its far side made, and try at once what waits for a retry",
+		Args:  rangeArgs(1, 1, "the name of one sink"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return sinkCall(cmd, &admin, args[0], "resume", struct{}{})
+		},
+	}
+	admin.add(cmd)
+	return cmd
+}
+
+// sinkCall does what has no answer but that it was done.
+func sinkCall(cmd *cobra.Command, admin *adminFlags, name, verb string, body any) error {
+	c, err := admin.client()
+	if err != nil {
+		return err
+	}
+	if err := c.post(cmd.Context(), "sinks/"+url.PathEscape(name)+"/"+verb, body, nil); err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "sink %s: %sd\n", name, verb)
+	return nil
+}
+
+func sinksMoveCommand() *cobra.Command {
+	var admin adminFlags
+	var to string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "move NAME --to SINK",
+		Short: "Give what a removed sink is owed to another sink",
+		Args:  rangeArgs(1, 1, "the name of one sink"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if to == "" {
+				return usagef("--to is needed")
+			}
+			c, err := admin.client()
+			if err != nil {
+				return err
+			}
+			var answer struct {
+				Moved uint64 `json:"moved"`
+			}
+			if err := c.post(cmd.Context(), "sinks/"+url.PathEscape(args[0])+"/move", map[string]string{"to": to}, &answer); err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), answer)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%d deliveries moved from %s to %s\n", answer.Moved, args[0], to)
+			return nil
+		},
+	}
+	admin.add(cmd)
+	cmd.Flags().StringVar(&to, "to", "", "a configured sink")
+	addJSON(cmd, &asJSON)
+	return cmd
+}
+
+func sinksDropCommand() *cobra.Command {
+	var admin adminFlags
+	var yes, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "drop NAME",
+		Short: "Give up what a removed sink is owed; its dead letters stay",
+		Args:  rangeArgs(1, 1, "the name of one sink"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := admin.client()
+			if err != nil {
+				return err
+			}
+			var known struct{ Sinks []relay.SinkStatus }
+			if err := c.get(cmd.Context(), "sinks", nil, &known); err != nil {
+				return err
+			}
+			// A sink that may not be dropped is refused by the relay, which says why: nothing to ask about.
+			i := slices.IndexFunc(known.Sinks, func(s relay.SinkStatus) bool { return s.Name == args[0] && !s.Configured })
+			if i >= 0 {
+				question := fmt.Sprintf("give up %d deliveries that sink %s is owed", known.Sinks[i].Pending, args[0])
+				if err := confirm(cmd, yes, question); err != nil {
+					return err
+				}
+			}
+			var answer struct {
+				Dropped uint64 `json:"dropped"`
+			}
+			if err := c.post(cmd.Context(), "sinks/"+url.PathEscape(args[0])+"/drop", struct{}{}, &answer); err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), answer)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%d deliveries given up\n", answer.Dropped)
+			return nil
+		},
+	}
+	admin.add(cmd)
+	addYes(cmd, &yes)
+	addJSON(cmd, &asJSON)
+	return cmd
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func statusCommand() *cobra.Command {
+	var admin adminFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what a running relay received and what each sink is owed",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := admin.client()
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				var answer json.RawMessage
+				if err := c.get(cmd.Context(), "status", nil, &answer); err != nil {
+					return err
+				}
+				return printJSON(cmd.OutOrStdout(), answer)
+			}
+			var s status
+			if err := c.get(cmd.Context(), "status", nil, &s); err != nil {
+				return err
+			}
+			return printStatus(cmd.OutOrStdout(), &s, time.Now())
+		},
+	}
+	admin.add(cmd)
+	addJSON(cmd, &asJSON)
+	return cmd
+}
+
+func printStatus(out io.Writer, s *status, now time.Time) error {
+	fmt.Fprintf(out, "ncs-relay %s, configuration %d, loaded %s ago\n", clean(s.Version), s.Config.Generation, ago(s.Config.LoadedAt, now))
+	if s.Config.Error != "" {
+		fmt.Fprintf(out, "THE NEW CONFIGURATION IS NOT IN USE: %s\n", clean(s.Config.Error))
+	}
+	for _, key := range s.Config.NeedsRestart {
+		fmt.Fprintf(out, "needs a restart: %s\n", clean(key))
+	}
+	if s.Journal.Error != "" {
+		fmt.Fprintf(out, "NOTIFICATIONS CANNOT BE STORED: %s\n", clean(s.Journal.Error))
+	}
+	fmt.Fprintf(out, "journal %s in %d segments, %s free; %d events known\n", size(s.Journal.Bytes), s.Journal.Segments, size(s.Journal.Free), s.DedupKeys)
+	if s.Journal.Damaged > 0 {
+		fmt.Fprintf(out, "THE JOURNAL IS DAMAGED: %d places, %d records lost\n", s.Journal.Damaged, s.Journal.LostRecords)
+	}
+	fmt.Fprintln(out)
+	err := table(out, "SOURCE,RECEIVED,ACCEPTED,DUPLICATES,TESTS,QUARANTINED,REJECTED,UNAVAILABLE,IN FLIGHT", func(row func(...any)) {
+		for _, a := range s.Sources {
+			row(a.Name, a.Received, a.Accepted, a.Duplicates, a.Tests, a.Quarantined, a.Rejected, a.Unavailable, a.InFlight)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(out)
+	return table(out, "SINK,OWED,DELIVERED,DEAD,SKIPPED,DROPPED,PENDING,OLDEST,DEAD LETTERS,STATE", func(row func(...any)) {
+		for _, a := range s.Sinks {
+			row(a.Name, a.Owed, a.Delivered, a.Dead, a.Skipped, a.Dropped, a.Pending, ago(a.Oldest, now), a.DeadLetters, stateOf(a))
+		}
+	})
+}
