@@ -42,6 +42,19 @@ func Run(t *testing.T, setup func(t *testing.T) Opener) {
 		{"starts a new sink at the frontier", testNewSink},
 		{"keeps unsettled records when it makes room", testRetention},
 		{"is not held back by a sink that is gone", testRemovedSink},
+		{"is ready while it takes appends", testReady},
+		{"knows which sinks are paused", testPaused},
+		{"hands a released sink on", testRelease},
+		{"knows the oldest delivery", testOldest},
+		{"keeps the accounts of sources", testAccounts},
+		{"scans in order, with what was kept", testScan},
+		{"finds events by id", testFind},
+		{"tells how a delivery stands", testStanding},
+		{"moves what is owed to another sink", testMove},
+		{"drops what is owed", testDropPending},
+		{"delivers again what is settled", testReplay},
+		{"delivers dead letters again", testReplayLetters},
+		{"keeps what a replay has not read", testReplayRetention},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -550,7 +563,7 @@ func testRemovedSink(t *testing.T, open Opener) {
 		b.Settle(r.Position, journal.Delivered)
 	}
 	require.NoError(t, j.Sweep(t.Context(), later))
-	require.Equal(t, 1, j.Stats().Segments)
+	require.LessOrEqual(t, j.Stats().Segments, 2, "the last that was written, and one for what comes")
 	stop()
 	j = open(t)
 	Start(t, j)

@@ -1,0 +1,540 @@
+package journaltest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay/journal"
+)
+
+func every(*journal.Record) bool { return true }
+
+func even(r *journal.Record) bool { return r.EventType%2 == 0 }
+
+func filter(recs []*journal.Record, want func(*journal.Record) bool) []*journal.Record {
+	return slices.DeleteFunc(slices.Clone(recs), func(r *journal.Record) bool { return !want(r) })
+}
+
+func settleAll(c *journal.Cursor, recs []*journal.Record) {
+	for _, r := range recs {
+		c.Settle(r.Position, journal.Delivered)
+	}
+}
+
+// DrainReplay reads until a replay finds nothing more.
+func DrainReplay(t testing.TB, r *journal.Replay, want func(*journal.Record) bool) (all []*journal.Record) {
+	t.Helper()
+	for {
+		recs, err := r.Next(1000, want)
+		require.NoError(t, err)
+		all = append(all, recs...)
+		if len(recs) == 0 && r.Totals().Read >= r.Spec().To {
+			return all
+		}
+	}
+}
+
+func testReady(t *testing.T, open Opener) {
+	j := open(t)
+	require.NoError(t, j.Ready())
+	Start(t, j)
+	fill(t, j, 0, 3)
+	require.NoError(t, j.Ready())
+	require.Positive(t, j.Stats().Free)
+}
+
+func testPaused(t *testing.T, open Opener) {
+	j := open(t)
+	stop := Start(t, j)
+	sink(t, j, "a").SetPaused("410 Gone")
+	require.Equal(t, "410 Gone", j.Sinks()[0].Paused)
+	stop()
+	j = open(t)
+	stop = Start(t, j)
+	require.Equal(t, "410 Gone", j.Sinks()[0].Paused)
+	a := sink(t, j, "a")
+	require.Equal(t, "410 Gone", a.Paused())
+	a.SetPaused("")
+	stop()
+	j = open(t)
+	Start(t, j)
+	require.Empty(t, sink(t, j, "a").Paused())
+}
+
+func testRelease(t *testing.T, open Opener) {
+	j := open(t)
+	stop := Start(t, j)
+	a := sink(t, j, "a")
+	recs := fill(t, j, 0, 9, a.ID())
+	Drain(t, a, 1<<20)
+	settleAll(a, recs[:4])
+	retry := journal.Retry{Attempts: 2, LastError: "no"}
+	a.Failed(recs[4].Position, retry)
+	a.Release()
+	require.False(t, j.Sinks()[0].Opened)
+	more := fill(t, j, 9, 3, a.ID())
+	again := sink(t, j, "a")
+	require.True(t, j.Sinks()[0].Opened)
+	require.Equal(t, Positions(recs[4:]), pending(again))
+	require.Equal(t, again.Pending(), j.Pending("a"))
+	require.Equal(t, retry, again.Pending()[0].Retry)
+	require.Equal(t, Positions(more), Positions(Drain(t, again, 1)))
+	require.Empty(t, j.Pending("unknown"))
+	stop()
+}
+
+func testOldest(t *testing.T, open Opener) {
+	j := open(t)
+	stop := Start(t, j)
+	a := sink(t, j, "a")
+	oldest := func() time.Time { return j.Sinks()[0].Oldest }
+	require.Zero(t, oldest())
+	fill(t, j, 0, 5)
+	recs := fill(t, j, 5, 10, a.ID())
+	require.Equal(t, recs[0].Time, oldest(), "not read yet")
+	recs = append(recs, fill(t, j, 15, 10, a.ID())...)
+	next, err := a.Next(1)
+	require.NoError(t, err)
+	require.Len(t, next, 1)
+	settleAll(a, next)
+	require.Equal(t, recs[1].Time, oldest())
+	stop()
+	j = open(t)
+	stop = Start(t, j)
+	require.Equal(t, recs[1].Time, oldest(), "nor after a restart")
+	a = sink(t, j, "a")
+	Drain(t, a, 1<<20)
+	settleAll(a, recs[3:])
+	require.Equal(t, recs[1].Time, oldest())
+	settleAll(a, recs[:2])
+	require.Equal(t, recs[2].Time, oldest())
+	stop()
+	j = open(t)
+	Start(t, j)
+	require.Equal(t, recs[2].Time, oldest())
+	settleAll(sink(t, j, "a"), recs)
+	require.Zero(t, oldest())
+	recs = fill(t, j, 40, 1, a.ID())
+	require.Equal(t, recs[0].Time, oldest())
+}
+
+func testAccounts(t *testing.T, open Opener) {
+	j := open(t)
+	stop := Start(t, j)
+	account := j.Account("recording") // what Record says
+	for range 15 {
+		account.Received()
+	}
+	recs := fill(t, j, 0, 6) // two of them quarantined
+	require.Len(t, recs, 6)
+	account.Rejected()
+	account.Rejected()
+	account.Unavailable()
+	account.Test()
+	account.Duplicate()
+	account.Duplicate()
+	j.Account("other").Received()
+	want := journal.Account{Received: 15, Rejected: 2, Unavailable: 1, Tests: 1, Duplicates: 2, Quarantined: 2, Accepted: 4}
+	got := j.Snapshot()
+	require.Equal(t, want, got.Accounts["recording"])
+	require.EqualValues(t, 3, got.Accounts["recording"].InFlight())
+	require.Equal(t, recs[5].Position, got.Frontier)
+	require.EqualValues(t, 1, got.Accounts["other"].InFlight())
+	stop()
+	j = open(t)
+	Start(t, j)
+	want.Received = 12
+	require.Equal(t, want, j.Snapshot().Accounts["recording"], "no call is in flight any more")
+	fill(t, j, 6, 1)
+	want.Accepted++
+	got = j.Snapshot()
+	require.Equal(t, want, got.Accounts["recording"])
+	account = j.Account("")
+	account.Received()
+	account.Rejected()
+	require.NoError(t, j.Checkpoint(), "a source may have no name")
+}
+
+func testScan(t *testing.T, open Opener) {
+	j := open(t)
+	stop := Start(t, j)
+	a := sink(t, j, "a")
+	recs := fill(t, j, 0, 200, a.ID())
+	scan := func(from, to journal.Position, want func(*journal.Record) bool) (got []*journal.Record) {
+		t.Helper()
+		require.NoError(t, j.Scan(t.Context(), from, to, func(r *journal.Record) bool {
+			require.Nil(t, r.Body)
+			return want(r)
+		}, func(r *journal.Record) bool { got = append(got, r); return true }))
+		return got
+	}
+	all := ^journal.Position(0)
+	require.Empty(t, cmp.Diff(recs, scan(0, all, every)))
+	require.Empty(t, cmp.Diff(filter(recs, even), scan(1, recs[199].Position, even)))
+	require.Empty(t, cmp.Diff(recs[17:93], scan(recs[17].Position, recs[92].Position, every)))
+	require.Empty(t, scan(recs[5].Position, recs[4].Position, every))
+	seen := 0
+	require.NoError(t, j.Scan(t.Context(), 0, all, every, func(*journal.Record) bool { seen++; return seen < 3 }))
+	require.Equal(t, 3, seen)
+	ctx, cancel := context.WithCancel(t.Context())
+	seen = 0
+	require.ErrorIs(t, j.Scan(ctx, 0, all, every, func(*journal.Record) bool { seen++; cancel(); return true }), context.Canceled)
+	require.Equal(t, 1, seen)
+
+	Drain(t, a, 1<<20)
+	for i, r := range recs {
+		switch i % 20 {
+		case 3:
+			a.Bury(journal.DeadLetter{Position: r.Position, At: later})
+		case 4: // stays pending
+		default:
+			a.Settle(r.Position, journal.Delivered)
+		}
+	}
+	require.NoError(t, j.Sweep(t.Context(), later))
+	var want []*journal.Record
+	oldest := slices.IndexFunc(recs, func(r *journal.Record) bool {
+		n := int(r.EventType)
+		return n%20 != 3 && n%20 != 4 && len(scan(r.Position, r.Position, every)) > 0
+	})
+	require.Positive(t, oldest, "most is gone")
+	for i, r := range recs {
+		if i >= oldest || i%20 == 3 || i%20 == 4 {
+			want = append(want, r)
+		}
+	}
+	require.Empty(t, cmp.Diff(want, scan(0, all, every)), "what was kept comes in its place")
+	stop()
+}
+
+func testFind(t *testing.T, open Opener) {
+	j := open(t)
+	stop := Start(t, j)
+	recs := fill(t, j, 0, 20)
+	require.NoError(t, j.Checkpoint())
+	recs = append(recs, fill(t, j, 7, 3)...) // the same events again
+	check := func() {
+		t.Helper()
+		found, err := j.Find(recs[8].ID)
+		require.NoError(t, err)
+		require.Equal(t, []journal.Position{recs[21].Position, recs[8].Position}, found)
+		found, err = j.Find(recs[3].ID)
+		require.NoError(t, err)
+		require.Equal(t, Positions(recs[3:4]), found)
+		found, err = j.Find(Record(77).ID)
+		require.NoError(t, err)
+		require.Empty(t, found)
+	}
+	check()
+	stop()
+	j = open(t)
+	Start(t, j)
+	check()
+}
+
+func testStanding(t *testing.T, open Opener) {
+	j := open(t)
+	Start(t, j)
+	a := sink(t, j, "a")
+	recs := fill(t, j, 0, 4, a.ID())
+	Drain(t, a, 1<<20)
+	recs = append(recs, fill(t, j, 4, 1, a.ID())...)
+	retry := journal.Retry{Attempts: 1, LastError: "time-out"}
+	a.Settle(recs[0].Position, journal.Delivered)
+	a.Bury(journal.DeadLetter{Position: recs[1].Position, Reason: "refused", Retry: retry})
+	a.Failed(recs[2].Position, retry)
+	for _, saved := range []bool{false, true} {
+		for i, want := range []string{"settled", "dead", "pending", "pending", "waiting"} {
+			name, state, history, reason, err := j.Standing(a.ID(), recs[i].Position)
+			require.NoError(t, err)
+			require.Equal(t, []string{"a", want}, []string{name, state}, "saved %t", saved)
+			require.Equal(t, i == 1, reason == "refused")
+			if i == 1 || i == 2 {
+				require.Equal(t, retry, history)
+			}
+		}
+		require.NoError(t, j.Checkpoint())
+	}
+}
+
+func testMove(t *testing.T, open Opener) {
+	j := open(t)
+	stop := Start(t, j)
+	a, b := sink(t, j, "a"), sink(t, j, "b")
+	recs := fill(t, j, 0, 20, a.ID())
+	both := fill(t, j, 20, 5, a.ID(), b.ID())
+	for handed := 0; handed < 12; {
+		next, err := a.Next(1)
+		require.NoError(t, err)
+		handed += len(next)
+	}
+	settleAll(a, recs[:4])
+	a.Bury(journal.DeadLetter{Position: recs[4].Position, At: later})
+	a.Failed(recs[6].Position, journal.Retry{Attempts: 4})
+	recs = append(recs, fill(t, j, 25, 100, a.ID())...)
+
+	_, _, err := j.Move("a", "b")
+	require.Error(t, err, "a is opened")
+	a.Release()
+	_, _, err = j.Move("a", "nobody")
+	require.Error(t, err)
+	_, _, err = j.Move("a", "a")
+	require.Error(t, err)
+	require.NoError(t, j.Sweep(t.Context(), later)) // b holds the log back still
+	n, positions, err := j.Move("a", "b")
+	require.NoError(t, err)
+	require.Equal(t, Positions(recs[5:]), positions)
+	require.EqualValues(t, len(positions), n)
+	check := func() {
+		t.Helper()
+		require.Equal(t, journal.Totals{Owed: 10, Delivered: 4, Dead: 1, Skipped: 5}, balanced(t, a))
+		require.Zero(t, a.PendingBytes())
+		require.Equal(t, journal.Totals{Owed: uint64(len(positions) + 5), Pending: uint64(len(positions) + 5)}, balanced(t, b))
+	}
+	check()
+	require.Equal(t, positions, pending(b))
+	require.Empty(t, cmp.Diff(both, Drain(t, b, 1)), "it reads what it is owed itself")
+	n, positions2, err := j.Move("a", "b")
+	require.NoError(t, err)
+	require.Zero(t, n)
+	require.Empty(t, positions2)
+	stop()
+
+	j = open(t)
+	Start(t, j)
+	b = sink(t, j, "b")
+	a = sink(t, j, "a")
+	check()
+	all := slices.Sorted(slices.Values(append(Positions(both), positions...)))
+	require.Equal(t, all, pending(b))
+	require.Empty(t, pending(a))
+	require.NoError(t, j.Sweep(t.Context(), later))
+	loaded, err := j.Load(all)
+	require.NoError(t, err)
+	require.Len(t, loaded, len(all))
+	for _, p := range all {
+		b.Settle(p, journal.Delivered)
+	}
+	require.EqualValues(t, len(all), balanced(t, b).Delivered)
+}
+
+func testDropPending(t *testing.T, open Opener) {
+	j := open(t)
+	stop := Start(t, j)
+	a := sink(t, j, "a")
+	recs := fill(t, j, 0, 10, a.ID())
+	Drain(t, a, 1<<20)
+	settleAll(a, recs[:3])
+	fill(t, j, 10, 50, a.ID())
+	_, err := j.DropPending("a")
+	require.Error(t, err, "it is opened")
+	_, err = j.DropPending("nobody")
+	require.Error(t, err)
+	a.Release()
+	n, err := j.DropPending("a")
+	require.NoError(t, err)
+	require.EqualValues(t, 57, n)
+	stop()
+	j = open(t)
+	Start(t, j)
+	a = sink(t, j, "a")
+	require.Equal(t, journal.Totals{Owed: 60, Delivered: 3, Dropped: 57}, balanced(t, a))
+	require.Zero(t, a.PendingBytes())
+	require.Empty(t, pending(a))
+	more := fill(t, j, 60, 2, a.ID())
+	require.Empty(t, cmp.Diff(more, Drain(t, a, 1)))
+}
+
+func testReplay(t *testing.T, open Opener) {
+	j := open(t)
+	stop := Start(t, j)
+	a, b := sink(t, j, "a"), sink(t, j, "b")
+	recs := fill(t, j, 0, 60, a.ID())
+	fill(t, j, 60, 10, b.ID())
+	Drain(t, a, 1<<20)
+	settleAll(a, recs[:50])
+	before := balanced(t, a)
+	unread := fill(t, j, 70, 5, a.ID())
+
+	want := filter(recs[10:50], even)
+	spec := journal.ReplaySpec{Sink: "a", From: recs[10].Position, Filter: []byte("{}"), Rate: 2.5, CreatedAt: time.UnixMilli(7)}
+	n, err := j.CountReplay(t.Context(), spec, even)
+	require.NoError(t, err)
+	require.Equal(t, len(want), n)
+	r, err := j.AddReplay(spec)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, r.ID())
+	require.False(t, r.Finished())
+	got, err := r.Next(1, even)
+	require.NoError(t, err)
+	require.Empty(t, cmp.Diff(want[:1], got))
+	got = append(got, DrainReplay(t, r, even)...)
+	require.Empty(t, cmp.Diff(want, got), "settled deliveries only")
+	require.Empty(t, cmp.Diff(Positions(want), pendingOf(r)))
+
+	r.Settle(want[0].Position, journal.Delivered)
+	r.Settle(want[0].Position, journal.Delivered)
+	r.Settle(want[1].Position, journal.Skipped)
+	r.Bury(journal.DeadLetter{Position: want[2].Position, Reason: "no"})
+	retry := journal.Retry{Attempts: 1, LastError: "x"}
+	r.Failed(want[3].Position, retry)
+	totals := journal.ReplayTotals{Matched: uint64(len(want)), Delivered: 1, Failed: 1, Skipped: 1, Pending: uint64(len(want) - 3), Read: unread[4].Position}
+	require.Equal(t, totals, r.Totals())
+	letters, err := j.DeadLetters("a", 0, 9)
+	require.NoError(t, err)
+	require.Empty(t, letters)
+	before.Owed, before.Pending = before.Owed+5, before.Pending+5
+	require.Equal(t, before, balanced(t, a), "the sink's own account is not touched")
+	stop()
+
+	j = open(t)
+	stop = Start(t, j)
+	require.Len(t, j.Replays(), 1)
+	r = j.Replays()[0]
+	spec.Of, spec.To = "a", unread[4].Position
+	require.Empty(t, cmp.Diff(spec, r.Spec()))
+	require.Equal(t, totals, r.Totals())
+	require.Equal(t, Positions(want[3:]), pendingOf(r))
+	require.Equal(t, retry, r.Pending()[0].Retry)
+	require.Empty(t, DrainReplay(t, r, even))
+	require.False(t, r.Finished())
+	for _, rec := range want[3:] {
+		r.Settle(rec.Position, journal.Delivered)
+	}
+	require.True(t, r.Finished())
+	second, err := j.AddReplay(journal.ReplaySpec{Sink: "b", Of: "a"})
+	require.NoError(t, err)
+	require.EqualValues(t, 2, second.ID())
+	require.Equal(t, Positions(recs[:50]), Positions(DrainReplay(t, second, every)))
+	second.Cancel()
+	require.True(t, second.Finished())
+	require.EqualValues(t, 50, second.Totals().Skipped)
+	empty, err := second.Next(1, every)
+	require.NoError(t, err)
+	require.Empty(t, empty)
+	_, err = j.AddReplay(journal.ReplaySpec{Sink: "nobody"})
+	require.Error(t, err)
+	anyway, err := j.AddReplay(journal.ReplaySpec{Sink: "b", Anyway: true})
+	require.NoError(t, err)
+	require.Equal(t, Positions(slices.Concat(recs, unread)), Positions(DrainReplay(t, anyway, every)), "not what b itself waits for")
+	stop()
+
+	j = open(t)
+	Start(t, j)
+	require.Len(t, j.Replays(), 3)
+	require.True(t, j.Replays()[0].Finished())
+	require.True(t, j.Replays()[1].Finished())
+	require.False(t, j.Replays()[2].Finished())
+	require.Len(t, j.Replays()[2].Pending(), 65)
+}
+
+func pendingOf(r *journal.Replay) (list []journal.Position) {
+	for _, p := range r.Pending() {
+		list = append(list, p.Position)
+	}
+	return list
+}
+
+func testReplayLetters(t *testing.T, open Opener) {
+	j := open(t)
+	stop := Start(t, j)
+	a, b := sink(t, j, "a"), sink(t, j, "b")
+	recs := fill(t, j, 0, 100, a.ID())
+	Drain(t, a, 1<<20)
+	for i, r := range recs {
+		if i%10 == 0 {
+			a.Bury(journal.DeadLetter{Position: r.Position, Reason: fmt.Sprint("first ", i), At: later})
+		} else {
+			a.Settle(r.Position, journal.Delivered)
+		}
+	}
+	_, err := b.Next(1) // catches up
+	require.NoError(t, err)
+	require.NoError(t, j.Sweep(t.Context(), later))
+	n, err := j.CountReplay(t.Context(), journal.ReplaySpec{Sink: "a", DeadLetters: true}, every)
+	require.NoError(t, err)
+	require.Equal(t, 10, n)
+	r, err := j.AddReplay(journal.ReplaySpec{Sink: "b", Of: "a", DeadLetters: true, To: recs[85].Position})
+	require.NoError(t, err)
+	got := DrainReplay(t, r, func(r *journal.Record) bool { return r.EventType != 30 })
+	require.Equal(t, []int{0, 10, 20, 40, 50, 60, 70, 80}, types(got))
+	r.Settle(got[0].Position, journal.Delivered)
+	r.Settle(got[1].Position, journal.Skipped)
+	r.Bury(journal.DeadLetter{Position: got[2].Position, Reason: "second", At: later})
+	stop()
+
+	j = open(t)
+	Start(t, j)
+	letters, err := j.DeadLetters("a", 0, 100)
+	require.NoError(t, err)
+	require.Len(t, letters, 9)
+	require.Equal(t, "second", letters[1].Reason)
+	require.EqualValues(t, len(recs[20].Body), letters[1].Size)
+	require.EqualValues(t, 9, j.Sinks()[0].Letters)
+	require.EqualValues(t, 10, j.Sinks()[0].Totals.Dead)
+	require.Equal(t, journal.Totals{}, j.Sinks()[1].Totals)
+	r = j.Replays()[0]
+	require.Equal(t, Positions(got[3:]), pendingOf(r))
+	loaded, err := r.Load(pendingOf(r))
+	require.NoError(t, err)
+	require.Empty(t, cmp.Diff(got[3:], loaded))
+
+	again, err := j.AddReplay(journal.ReplaySpec{Sink: "a"}) // a letter is settled, too
+	require.NoError(t, err)
+	var late []*journal.Record
+	for _, rec := range DrainReplay(t, again, every) {
+		again.Settle(rec.Position, journal.Delivered)
+		late = append(late, rec)
+	}
+	require.NotEmpty(t, late)
+	require.NoError(t, j.Checkpoint())
+	letters, err = j.DeadLetters("a", 0, 100)
+	require.NoError(t, err)
+	require.Empty(t, letters)
+}
+
+func types(recs []*journal.Record) (list []int) {
+	for _, r := range recs {
+		list = append(list, r.EventType)
+	}
+	return list
+}
+
+func testReplayRetention(t *testing.T, open Opener) {
+	j := open(t)
+	stop := Start(t, j)
+	a := sink(t, j, "a")
+	recs := fill(t, j, 0, 200, a.ID())
+	Drain(t, a, 1<<20)
+	settleAll(a, recs)
+	segments := j.Stats().Segments
+	r, err := j.AddReplay(journal.ReplaySpec{Sink: "a", To: recs[150].Position})
+	require.NoError(t, err)
+	require.NoError(t, j.Sweep(t.Context(), later))
+	require.Equal(t, segments, j.Stats().Segments, "it has read nothing")
+	stop()
+	j = open(t)
+	stop = Start(t, j)
+	r = j.Replays()[0]
+	sink(t, j, "a")
+	got := DrainReplay(t, r, every)
+	require.Equal(t, Positions(recs[:151]), Positions(got))
+	require.NoError(t, j.Sweep(t.Context(), later))
+	require.Less(t, j.Stats().Segments, segments)
+	loaded, err := r.Load(pendingOf(r))
+	require.NoError(t, err)
+	require.Empty(t, cmp.Diff(got, loaded), "what it has handed out is kept")
+	r.Cancel()
+	require.NoError(t, j.Sweep(t.Context(), later))
+	_, err = r.Load(Positions(got[:1]))
+	var lost *journal.LostError
+	require.True(t, errors.As(err, &lost))
+	stop()
+}

@@ -1,0 +1,99 @@
+package journal_test
+
+import (
+	"errors"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/journaltest"
+)
+
+// A relay that is not ready gets no traffic: that it can store again must show without any.
+func TestReadyNoticesFaultsAndTheirEndByItself(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]func(*journaltest.CrashFS, bool){
+		"full": func(fs *journaltest.CrashFS, on bool) {
+			fs.Fail(nil)
+			if on {
+				fs.Fail(journaltest.FailFrom(1, syscall.ENOSPC))
+			}
+		},
+		"read-only": func(fs *journaltest.CrashFS, on bool) {
+			fs.Fail(nil)
+			if on {
+				fs.Fail(journaltest.FailFrom(1, syscall.EROFS))
+			}
+		},
+		"below min_free": func(fs *journaltest.CrashFS, on bool) {
+			fs.SetFree(1 << 40)
+			if on {
+				fs.SetFree(0)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := stateDir(t)
+			synctest.Test(t, func(t *testing.T) {
+				fs, opts := journaltest.NewCrashFS(1), testOptions()
+				opts.FS = fs
+				j, err := journal.Open(dir, opts)
+				require.NoError(t, err)
+				fault(fs, true)
+				stop := journaltest.Start(t, j)
+				synctest.Wait()
+				err = j.Ready()
+				require.Error(t, err, "before anybody has appended")
+				require.Equal(t, name != "read-only", errors.Is(err, journal.ErrFull))
+				fault(fs, false)
+				time.Sleep(2 * time.Second)
+				require.NoError(t, j.Ready())
+				_, err = journaltest.Append(j, journaltest.Record(1))
+				require.NoError(t, err)
+
+				fault(fs, true)
+				time.Sleep(2 * time.Second)
+				for n := 2; err == nil && n < 1000; n++ { // a segment has room that is reserved already
+					_, err = journaltest.Append(j, journaltest.Record(n))
+				}
+				require.Error(t, err)
+				require.Error(t, j.Ready())
+				time.Sleep(5 * time.Second)
+				require.Error(t, j.Ready())
+				fault(fs, false)
+				time.Sleep(2 * time.Second)
+				require.NoError(t, j.Ready())
+				require.NoError(t, journalAppend(j))
+				stop()
+			})
+		})
+	}
+}
+
+func journalAppend(j *journal.Journal) error {
+	_, err := journaltest.Append(j, journaltest.Record(5000))
+	return err
+}
+
+func TestHealthyJournalDoesNotPoll(t *testing.T) {
+	t.Parallel()
+	dir := stateDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		fs, opts := journaltest.NewCrashFS(1), testOptions()
+		opts.FS = fs
+		j, err := journal.Open(dir, opts)
+		require.NoError(t, err)
+		stop := journaltest.Start(t, j)
+		require.NoError(t, journalAppend(j))
+		time.Sleep(time.Second)
+		fs.Fail(nil)
+		time.Sleep(5 * time.Minute)
+		require.Zero(t, fs.Ops())
+		stop()
+	})
+}
