@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"syscall"
@@ -67,11 +68,16 @@ type machine struct {
 	acked    map[int]journal.Position // appends that were acknowledged
 	seen     map[journal.Position]int // every position ever seen, and its record
 	fates    map[string]map[journal.Position]*fate
+	taken    map[journal.Position]bool // moved from c to a
+	doubt    []journal.Position        // a move that failed may have moved these, or none
+	replays  map[uint32]*replayed
+	unsure   bool // an attempt to begin one failed
 }
 
 // fate is what became of a delivery that was handed out.
 type fate struct {
 	settled, buried bool
+	raised          bool // a dead letter that a replay has delivered
 	saved           bool // a checkpoint after it succeeded
 }
 
@@ -82,9 +88,9 @@ func newMachine(t interface {
 }, seed uint64) *machine {
 	opts := testOptions()
 	opts.SegmentSize = 4 << 10
-	m := &machine{t: t, fs: journaltest.NewCrashFS(seed), dir: stateDir(t), opts: opts, names: []string{"a", "b"},
-		appended: map[int][]string{}, acked: map[int]journal.Position{}, seen: map[journal.Position]int{},
-		fates: map[string]map[journal.Position]*fate{"a": {}, "b": {}}}
+	m := &machine{t: t, fs: journaltest.NewCrashFS(seed), dir: stateDir(t), opts: opts, names: []string{"a", "b", "c"},
+		taken: map[journal.Position]bool{}, replays: map[uint32]*replayed{}, appended: map[int][]string{}, acked: map[int]journal.Position{}, seen: map[journal.Position]int{},
+		fates: map[string]map[journal.Position]*fate{"a": {}, "b": {}, "c": {}}}
 	m.opts.FS = m.fs
 	return m
 }
@@ -106,6 +112,7 @@ func (m *machine) open() bool {
 		}
 		m.sinks = append(m.sinks, c)
 	}
+	m.sinks[2].Release() // c is a sink that was removed
 	return true
 }
 
@@ -122,8 +129,12 @@ func (m *machine) append(n int, sinks ...int) {
 		if len(sinks) == 0 {
 			m.appended[num] = nil
 		}
+		account := m.j.Account(rec.Source)
+		account.Received()
 		require.NoError(m.t, m.j.Append(context.Background(), rec, func(pos journal.Position, err error) {
-			if err == nil {
+			if err != nil {
+				account.Unavailable()
+			} else {
 				m.saw(pos, num)
 				m.acked[num] = pos
 			}
@@ -148,7 +159,7 @@ func (m *machine) check(s int, r *journal.Record) {
 	require.NoError(m.t, err)
 	owed, ok := m.appended[num]
 	require.True(m.t, ok, "record %d was never appended", num)
-	require.Contains(m.t, owed, m.names[s])
+	require.True(m.t, slices.Contains(owed, m.names[s]) || (s == 0 && m.taken[r.Position]), "record %d is not owed to %s", num, m.names[s])
 	require.True(m.t, bytes.Equal(journaltest.Record(num).Body, r.Body))
 	if pos, ok := m.acked[num]; ok {
 		require.Equal(m.t, pos, r.Position)
@@ -181,7 +192,7 @@ func (m *machine) handOut(s int, pos journal.Position) {
 		m.fates[m.names[s]][pos] = f
 	}
 	require.False(m.t, f.saved && (f.settled || f.buried), "position %d was settled and saved, and comes back", pos)
-	f.settled, f.buried = false, false
+	*f = fate{}
 }
 
 // unsettled are the positions a sink may settle now.
@@ -215,6 +226,10 @@ func (m *machine) markSaved() {
 			f.saved = f.settled || f.buried
 		}
 	}
+	for _, r := range m.replays {
+		maps.Copy(r.saved, r.settled)
+	}
+	m.doubt = nil
 }
 
 func (m *machine) sweep() { _ = m.j.Sweep(context.Background(), time.Now().AddDate(10, 0, 0)) }
@@ -245,6 +260,9 @@ func (m *machine) restart() {
 func (m *machine) verify() {
 	m.t.Helper()
 	require.Zero(m.t, m.j.Stats().Damaged, "a crash is not damage")
+	m.resolveMove()
+	m.verifyAccounts()
+	m.verifyReplays()
 	for s, c := range m.sinks {
 		m.verifySink(s, c)
 	}
@@ -283,7 +301,7 @@ func (m *machine) verifySink(s int, c *journal.Cursor) {
 		for _, r := range recs {
 			m.check(s, r)
 			m.handOut(s, r.Position)
-			if n := len(held); n > 0 {
+			if n := len(held); n > 0 && !(s == 0 && m.taken[held[n-1]]) {
 				require.Greater(m.t, r.Position, held[n-1])
 			}
 			held = append(held, r.Position)
@@ -293,17 +311,18 @@ func (m *machine) verifySink(s int, c *journal.Cursor) {
 		require.False(m.t, dead[pos], "position %d is dead and pending", pos)
 	}
 	for pos, f := range m.fates[name] {
-		if f.buried && f.saved {
+		if f.buried && f.saved && !f.raised {
 			require.True(m.t, dead[pos], "dead letter %d is lost", pos)
 		}
+		f.raised = f.raised && !dead[pos]
 	}
 	for num, pos := range m.acked {
 		if !slices.Contains(m.appended[num], name) {
 			continue
 		}
-		_, found := slices.BinarySearch(held, pos)
+		found := slices.Contains(held, pos)
 		f := m.fates[name][pos]
-		require.True(m.t, found || dead[pos] || (f != nil && f.settled), "record %d at %d, acknowledged, is lost to %s", num, pos, name)
+		require.True(m.t, found || dead[pos] || (f != nil && (f.settled || f.raised)), "record %d at %d, acknowledged, is lost to %s", num, pos, name)
 	}
 	totals := c.Totals()
 	require.EqualValues(m.t, len(held), totals.Pending, "%+v", totals)
@@ -324,9 +343,9 @@ func scenario(m *machine) {
 	}
 	for round := range 4 {
 		m.append(3, 0, 1)
-		m.append(2, 1)
-		m.append(1)
-		for s := range m.sinks {
+		m.append(2, 1, 2)
+		m.append(1, 2)
+		for s := range 2 {
 			m.read(s, 300)
 			for i, pos := range m.unsettled(s) {
 				switch (i + round) % 4 {
@@ -345,6 +364,18 @@ func scenario(m *machine) {
 			m.read(0, 1<<20)
 			m.read(1, 1<<20)
 			m.sweep()
+		}
+		switch round {
+		case 0:
+			m.replay(0, true)
+		case 1:
+			m.replay(1, false)
+			m.move()
+		case 3:
+			m.drop()
+		}
+		for _, r := range m.j.Replays() {
+			m.replayOn(r, 600, round)
 		}
 	}
 }
@@ -425,13 +456,13 @@ func TestAnyHistory(t *testing.T) {
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			s := rapid.IntRange(0, 1).Draw(t, "sink")
 			action := rapid.SampledFrom([]string{"append", "append", "append", "read", "read", "settle", "settle", "bury", "checkpoint", "checkpoint",
-				"sweep", "fault", "faults", "repair", "crash", "crash later", "restart"}).Draw(t, "action")
+				"sweep", "replay", "replay on", "replay on", "move", "drop", "fault", "faults", "repair", "crash", "crash later", "restart"}).Draw(t, "action")
 			if m.j == nil {
 				action = "crash"
 			}
 			switch action {
 			case "append":
-				m.append(rapid.IntRange(1, 20).Draw(t, "n"), rapid.SampledFrom([][]int{{}, {0}, {1}, {0, 1}}).Draw(t, "sinks")...)
+				m.append(rapid.IntRange(1, 20).Draw(t, "n"), rapid.SampledFrom([][]int{{}, {0}, {1}, {0, 1}, {2}, {0, 2}}).Draw(t, "sinks")...)
 			case "read":
 				m.read(s, rapid.IntRange(1, 4000).Draw(t, "bytes"))
 			case "settle", "bury":
@@ -447,6 +478,16 @@ func TestAnyHistory(t *testing.T) {
 				m.checkpoint()
 			case "sweep":
 				m.sweep()
+			case "replay":
+				m.replay(s, rapid.Bool().Draw(t, "dead letters"))
+			case "replay on":
+				if list := m.j.Replays(); len(list) > 0 {
+					m.replayOn(rapid.SampledFrom(list).Draw(t, "replay"), rapid.IntRange(1, 4000).Draw(t, "bytes"), rapid.IntRange(0, 3).Draw(t, "fate"))
+				}
+			case "move":
+				m.move()
+			case "drop":
+				m.drop()
 			case "fault":
 				m.fs.Fail(journaltest.FailOnce(rapid.IntRange(1, 20).Draw(t, "at"), rapid.SampledFrom(errs).Draw(t, "error")))
 			case "faults":
@@ -464,5 +505,6 @@ func TestAnyHistory(t *testing.T) {
 			}
 		}
 		m.crash(0.5)
+		m.finishReplays()
 	})
 }

@@ -63,7 +63,8 @@ type letterChange struct {
 // keptReplays bounds the finished replays that are listed.
 const keptReplays = 100
 
-// AddReplay begins a replay. It is on disk when AddReplay returns.
+// AddReplay begins a replay. It is on disk when AddReplay returns; after an error it may be, and then begins with the
+// next start.
 func (j *Journal) AddReplay(spec ReplaySpec) (*Replay, error) {
 	r, err := j.newReplay(spec)
 	if err != nil {
