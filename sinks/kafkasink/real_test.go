@@ -38,7 +38,7 @@ func TestRealKafka(t *testing.T) {
 
 func realSink(t *testing.T, cluster *kafkatest.Cluster, topic string) *kafkasink.Sink {
 	t.Helper()
-	return newSinkOf(t, configured(cluster.Brokers(), topic), discard)
+	return newSinkOf(t, configured(cluster.Addresses(), topic), discard)
 }
 
 func realRecord(t *testing.T, cluster *kafkatest.Cluster) {

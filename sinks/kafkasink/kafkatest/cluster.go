@@ -32,15 +32,24 @@ const (
 
 // Options of a cluster.
 type Options struct {
-	Brokers int               // default 1
-	Config  map[string]string // of every broker, over the defaults
+	Version   string            // default Version
+	Brokers   int               // default 1
+	Config    map[string]string // of every broker, over the defaults
+	Listeners []Listener        // besides the plain one
+	Format    []string          // arguments for formatting the brokers' storage, such as --add-scram
+}
+
+// Listener is one more port of every broker.
+type Listener struct {
+	Name     string // in capitals; what Kafka calls listener.name.<name> in lower case
+	Protocol string // SSL, SASL_SSL or SASL_PLAINTEXT
 }
 
 // Cluster is a running Kafka cluster. Its methods end the test on failure.
 type Cluster struct {
+	Options
 	home    string
 	dir     string
-	config  map[string]string
 	brokers []*broker
 	admin   *kgo.Client
 }
@@ -48,6 +57,7 @@ type Cluster struct {
 type broker struct {
 	id                  int
 	address, controller string
+	others              []string // addresses of Options.Listeners
 	dir                 string
 	ended               <-chan error
 	cmd                 *exec.Cmd
@@ -58,16 +68,19 @@ type broker struct {
 func Start(t testing.TB, opts Options) *Cluster {
 	t.Helper()
 	require(t)
-	home, err := install(t.Context())
+	if opts.Version == "" {
+		opts.Version = Version
+	}
+	home, err := install(t.Context(), opts.Version)
 	if err != nil {
 		unavailable(t, err.Error())
 	}
 	for try := 1; ; try++ {
-		c := &Cluster{home: home, dir: t.TempDir(), config: opts.Config}
+		c := &Cluster{Options: opts, home: home, dir: t.TempDir()}
 		err := c.start(t.Context(), max(opts.Brokers, 1))
 		if err == nil {
 			t.Cleanup(func() { c.stop(t) })
-			t.Logf("real Kafka %s at %s", Version, strings.Join(c.Brokers(), ","))
+			t.Logf("real Kafka %s at %s", opts.Version, strings.Join(c.Addresses(), ","))
 			return c
 		}
 		logs := c.logs()
@@ -78,11 +91,21 @@ func Start(t testing.TB, opts Options) *Cluster {
 	}
 }
 
-// Brokers are the addresses to connect to.
-func (c *Cluster) Brokers() []string {
+// Addresses are those to connect to without encryption and authentication.
+func (c *Cluster) Addresses() []string {
 	addresses := make([]string, len(c.brokers))
 	for i, b := range c.brokers {
 		addresses[i] = b.address
+	}
+	return addresses
+}
+
+// AddressesOf are the addresses of the listener called name.
+func (c *Cluster) AddressesOf(name string) []string {
+	at := slices.IndexFunc(c.Listeners, func(l Listener) bool { return l.Name == name })
+	addresses := make([]string, len(c.brokers))
+	for i, b := range c.brokers {
+		addresses[i] = b.others[at]
 	}
 	return addresses
 }
@@ -104,7 +127,7 @@ func (c *Cluster) start(ctx context.Context, count int) error {
 			return err
 		}
 	}
-	admin, err := kgo.NewClient(kgo.SeedBrokers(c.Brokers()...))
+	admin, err := kgo.NewClient(kgo.SeedBrokers(c.Addresses()...))
 	if err != nil {
 		return err
 	}
@@ -114,7 +137,8 @@ func (c *Cluster) start(ctx context.Context, count int) error {
 
 // plan gives each broker its addresses. All ports are held at once, so that none is given twice.
 func (c *Cluster) plan(count int) error {
-	addresses := make([]string, 2*count)
+	each := 2 + len(c.Listeners)
+	addresses := make([]string, each*count)
 	for i := range addresses {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -126,8 +150,9 @@ func (c *Cluster) plan(count int) error {
 	for i := range count {
 		c.brokers = append(c.brokers, &broker{
 			id:         i + 1,
-			address:    addresses[2*i],
-			controller: addresses[2*i+1],
+			address:    addresses[each*i],
+			controller: addresses[each*i+1],
+			others:     addresses[each*i+2 : each*(i+1)],
 			dir:        filepath.Join(c.dir, "broker-"+strconv.Itoa(i+1)),
 		})
 	}
@@ -141,12 +166,18 @@ func (c *Cluster) properties(b *broker) string {
 		voters[i] = fmt.Sprintf("%d@%s", voter.id, voter.controller)
 	}
 	replicas := strconv.Itoa(min(len(c.brokers), 3))
+	clients, protocols := "PLAINTEXT://"+b.address, "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
+	for i, l := range c.Listeners {
+		clients += "," + l.Name + "://" + b.others[i]
+		protocols += "," + l.Name + ":" + l.Protocol
+	}
 	properties := map[string]string{
 		"process.roles":                            "broker,controller",
 		"node.id":                                  strconv.Itoa(b.id),
 		"controller.quorum.voters":                 strings.Join(voters, ","),
-		"listeners":                                "PLAINTEXT://" + b.address + ",CONTROLLER://" + b.controller,
-		"advertised.listeners":                     "PLAINTEXT://" + b.address,
+		"listeners":                                clients + ",CONTROLLER://" + b.controller,
+		"advertised.listeners":                     clients,
+		"listener.security.protocol.map":           protocols,
 		"controller.listener.names":                "CONTROLLER",
 		"log.dirs":                                 filepath.Join(b.dir, "data"),
 		"auto.create.topics.enable":                "false",
@@ -161,7 +192,7 @@ func (c *Cluster) properties(b *broker) string {
 		"num.io.threads":                           "2",
 		"log.cleaner.dedupe.buffer.size":           "2097152", // 128 MiB of the heap otherwise
 	}
-	maps.Copy(properties, c.config)
+	maps.Copy(properties, c.Config)
 	var text strings.Builder
 	for _, key := range slices.Sorted(maps.Keys(properties)) {
 		fmt.Fprintf(&text, "%s=%s\n", key, properties[key])
@@ -179,7 +210,7 @@ func (c *Cluster) format(ctx context.Context, b *broker) error {
 	if err := os.WriteFile(properties, []byte(c.properties(b)), 0o644); err != nil {
 		return err
 	}
-	format := c.java(ctx, "128m", "kafka.tools.StorageTool", "format", "-t", clusterID, "-c", properties)
+	format := c.java(ctx, "128m", "kafka.tools.StorageTool", append([]string{"format", "-t", clusterID, "-c", properties}, c.Format...)...)
 	if output, err := format.CombinedOutput(); err != nil {
 		return fmt.Errorf("kafka.tools.StorageTool format: %w\n%s", err, output)
 	}
@@ -261,20 +292,6 @@ func (b *broker) kill() {
 	}
 	_ = b.cmd.Process.Kill() // an error says that it has ended already
 	<-b.ended
-}
-
-// Restart kills the first broker without warning and starts it again with its data.
-func (c *Cluster) Restart(t testing.TB) {
-	t.Helper()
-	c.brokers[0].kill()
-	if err := c.run(c.brokers[0]); err != nil {
-		t.Fatalf("restart Kafka: %v", err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
-	defer cancel()
-	if err := c.wait(ctx); err != nil {
-		t.Fatalf("restart Kafka: %v\n%s", err, c.logs())
-	}
 }
 
 func (c *Cluster) logs() string {

@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// Version is the version of Apache Kafka that runs. It stands in pom.xml too.
+// Version is the version of Apache Kafka that runs where Options ask for no other.
 const Version = "4.3.1"
 
 const (
-	homeVariable    = "NCS_RELAY_KAFKA_HOME"    // a folder for Kafka's jars, instead of one in the user's cache
+	homeVariable    = "NCS_RELAY_KAFKA_HOME"    // a folder that holds a folder of jars for each version, instead of the user's cache
 	requireVariable = "NCS_RELAY_REQUIRE_KAFKA" // 1 = a test that cannot have a broker fails
 )
 
@@ -45,7 +45,7 @@ func require(t testing.TB) {
 
 func unavailable(t testing.TB, reason string) {
 	t.Helper()
-	message := "tests against a real Apache Kafka " + Version + " cannot run: " + reason +
+	message := "tests against a real Apache Kafka cannot run: " + reason +
 		" (on Debian: apt-get install openjdk-17-jre-headless maven; Maven Central must be reachable once)"
 	if os.Getenv(requireVariable) == "1" {
 		t.Fatal(message)
@@ -55,8 +55,8 @@ func unavailable(t testing.TB, reason string) {
 
 // install returns the folder of Kafka's jars and fills it if it is not there. Test packages run in parallel processes, so
 // one fills it under a lock and by renaming: the folder is whole or absent.
-func install(ctx context.Context) (string, error) {
-	home, err := homeDir()
+func install(ctx context.Context, version string) (string, error) {
+	home, err := homeDir(version)
 	if err != nil {
 		return "", err
 	}
@@ -74,21 +74,22 @@ func install(ctx context.Context) (string, error) {
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return "", err
 	}
-	return home, download(ctx, home)
+	return home, download(ctx, home, version)
 }
 
-func homeDir() (string, error) {
-	if home := os.Getenv(homeVariable); home != "" {
-		return filepath.Abs(home)
+func homeDir(version string) (string, error) {
+	home := os.Getenv(homeVariable)
+	if home == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return "", err
+		}
+		home = filepath.Join(cache, "ncs-relay")
 	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(cache, "ncs-relay", "kafka-"+Version), nil
+	return filepath.Abs(filepath.Join(home, "kafka-"+version))
 }
 
-func download(ctx context.Context, home string) error {
+func download(ctx context.Context, home, version string) error {
 	temp, err := os.MkdirTemp(filepath.Dir(home), filepath.Base(home)+".part-")
 	if err != nil {
 		return err
@@ -101,7 +102,7 @@ func download(ctx context.Context, home string) error {
 	ctx, cancel := context.WithTimeout(ctx, installTimeout)
 	defer cancel()
 	mvn := exec.CommandContext(ctx, "mvn", "-B", "-q", "-f", pomFile, "dependency:copy-dependencies",
-		"-DoutputDirectory="+filepath.Join(temp, "jars"))
+		"-Dkafka.version="+version, "-DoutputDirectory="+filepath.Join(temp, "jars"))
 	if output, err := mvn.CombinedOutput(); err != nil {
 		return fmt.Errorf("mvn dependency:copy-dependencies: %w\n%s", err, bytes.TrimSpace(output))
 	}

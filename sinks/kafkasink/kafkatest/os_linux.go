@@ -38,3 +38,7 @@ func start(cmd *exec.Cmd) (ended <-chan error, err error) {
 	}()
 	return end, <-started
 }
+
+func terminate(p *os.Process) error { return p.Signal(syscall.SIGTERM) }
+func pause(p *os.Process) error     { return p.Signal(syscall.SIGSTOP) }
+func resume(p *os.Process) error    { return p.Signal(syscall.SIGCONT) }

@@ -2,7 +2,11 @@
 
 package kafkatest
 
-import "os/exec"
+import (
+	"errors"
+	"os"
+	"os/exec"
+)
 
 // lockFile does nothing here: run the packages that need a broker one after the other the first time.
 func lockFile(string) (unlock func() error, err error) { return func() error { return nil }, nil }
@@ -19,3 +23,9 @@ func start(cmd *exec.Cmd) (ended <-chan error, err error) {
 	}()
 	return end, nil
 }
+
+var errSignals = errors.New("only on Linux")
+
+func terminate(*os.Process) error { return errSignals }
+func pause(*os.Process) error     { return errSignals }
+func resume(*os.Process) error    { return errSignals }

@@ -47,7 +47,7 @@ func (c *Cluster) Consume(t testing.TB, topic string) []Record {
 	if total == 0 {
 		return nil
 	}
-	args := []string{"--bootstrap-server", strings.Join(c.Brokers(), ","), "--topic", topic, "--from-beginning",
+	args := []string{"--bootstrap-server", strings.Join(c.Addresses(), ","), "--topic", topic, "--from-beginning",
 		"--max-messages", strconv.Itoa(total), "--timeout-ms", "20000"}
 	for _, property := range []string{
 		"print.timestamp=true", "print.partition=true", "print.offset=true", "print.headers=true", "print.key=true",
@@ -111,7 +111,7 @@ func (c *Cluster) Produce(t testing.TB, topic string, records [][2]string) {
 		fmt.Fprintf(&input, "%s\t%s\n", r[0], r[1])
 	}
 	c.tool(t, input.Bytes(), "org.apache.kafka.tools.ConsoleProducer",
-		"--bootstrap-server", strings.Join(c.Brokers(), ","), "--topic", topic,
+		"--bootstrap-server", strings.Join(c.Addresses(), ","), "--topic", topic,
 		"--reader-property", "parse.key=true", "--reader-property", "key.separator=\t")
 }
 
