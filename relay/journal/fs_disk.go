@@ -66,8 +66,10 @@ func (DiskFS) Free(dir string) (free, total int64, err error) {
 	return int64(st.Bavail) * block, int64(st.Blocks) * block, nil
 }
 
-func (DiskFS) Lock(name string) (io.Closer, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+func (DiskFS) Lock(name string) (io.Closer, error) { return lockFile(name, os.O_RDWR|os.O_CREATE) }
+
+func lockFile(name string, flags int) (io.Closer, error) {
+	f, err := os.OpenFile(name, flags, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +80,14 @@ func (DiskFS) Lock(name string) (io.Closer, error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}
-	return f, nil // closing releases the lock
+	return fileLock{f}, nil
+}
+
+// fileLock is released by word, not only by closing: a child that was forked and not yet begun has the file open, too.
+type fileLock struct{ f *os.File }
+
+func (l fileLock) Close() error {
+	return errors.Join(unix.Flock(int(l.f.Fd()), unix.LOCK_UN), l.f.Close())
 }
 
 func (DiskFS) CommitState(commit func() error) error { return commit() }

@@ -126,3 +126,49 @@ func TestDirectory(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, names, 1, "nothing was added to it")
 }
+
+// A replay holds old records back, but not above max_size: then it says how many it has missed.
+func TestReplayGivesWayToMaxSize(t *testing.T) {
+	t.Parallel()
+	opts := testOptions()
+	opts.MaxSize = 60 << 10
+	j, _ := openCrashFS(t, opts)
+	c, err := j.Sink("a")
+	require.NoError(t, err)
+	later := time.Now().AddDate(10, 0, 0)
+	fill := func(from, n int) {
+		for i := range n {
+			require.NoError(t, appendOne(t, j, from+i, c.ID()))
+		}
+		for _, r := range journaltest.Drain(t, c, 1<<20) {
+			if r.Position%10 == 0 {
+				c.Bury(journal.DeadLetter{Position: r.Position, At: later})
+			} else {
+				c.Settle(r.Position, journal.Delivered)
+			}
+		}
+	}
+	fill(0, 60)
+	frontier := j.Frontier()
+	r, err := j.AddReplay(journal.ReplaySpec{Sink: "a"})
+	require.NoError(t, err)
+	recs, err := r.Next(200, all)
+	require.NoError(t, err)
+	require.NotEmpty(t, recs)
+	before := j.Stats().Segments
+	require.NoError(t, j.Sweep(t.Context(), later))
+	require.Equal(t, before, j.Stats().Segments)
+	for n := 60; r.Totals().Skipped == 0; n += 10 {
+		fill(n, 10)
+		require.NoError(t, j.Sweep(t.Context(), time.Now()))
+	}
+	totals := r.Totals()
+	require.Equal(t, totals.Matched, totals.Skipped+totals.Pending)
+	loaded, err := r.Load(journaltest.Positions(recs))
+	require.NoError(t, err)
+	require.Len(t, loaded, len(recs), "what it has handed out is kept")
+	rest, err := r.Next(1<<20, all)
+	require.NoError(t, err)
+	require.EqualValues(t, int(frontier), len(recs)+len(rest)+int(totals.Skipped))
+	require.Greater(t, rest[0].Position, totals.Read)
+}

@@ -1,14 +1,16 @@
 package journal
 
 import (
-	"context"
+	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"io"
 	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -52,11 +54,15 @@ func Export(dir string, fn func(*Record) error) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !slices.Contains(names, formatName) {
+	switch {
+	case slices.Contains(names, formatName):
+		if err := claimFormat(fsys, dir); err != nil {
+			return nil, err
+		}
+	case slices.Contains(names, "log"): // what is left of one
+		report.Damage = append(report.Damage, Damage{File: formatName})
+	default:
 		return nil, fmt.Errorf("%s is not a journal: %w", dir, ErrForeign)
-	}
-	if err := claimFormat(fsys, dir); err != nil {
-		return nil, err
 	}
 	lock, err := fsys.Lock(filepath.Join(dir, lockName))
 	if err != nil {
@@ -71,9 +77,12 @@ func Export(dir string, fn func(*Record) error) (*Report, error) {
 
 	j := &Journal{dir: dir, fs: fsys, logger: slog.New(slog.DiscardHandler), sinks: make(map[string]*Cursor),
 		byID: make(map[SinkID]*Cursor), accounts: make(map[string]*SourceAccount)}
-	if report.StateError = j.openStateReadOnly(dir); report.StateError == nil {
-		defer j.state.close()
-	}
+	report.StateError = j.openStateReadOnly(dir)
+	defer func() {
+		if j.state != nil {
+			_ = j.state.close()
+		}
+	}()
 	if err := j.readLog(filepath.Join(dir, "log"), report); err != nil {
 		return report, err
 	}
@@ -87,58 +96,108 @@ func Export(dir string, fn func(*Record) error) (*Report, error) {
 	return report, j.export(report, fn)
 }
 
-// openStateReadOnly reads the state if it can be read; otherwise j goes without.
-func (j *Journal) openStateReadOnly(dir string) (err error) {
-	defer recoverState(&err)
-	path := filepath.Join(dir, "state.db")
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, ReadOnly: true})
+// openStateReadOnly reads the state if all of it can be read; otherwise j goes without.
+func (j *Journal) openStateReadOnly(dir string) error {
+	s, err := openStateReadOnly(filepath.Join(dir, "state.db"))
 	if err != nil {
 		return err
 	}
-	j.state = &state{db: db, path: path, fs: j.fs}
-	if err = j.loadState(); err != nil {
-		err = errors.Join(err, j.state.close())
-		j.state, j.known = nil, durable{}
+	j.state = s
+	if err = errors.Join(j.loadState(), s.readAll()); err != nil {
+		j.withoutState()
 	}
 	return err
 }
 
-func (j *Journal) readLog(dir string, report *Report) (err error) {
-	var mu sync.Mutex
-	j.log, err = openSegmentsWith(j.fs, dir, j.logger, j.known, func(d Damage) {
-		mu.Lock()
-		defer mu.Unlock()
-		report.Damage = append(report.Damage, d)
+func (j *Journal) withoutState() {
+	_ = j.state.close()
+	j.state, j.known, j.keptBytes = nil, durable{}, 0
+	j.sinks, j.byID, j.replays = make(map[string]*Cursor), make(map[SinkID]*Cursor), nil
+}
+
+// openStateReadOnly leaves the file alone.
+func openStateReadOnly(path string) (s *state, err error) {
+	defer guardState(&err)()
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	return &state{db: db, path: path}, nil
+}
+
+// readAll touches every page, so that damage shows, and decodes what a start does not.
+func (s *state) readAll() error {
+	return s.view(func(tx *bbolt.Tx) error {
+		return tx.ForEach(func(bucket []byte, b *bbolt.Bucket) error {
+			return b.ForEach(func(k, v []byte) error {
+				err := error(nil)
+				switch string(bucket) {
+				case string(bucketDead):
+					_, err = decodeLetter(keyPosition(k[len(k)-8:]), v)
+				case string(bucketKept):
+					_, _, err = decodeHeader(keyPosition(k), v)
+				default:
+					crc32.Checksum(v, castagnoli)
+				}
+				if err != nil {
+					return fmt.Errorf("%s: %w", bucket, err)
+				}
+				return nil
+			})
+		})
 	})
+}
+
+func (j *Journal) readLog(dir string, report *Report) (err error) {
+	j.log, err = openSegmentsWith(j.fs, dir, j.logger, j.known, func(d Damage) { report.Damage = append(report.Damage, d) })
 	if err != nil {
 		return fmt.Errorf("log: %w", err)
 	}
 	names, err := j.fs.List(dir)
+	if err != nil {
+		return err
+	}
 	for _, name := range names {
 		if _, ok := parseSegmentName(name); !ok {
 			report.Unknown = append(report.Unknown, filepath.Join("log", name))
 		}
 	}
+	report.Damage = append(report.Damage, j.log.missing(j.known)...)
 	report.Segments, report.TornBytes, report.Bytes = len(j.log.list), j.log.torn, j.used()
-	return err
+	return nil
+}
+
+// missing finds files that are gone: each segment names the one before it. Only the oldest are ever deleted.
+func (l *segments) missing(known durable) (list []Damage) {
+	for i, s := range l.list {
+		if i > 0 && s.prev.first > l.list[i-1].first {
+			after := l.list[i-1].last
+			list = append(list, Damage{File: "log", Missing: int64(s.first - 1 - after), First: after + 1})
+		}
+	}
+	if len(l.list) == 0 && known.off > 0 {
+		list = append(list, Damage{File: "log", Missing: int64(known.pos), First: 1})
+	}
+	return list
 }
 
 func (j *Journal) export(report *Report, fn func(*Record) error) error {
 	var failed error
-	take := func(r *Record) bool {
+	take := func(r *Record, body []byte, end place) bool {
 		if report.First == 0 {
 			report.First = r.Position
 		}
 		report.Last = r.Position
-		if r.Position < j.log.oldest() {
+		if end == (place{}) {
 			report.Kept++
 		} else {
 			report.Records++
 		}
+		r.Body = bytes.Clone(body)
 		failed = fn(r)
 		return failed == nil
 	}
-	err := j.Scan(context.Background(), 1, ^Position(0)-1, func(*Record) bool { return true }, take)
+	err := j.visit(0, ^Position(0)-1, place{}, take)
 	return errors.Join(err, failed)
 }
 
@@ -151,12 +210,22 @@ func (readOnlyFS) Remove(string) error            { return nil }
 func (readOnlyFS) Rename(string, string) error    { return fs.ErrPermission }
 func (readOnlyFS) SyncDir(string) error           { return nil }
 func (readOnlyFS) CommitState(func() error) error { return fs.ErrPermission }
-func (r readOnlyFS) Open(name string) (File, error) {
-	f, err := r.FS.Open(name)
+
+func (readOnlyFS) Open(name string) (File, error) {
+	f, err := openDisk(name, os.O_RDONLY) // the volume may be read-only, too
 	if err != nil {
 		return nil, err
 	}
 	return readOnlyFile{f}, nil
+}
+
+// Lock does without where there is no file: then nobody has the directory open.
+func (readOnlyFS) Lock(name string) (io.Closer, error) {
+	lock, err := lockFile(name, os.O_RDONLY)
+	if errors.Is(err, fs.ErrNotExist) {
+		return io.NopCloser(nil), nil
+	}
+	return lock, err
 }
 
 type readOnlyFile struct{ File }

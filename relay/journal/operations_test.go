@@ -27,7 +27,7 @@ func (m *machine) replay(s int, letters bool) {
 	m.t.Helper()
 	var must []journal.Position
 	for pos, f := range m.fates[m.names[s]] {
-		if f.saved && !f.raised && f.buried == letters && (f.settled || f.buried) {
+		if f.saved && !f.raised && f.buried == letters && (f.settled || f.buried) && (letters || s > 0 || !m.taken[pos]) {
 			must = append(must, pos)
 		}
 	}

@@ -204,14 +204,13 @@ func (r *Replay) read(maxBytes int, want func(header *Record) bool) (replayBatch
 		return b, r.readLetters(&b, maxBytes, want)
 	}
 	size, looked, whole := 0, 0, true
-	err := r.j.visit(b.read, r.spec.To, b.at, func(pos Position, payload []byte, end place) bool {
-		b.read, b.at = pos, end
-		looked += recordHeader + len(payload)
-		if r.eligible(pos, payload) {
-			if rec, ok := selected(pos, payload, want); ok {
-				b.recs = append(b.recs, rec)
-				size += len(rec.Body)
-			}
+	err := r.j.visit(b.read, r.spec.To, b.at, func(rec *Record, body []byte, end place) bool {
+		b.read, b.at = rec.Position, end
+		looked += recordHeader + payloadFixed + len(body)
+		if r.eligible(rec) && want(rec) {
+			rec.Body = append([]byte{}, body...)
+			b.recs = append(b.recs, rec)
+			size += len(body)
 		}
 		whole = size < maxBytes && looked < replayLook
 		return whole
@@ -224,9 +223,9 @@ func (r *Replay) read(maxBytes int, want func(header *Record) bool) (replayBatch
 
 // eligible tells whether a record is one of those to be delivered again. What still waits for its sink is not: it will be
 // delivered anyway.
-func (r *Replay) eligible(pos Position, payload []byte) bool {
-	ofOwed, toOwed := payloadOwed(payload, r.of.id), payloadOwed(payload, r.to.id)
-	return (ofOwed || r.spec.Anyway) && (!ofOwed || r.of.settledAt(pos)) && (!toOwed || r.to.settledAt(pos))
+func (r *Replay) eligible(rec *Record) bool {
+	ofOwed, toOwed := slices.Contains(rec.Sinks, r.of.id), slices.Contains(rec.Sinks, r.to.id)
+	return (ofOwed || r.spec.Anyway) && (!ofOwed || r.of.settledAt(rec.Position)) && (!toOwed || r.to.settledAt(rec.Position))
 }
 
 func (r *Replay) readLetters(b *replayBatch, maxBytes int, want func(header *Record) bool) error {
@@ -379,11 +378,11 @@ func (r *Replay) forgo(st stretch) error {
 		return nil
 	}
 	read, n := r.Totals().Read, uint64(0)
-	err := r.j.log.walk(st, func(_ int64, f frame, payload []byte) bool {
-		if f.pos > read && f.pos <= r.spec.To && r.eligible(f.pos, payload) {
+	err := r.j.visit(max(read, st.seg.first-1), min(st.last, r.spec.To), place{}, func(rec *Record, _ []byte, _ place) bool {
+		if r.eligible(rec) {
 			n++ // the filter is the caller's: this may be more than would have matched
 		}
-		return f.pos < r.spec.To
+		return true
 	})
 	if err != nil {
 		return err

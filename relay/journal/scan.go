@@ -17,26 +17,23 @@ func (j *Journal) Scan(ctx context.Context, from, to Position, want func(header 
 	if from > to || to == 0 {
 		return nil
 	}
-	err := j.visit(max(from, 1)-1, min(to, j.log.front()), place{}, func(pos Position, payload []byte, _ place) bool {
-		r, ok := selected(pos, payload, want)
-		return (!ok || fn(r)) && ctx.Err() == nil
+	err := j.visit(max(from, 1)-1, min(to, j.log.front()), place{}, func(r *Record, body []byte, _ place) bool {
+		if want(r) {
+			r.Body = append([]byte{}, body...)
+			return fn(r) && ctx.Err() == nil
+		}
+		return ctx.Err() == nil
 	})
 	return errors.Join(err, ctx.Err())
 }
 
-// selected decodes a record that is wanted.
-func selected(pos Position, payload []byte, want func(header *Record) bool) (*Record, bool) {
-	r, body, err := decodeHeader(pos, payload)
-	if err != nil || !want(r) { // malformed: reported by the cursors that are owed it
-		return nil, false
-	}
-	r.Body = append([]byte{}, body...)
-	return r, true
-}
+// visitor is given a record without its body, the body, which it must not keep, and where the record ends: nowhere if
+// it was kept after its segment was deleted. It returns false when it has seen enough.
+type visitor func(r *Record, body []byte, end place) bool
 
 // visit calls fn with what can be read at the positions in (behind, to], in order, from the log, or from what was kept
-// of it, until it returns false. at is where behind ends, as far as that is known; fn learns where its record does.
-func (j *Journal) visit(behind, to Position, at place, fn func(pos Position, payload []byte, end place) bool) error {
+// of it. at is where behind ends, as far as that is known.
+func (j *Journal) visit(behind, to Position, at place, fn visitor) error {
 	for behind < to {
 		st, ok, err := j.log.after(behind, at)
 		if err != nil {
@@ -57,7 +54,15 @@ func (j *Journal) visit(behind, to Position, at place, fn func(pos Position, pay
 			if f.pos <= behind {
 				return true
 			}
-			on = f.pos <= to && fn(f.pos, payload, place{st.seg.first, off + f.size()})
+			if on = f.pos <= to; !on {
+				return false
+			}
+			r, body, err := decodeHeader(f.pos, payload)
+			if err != nil {
+				j.log.unreadable(st.seg, off, f, err)
+				return true
+			}
+			on = fn(r, body, place{st.seg.first, off + f.size()})
 			return on
 		})
 		switch {
@@ -74,12 +79,12 @@ func (j *Journal) visit(behind, to Position, at place, fn func(pos Position, pay
 }
 
 // visitKept is visit for what was kept of deleted segments. It also tells whether fn wants to go on.
-func (j *Journal) visitKept(behind, to Position, fn func(pos Position, payload []byte, end place) bool) (on bool, err error) {
+func (j *Journal) visitKept(behind, to Position, fn visitor) (on bool, err error) {
 	type kept struct {
 		pos     Position
 		payload []byte
 	}
-	for behind < to {
+	for behind < to && j.state != nil { // offline it may be out of order
 		var batch []kept // fn is called outside the transaction, which holds up the reuse of pages
 		err := j.state.view(func(tx *bbolt.Tx) error {
 			c := tx.Bucket(bucketKept).Cursor()
@@ -94,7 +99,11 @@ func (j *Journal) visitKept(behind, to Position, fn func(pos Position, payload [
 			return true, err
 		}
 		for _, k := range batch {
-			if !fn(k.pos, k.payload, place{}) {
+			r, body, err := decodeHeader(k.pos, k.payload)
+			if err != nil {
+				return true, err
+			}
+			if !fn(r, body, place{}) {
 				return false, nil
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -45,7 +46,7 @@ var (
 )
 
 func openState(path string, fsys FS) (s *state, err error) {
-	defer recoverState(&err)
+	defer guardState(&err)()
 	db, err := openBolt(path)
 	if err != nil {
 		return nil, err
@@ -88,22 +89,27 @@ func (s *state) prepare() error {
 	})
 }
 
-// recoverState makes an error of what bbolt panics with when pages of its file are damaged.
-func recoverState(err *error) {
-	if p := recover(); p != nil {
-		*err = fmt.Errorf("state file is damaged: %v", p)
+// guardState, whose result is deferred, makes an error of what happens when bbolt follows damaged pages of its file: it
+// panics, or reads memory where the file does not reach.
+func guardState(err *error) func() {
+	fault := debug.SetPanicOnFault(true)
+	return func() {
+		debug.SetPanicOnFault(fault)
+		if p := recover(); p != nil {
+			*err = fmt.Errorf("state file is damaged: %v", p)
+		}
 	}
 }
 
 func (s *state) view(fn func(*bbolt.Tx) error) (err error) {
-	defer recoverState(&err)
+	defer guardState(&err)()
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.db.View(fn)
 }
 
 func (s *state) update(fn func(*bbolt.Tx) error) (err error) {
-	defer recoverState(&err)
+	defer guardState(&err)()
 	if s.suspect {
 		if err := s.rewrite(); err != nil {
 			return fmt.Errorf("state: write the file anew: %w", asFull(err))
