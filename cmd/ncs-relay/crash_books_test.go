@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +17,8 @@ import (
 // books are what the outside knows: every call that was made, the answer it got if any, and everything that arrived at
 // a sink. They share nothing with the relay but the bytes on the wire, so they can contradict it.
 type books struct {
+	answered atomic.Int64 // calls that were answered 200
+
 	mu    sync.Mutex
 	clock int64                    // orders the begins and ends of calls
 	calls map[[32]byte]*bookedCall // by the digest of the body, which is another one in each call
@@ -64,6 +67,9 @@ func (b *books) end(s simulate.Sent) {
 	c := b.calls[sha256.Sum256(s.Body)]
 	c.event, c.genuine, c.end = eventRef{s.Entity, s.Index}, true, b.clock
 	c.status, c.outcome = s.Status, s.Outcome
+	if s.Status == 200 {
+		b.answered.Add(1)
+	}
 }
 
 func (b *books) arrived(sink, topic string, body []byte) {

@@ -67,7 +67,10 @@ func TestCrashLosesNothing(t *testing.T) {
 	for range *crashKills {
 		h.service.trouble(rng)
 		h.broker.trouble(rng)
-		h.child.waitFor(time.Duration(rng.Int64N(int64(900 * time.Millisecond))))
+		if rng.IntN(4) > 0 { // the others are killed at any instant of their start
+			h.serving()
+		}
+		h.child.waitFor(time.Duration(rng.Int64N(int64(700 * time.Millisecond))))
 		h.books.killed(h.child.kill())
 		h.spawn()
 	}
@@ -179,6 +182,13 @@ func (h *crashHarness) send(ctx context.Context, client *http.Client, body []byt
 func (h *crashHarness) spawn() {
 	h.child = startCrashChild(h.t, h.config)
 	h.t.Cleanup(h.child.end)
+}
+
+// serving waits until a call was answered 200 by the present life of the relay.
+func (h *crashHarness) serving() {
+	h.t.Helper()
+	before := h.books.answered.Load()
+	h.eventually(func() bool { return h.child.ended() || h.books.answered.Load() > before }, "no call answered")
 }
 
 // ready waits for the relay, and starts it again if somebody else had its port.
