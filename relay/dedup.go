@@ -154,6 +154,10 @@ func (d *dedup) remember(id ncs.Identity, at int32) {
 
 func (d *dedup) insert(known *simplelru.LRU[shortKey, knownKey], key shortKey, id shortID, at int32) {
 	k, found := known.Peek(key)
+	if found && d.age(k) >= d.window { // ran out while the event was being stored
+		delete(d.others, key)
+		k, found = knownKey{}, false
+	}
 	switch {
 	case !found:
 		k.id = id

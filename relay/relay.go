@@ -86,9 +86,9 @@ func (in *ingress) byName(name string) *source {
 // running is a configured sink.
 type running struct {
 	*dispatcher
-	stop context.CancelFunc // starts nothing more
-	cut  context.CancelFunc // ends the Sends in flight
 	done chan struct{}      // closed when the dispatcher has ended
+	stop context.CancelFunc // starts nothing more; this and cut are for the goroutine of Run alone
+	cut  context.CancelFunc // ends the Sends in flight
 }
 
 // New wires a gateway and loads the keys of known events. It builds the sinks and starts nothing.
@@ -167,7 +167,7 @@ func (g *Gateway) build(spec SinkSpec) (*running, error) {
 			d.addReplay(r)
 		}
 	}
-	return &running{dispatcher: d}, nil
+	return &running{dispatcher: d, done: make(chan struct{})}, nil
 }
 
 // newIngress needs the cursors of all sinks that the router names.
@@ -236,7 +236,6 @@ func (g *Gateway) closeSinks() error {
 func (r *running) start(ctx, hard context.Context) {
 	ctx, r.stop = context.WithCancel(ctx)
 	hard, r.cut = context.WithCancel(hard)
-	r.done = make(chan struct{})
 	go func() {
 		defer close(r.done)
 		r.run(ctx, hard)
