@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -109,14 +110,15 @@ func (f *flakyReceiver) count() int {
 	return f.events
 }
 
-// TestFailingReceiverAcrossRestarts: 10,000 events to a receiver that fails 30 % of the calls, with a kill -9 and a
-// restart of the relay on the way: each at least once, in order per recording.
+var flakyRecordings = flag.Int("flaky.recordings", 20, "recordings of 50 events that are sent to a receiver that fails 30 % of the calls")
+
+// TestFailingReceiverAcrossRestarts: events to a receiver that fails 30 % of the calls, with a kill -9 and a restart of
+// the relay on the way: each at least once, in order per recording. 10,000 events:
+//
+//	go test ./cmd/ncs-relay -run TestFailingReceiver -flaky.recordings=200 -v
 func TestFailingReceiverAcrossRestarts(t *testing.T) {
 	t.Parallel()
-	recordings, each := 200, 50
-	if testing.Short() {
-		recordings, each = 50, 20
-	}
+	recordings, each := *flakyRecordings, 50
 	far := &flakyReceiver{rng: rand.New(rand.NewPCG(1, 2)), taken: map[string]map[int]int{}}
 	service := httptest.NewUnstartedServer(far)
 	service.Start()
