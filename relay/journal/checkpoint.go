@@ -193,7 +193,12 @@ func (j *Journal) Keys(n int, since time.Time, fn func(key, id [16]byte, t time.
 	}
 	err := j.state.view(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketKeys).ForEach(func(k, chunk []byte) error {
-			for i := range len(chunk) / keySize {
+			n := len(chunk) / keySize
+			if skip >= n {
+				skip -= n
+				return nil
+			}
+			for i := range n {
 				emit(chunkKey(keyPosition(k), chunk, i))
 			}
 			return nil

@@ -152,7 +152,7 @@ func (c *Cursor) writeOff() {
 	}
 	c.dropped += lost
 	c.settledBytes = c.owedBytes
-	for _, d := range c.open {
+	for _, d := range c.saved() {
 		c.settledBytes -= uint64(d.size)
 	}
 	c.dirty = true
@@ -162,15 +162,15 @@ func (c *Cursor) writeOff() {
 func (c *Cursor) took(list []savedDelivery, read Position, at place) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, d := range list {
-		c.add(d)
+	if len(list) > 0 {
+		c.add(list)
 		c.unread = 0
 	}
 	c.read, c.at, c.dirty = read, at, true
 }
 
 // unreadCount is how many deliveries are owed and were not read. Journal.mu and c.mu are held.
-func (c *Cursor) unreadCount() uint64 { return c.owed - c.settled() - uint64(len(c.open)) }
+func (c *Cursor) unreadCount() uint64 { return c.owed - c.settled() - uint64(c.count) }
 
 // LostError names positions whose records are not in the journal any more: damaged on disk. Settle them as Dropped.
 type LostError struct{ Positions []Position }
@@ -187,7 +187,7 @@ func (c *Cursor) Load(positions []Position) ([]*Record, error) { return c.j.Load
 func (c *Cursor) Settle(pos Position, o Outcome) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.remove(pos) == nil {
+	if _, ok := c.remove(pos); !ok {
 		return
 	}
 	switch o {
@@ -204,7 +204,7 @@ func (c *Cursor) Settle(pos Position, o Outcome) {
 func (c *Cursor) Failed(pos Position, r Retry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if d := c.open[pos]; d != nil {
+	if d := c.get(pos); d != nil {
 		d.retry, c.dirty = &r, true
 	}
 }
@@ -213,8 +213,8 @@ func (c *Cursor) Failed(pos Position, r Retry) {
 func (c *Cursor) Bury(l DeadLetter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	d := c.remove(l.Position)
-	if d == nil {
+	d, ok := c.remove(l.Position)
+	if !ok {
 		return
 	}
 	l.Size = d.size
@@ -222,13 +222,13 @@ func (c *Cursor) Bury(l DeadLetter) {
 	c.dead++
 }
 
-func (c *Cursor) remove(pos Position) *delivery { // c.mu is held
-	d := c.unsettled.remove(pos)
-	if d != nil {
+func (c *Cursor) remove(pos Position) (delivery, bool) { // c.mu is held
+	d, ok := c.unsettled.remove(pos)
+	if ok {
 		c.settledBytes += uint64(d.size)
 		c.dirty = true
 	}
-	return d
+	return d, ok
 }
 
 // Totals returns one snapshot.

@@ -9,6 +9,9 @@ func (j *Journal) Step() {
 	j.writer.commit(j.queue.take(false))
 }
 
+// InLog tells whether the segment of a position was not deleted.
+func (j *Journal) InLog(pos Position) bool { return pos >= j.log.oldest() }
+
 // EncodePayload and DecodePayload are the two sides of what a segment holds of a record.
 func EncodePayload(r *Record) []byte                        { return appendPayload(nil, r) }
 func DecodePayload(pos Position, b []byte) (*Record, error) { return decodePayload(pos, b) }

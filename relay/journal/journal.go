@@ -10,13 +10,15 @@
 //	FORMAT   names the format and its version
 //	LOCK     held by the process that has the journal open
 //	log/     the records, in segments named by first position and salt
-//	state.db what the sinks have settled, known keys, dead letters; bbolt
+//	state.db what the sinks have settled, known keys, dead letters, replays, accounts of sources; bbolt
 //
 // A record is written once, to the log, and read from there, out of the page cache as a rule. What sinks have settled
 // is in memory and written to state.db a few times a second.
 //
+// A directory that nobody has open can be read by Verify and Export, also when much of it is lost.
+//
 // Left to others: which sinks an event is owed to, what makes two notifications copies, when to retry, how much a sink
-// may owe.
+// may owe, which events a replay is about.
 package journal
 
 import (

@@ -121,7 +121,7 @@ func (m *move) plan(src, dst *savedCursor) {
 	}
 	src.pending = nil
 	dst.pending = append(dst.pending, m.moved...)
-	slices.SortFunc(dst.pending, func(a, b savedDelivery) int { return int(int64(a.pos - b.pos)) })
+	slices.SortFunc(dst.pending, comparePositions)
 }
 
 // disown makes another tally owe a delivery.
@@ -139,20 +139,21 @@ func (m *move) apply() (positions []Position) {
 	m.src.mu.Lock()
 	defer m.src.mu.Unlock()
 	for pos := range m.both {
-		if m.src.remove(pos) != nil {
+		if _, ok := m.src.remove(pos); ok {
 			m.src.skipped++
 		}
 	}
 	m.dst.mu.Lock()
 	defer m.dst.mu.Unlock()
+	var taken []savedDelivery
 	for _, d := range m.moved {
-		if m.src.unsettled.remove(d.pos) == nil {
-			continue
+		if _, ok := m.src.unsettled.remove(d.pos); ok {
+			m.src.disown(&m.dst.tally, d.size)
+			taken = append(taken, d)
+			positions = append(positions, d.pos)
 		}
-		m.src.disown(&m.dst.tally, d.size)
-		m.dst.add(d)
-		positions = append(positions, d.pos)
 	}
+	m.dst.add(taken)
 	m.src.dirty, m.dst.dirty = true, true
 	return positions
 }

@@ -40,7 +40,9 @@ func (m *machine) replay(s int, letters bool) {
 	require.Nil(m.t, m.replays[r.ID()], "number %d is used again", r.ID())
 	known := newReplayed(s)
 	for _, rec := range recs {
-		known.must = append(known.must, rec.Position)
+		if letters || m.j.InLog(rec.Position) {
+			known.must = append(known.must, rec.Position)
+		}
 	}
 	m.replays[r.ID()] = known
 }

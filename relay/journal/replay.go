@@ -33,7 +33,7 @@ type ReplayTotals struct {
 	Read                       Position // what is up to here was looked at
 }
 
-// Replay is a job that delivers again what is settled. Like a Cursor it hands out, and is told what became of it, and it
+// Replay is a job that delivers again what is settled, as far as the log reaches back, and dead letters. Like a Cursor it hands out, and is told what became of it, and it
 // is kept with the cursors: after a crash at most what was settled since the last checkpoint is delivered once more.
 // It does not count in the totals of sinks. What it has not read is kept while max_size allows. All methods
 // may be called concurrently.
@@ -181,7 +181,7 @@ func (r *Replay) Next(maxBytes int, want func(header *Record) bool) ([]*Record, 
 		return nil, nil
 	}
 	for _, rec := range b.recs {
-		r.add(savedDelivery{rec.Position, delivery{size: int64(len(rec.Body)), received: rec.Time.UnixMilli()}})
+		r.add([]savedDelivery{{rec.Position, delivery{size: int64(len(rec.Body)), received: rec.Time.UnixMilli()}}})
 	}
 	r.totals.Matched += uint64(len(b.recs))
 	r.totals.Read, r.at, r.dirty = b.read, b.at, true
@@ -204,21 +204,31 @@ func (r *Replay) read(maxBytes int, want func(header *Record) bool) (replayBatch
 		return b, r.readLetters(&b, maxBytes, want)
 	}
 	size, looked, whole := 0, 0, true
+	var failed error
 	err := r.j.visit(b.read, r.spec.To, b.at, func(rec *Record, body []byte, end place) bool {
 		b.read, b.at = rec.Position, end
 		looked += recordHeader + payloadFixed + len(body)
-		if r.eligible(rec) && want(rec) {
+		eligible := r.eligible(rec)
+		if eligible && end == (place{}) { // others are kept only until the next sweep
+			eligible, failed = r.of.isDead(rec.Position)
+		}
+		if eligible && want(rec) {
 			rec.Body = append([]byte{}, body...)
 			b.recs = append(b.recs, rec)
 			size += len(body)
 		}
 		whole = size < maxBytes && looked < replayLook
-		return whole
+		return whole && failed == nil
 	})
-	if err == nil && whole {
+	if err = errors.Join(err, failed); err == nil && whole {
 		b.read = r.spec.To
 	}
 	return b, err
+}
+
+func (c *Cursor) isDead(pos Position) (bool, error) {
+	_, state, _, _, err := c.j.Standing(c.id, pos)
+	return state == "dead", err
 }
 
 // eligible tells whether a record is one of those to be delivered again. What still waits for its sink is not: it will be
@@ -272,8 +282,9 @@ func (r *Replay) Load(positions []Position) ([]*Record, error) { return r.j.Load
 func (r *Replay) Settle(pos Position, o Outcome) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	_, ok := r.take(pos)
 	switch {
-	case r.take(pos) == nil:
+	case !ok:
 	case o == Delivered:
 		r.totals.Delivered++
 		r.change(letterChange{pos, nil})
@@ -286,7 +297,7 @@ func (r *Replay) Settle(pos Position, o Outcome) {
 func (r *Replay) Failed(pos Position, retry Retry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if d := r.open[pos]; d != nil {
+	if d := r.get(pos); d != nil {
 		d.retry, r.dirty = &retry, true
 	}
 }
@@ -295,8 +306,8 @@ func (r *Replay) Failed(pos Position, retry Retry) {
 func (r *Replay) Bury(l DeadLetter) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	d := r.take(l.Position)
-	if d == nil {
+	d, ok := r.take(l.Position)
+	if !ok {
 		return
 	}
 	r.totals.Failed++
@@ -304,10 +315,10 @@ func (r *Replay) Bury(l DeadLetter) {
 	r.change(letterChange{l.Position, &l})
 }
 
-func (r *Replay) take(pos Position) *delivery { // r.mu is held
-	d := r.remove(pos)
-	r.dirty = r.dirty || d != nil
-	return d
+func (r *Replay) take(pos Position) (delivery, bool) { // r.mu is held
+	d, ok := r.remove(pos)
+	r.dirty = r.dirty || ok
+	return d, ok
 }
 
 func (r *Replay) change(ch letterChange) { // r.mu is held
@@ -327,7 +338,7 @@ func (r *Replay) Totals() ReplayTotals {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t := r.totals
-	t.Pending = uint64(len(r.open))
+	t.Pending = uint64(r.count)
 	return t
 }
 
@@ -335,7 +346,7 @@ func (r *Replay) Totals() ReplayTotals {
 func (r *Replay) Finished() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.cancelled || (r.totals.Read >= r.spec.To && len(r.open) == 0)
+	return r.cancelled || (r.totals.Read >= r.spec.To && r.count == 0)
 }
 
 // done tells whether nothing is left to read.
@@ -349,7 +360,7 @@ func (r *Replay) done() bool {
 func (r *Replay) Cancel() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.totals.Skipped += uint64(len(r.open))
+	r.totals.Skipped += uint64(r.count)
 	r.unsettled = newUnsettled(nil)
 	r.cancelled, r.dirty = true, true
 }
@@ -471,7 +482,7 @@ func (j *Journal) loadReplays(tx *bbolt.Tx) error {
 func (r *Replay) snapshot(all bool) *savedReplay {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.dirty && !(all && len(r.open) > 0) {
+	if !r.dirty && !(all && r.count > 0) {
 		return nil
 	}
 	r.dirty = false

@@ -162,7 +162,7 @@ func (j *Journal) Standing(sink SinkID, pos Position) (name, state string, retry
 func (c *Cursor) standing(pos Position) (string, Retry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	d := c.open[pos]
+	d := c.get(pos)
 	switch {
 	case d != nil && d.retry != nil:
 		return "pending", *d.retry

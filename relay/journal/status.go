@@ -85,7 +85,7 @@ func (c *Cursor) status() SinkStatus { // Journal.mu is held
 	defer c.mu.Unlock()
 	s := SinkStatus{ID: c.id, Name: c.name, Opened: c.opened, Totals: c.totals(), PendingBytes: int64(c.owedBytes - c.settledBytes),
 		Letters: c.letters + uint64(len(c.buried)), Paused: c.paused, Oldest: c.oldest()}
-	if len(c.open) == 0 && s.Totals.Pending > 0 {
+	if c.count == 0 && s.Totals.Pending > 0 {
 		s.Oldest = receivedAt(c.unread)
 	}
 	return s

@@ -1,22 +1,25 @@
 package journal
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
 
-// unsettled are deliveries that were handed out and have no outcome yet. The mutex of their owner guards them.
+// unsettled are deliveries that were handed out and have no outcome yet. The mutex of their owner guards them. There
+// may be very many, and at the start they come all at once; so they are a list, not a map.
 type unsettled struct {
-	open  map[Position]*delivery
-	order []Position // of open; holds some that are settled by now
-	mixed bool       // order does not ascend
+	list  []savedDelivery // ascending
+	count int             // of those in the list that are not settled meanwhile
 }
 
 type delivery struct {
-	size     int64 // of the body
+	size     int64 // of the body; settledSize in a list = settled
 	received int64 // ms; 0 = not known
 	retry    *Retry
 }
+
+const settledSize = -1
 
 // savedDelivery is a delivery as it is kept.
 type savedDelivery struct {
@@ -28,50 +31,57 @@ func deliveryOf(pos Position, payload []byte, size int64) savedDelivery {
 	return savedDelivery{pos, delivery{size: size, received: payloadTime(payload)}}
 }
 
-func newUnsettled(list []savedDelivery) unsettled {
-	u := unsettled{open: make(map[Position]*delivery, len(list)), order: make([]Position, len(list))}
-	for i := range list {
-		u.open[list[i].pos] = &list[i].delivery // one allocation for all: there may be very many at the start
-		u.order[i] = list[i].pos
+// newUnsettled owns list from now on.
+func newUnsettled(list []savedDelivery) unsettled { return unsettled{list, len(list)} }
+
+func comparePositions(a, b savedDelivery) int { return cmp.Compare(a.pos, b.pos) }
+
+// add takes deliveries that are not in u, ascending.
+func (u *unsettled) add(more []savedDelivery) {
+	n := len(u.list)
+	u.list = append(u.list, more...)
+	u.count += len(more)
+	if n > 0 && len(more) > 0 && u.list[n-1].pos >= more[0].pos {
+		u.compact() // a settled one may be there a second time
+		slices.SortFunc(u.list, comparePositions)
 	}
-	return u
 }
 
-func (u *unsettled) add(d savedDelivery) {
-	u.open[d.pos] = &d.delivery
-	u.mixed = u.mixed || (len(u.order) > 0 && u.order[len(u.order)-1] >= d.pos)
-	u.order = append(u.order, d.pos)
-}
-
-func (u *unsettled) remove(pos Position) *delivery {
-	d := u.open[pos]
-	if d == nil {
+// get returns a delivery that is not settled, or nil. It is valid until the next call of another method.
+func (u *unsettled) get(pos Position) *delivery {
+	i, found := slices.BinarySearchFunc(u.list, pos, func(d savedDelivery, pos Position) int { return cmp.Compare(d.pos, pos) })
+	if !found || u.list[i].size == settledSize {
 		return nil
 	}
-	delete(u.open, pos)
-	if len(u.order) > 2*len(u.open)+64 {
+	return &u.list[i].delivery
+}
+
+func (u *unsettled) remove(pos Position) (d delivery, found bool) {
+	p := u.get(pos)
+	if p == nil {
+		return d, false
+	}
+	d, *p = *p, delivery{size: settledSize}
+	u.count--
+	if len(u.list) > 2*u.count+64 {
 		u.compact()
 	}
-	return d
+	return d, true
 }
 
 func (u *unsettled) compact() {
-	if u.mixed {
-		slices.Sort(u.order)
-		u.order, u.mixed = slices.Compact(u.order), false
-	}
-	if len(u.order) > len(u.open) {
-		u.order = slices.DeleteFunc(u.order, func(pos Position) bool { return u.open[pos] == nil })
+	if len(u.list) > u.count {
+		u.list = slices.DeleteFunc(u.list, func(d savedDelivery) bool { return d.size == settledSize })
 	}
 }
 
 func (u *unsettled) pending() []Pending {
 	u.compact()
-	list := make([]Pending, len(u.order))
-	for i, pos := range u.order {
-		list[i].Position = pos
-		if r := u.open[pos].retry; r != nil {
-			list[i].Retry = *r
+	list := make([]Pending, len(u.list))
+	for i, d := range u.list {
+		list[i].Position = d.pos
+		if d.retry != nil {
+			list[i].Retry = *d.retry
 		}
 	}
 	return list
@@ -79,11 +89,18 @@ func (u *unsettled) pending() []Pending {
 
 func (u *unsettled) saved() []savedDelivery {
 	u.compact()
-	list := make([]savedDelivery, len(u.order))
-	for i, pos := range u.order {
-		list[i] = savedDelivery{pos, *u.open[pos]}
+	return slices.Clone(u.list)
+}
+
+// oldest is when the first of them was received, zero when there is none.
+func (u *unsettled) oldest() time.Time {
+	if u.count == 0 {
+		return time.Time{}
 	}
-	return list
+	for u.list[0].size == settledSize {
+		u.list = u.list[1:]
+	}
+	return receivedAt(u.list[0].received)
 }
 
 func receivedAt(ms int64) time.Time {
@@ -91,18 +108,4 @@ func receivedAt(ms int64) time.Time {
 		return time.Time{}
 	}
 	return time.UnixMilli(ms)
-}
-
-// oldest is when the first of them was received, zero when there is none.
-func (u *unsettled) oldest() time.Time {
-	if len(u.open) == 0 {
-		return time.Time{}
-	}
-	if u.mixed {
-		u.compact()
-	}
-	for u.open[u.order[0]] == nil {
-		u.order = u.order[1:]
-	}
-	return receivedAt(u.open[u.order[0]].received)
 }
