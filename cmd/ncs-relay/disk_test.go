@@ -275,7 +275,6 @@ func TestFullDisk(t *testing.T) {
 // room again.
 func TestReadyAgainWithoutTraffic(t *testing.T) {
 	t.Parallel()
-	t.Skip("min_free makes the journal refuse without a line in the log and with /readyz 200; and only an append makes it ready again")
 	r := newDiskRelay(t, "{min_free: 8MiB}")
 	r.start()
 	r.accept(1)
