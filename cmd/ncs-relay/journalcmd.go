@@ -159,14 +159,14 @@ exit status is then 1.`,
 				write = func(r *journal.Record) error { return writeBody(bodies, r) }
 			}
 			report, err := journal.Export(dir, write)
-			if err == nil {
-				err = out.Flush()
+			err = errors.Join(err, out.Flush()) // what was read before a fault is worth having
+			if report != nil {
+				printReport(cmd.ErrOrStderr(), report, time.Now())
 			}
-			if err != nil {
+			switch {
+			case err != nil:
 				return offlineHint(err)
-			}
-			printReport(cmd.ErrOrStderr(), report, time.Now())
-			if !report.Sound() {
+			case !report.Sound():
 				return errReported
 			}
 			return nil

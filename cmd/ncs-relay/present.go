@@ -97,9 +97,14 @@ func size(bytes int64) string {
 
 // table writes rows in columns below a head.
 func table(out io.Writer, head string, rows func(row func(cells ...any))) error {
+	return tryTable(out, head, func(row func(cells ...any)) error { rows(row); return nil })
+}
+
+// tryTable is table where getting the rows can fail; then it writes nothing.
+func tryTable(out io.Writer, head string, rows func(row func(cells ...any)) error) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, strings.ReplaceAll(head, ",", "\t"))
-	rows(func(cells ...any) {
+	err := rows(func(cells ...any) {
 		for i, cell := range cells {
 			if i > 0 {
 				fmt.Fprint(w, "\t")
@@ -108,6 +113,9 @@ func table(out io.Writer, head string, rows func(row func(cells ...any))) error 
 		}
 		fmt.Fprintln(w)
 	})
+	if err != nil {
+		return err
+	}
 	return w.Flush()
 }
 
@@ -217,21 +225,17 @@ func printList[T any](cmd *cobra.Command, l *listing, c *adminClient, path, name
 			return err
 		})
 	} else {
-		n := 0
-		werr := table(out, head, func(write func(...any)) {
+		err = tryTable(out, head, func(write func(...any)) (err error) {
 			more, err = l.each(cmd.Context(), c, path, name, query(given), func(item json.RawMessage) error {
 				var v T
 				if err := json.Unmarshal(item, &v); err != nil {
 					return fmt.Errorf("the relay's list: %w", err)
 				}
-				n++
 				write(row(v, now)...)
 				return nil
 			})
+			return err
 		})
-		if err == nil {
-			err = werr
-		}
 	}
 	if err == nil && more {
 		fmt.Fprintf(cmd.ErrOrStderr(), "there are more than %d: --limit or --all\n", l.limit)
