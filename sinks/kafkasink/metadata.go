@@ -141,17 +141,17 @@ func (s *Sink) limit(topic string) int {
 }
 
 // learnLimit asks for the topic's max.message.bytes. A request of refused bytes was too large; 0 = none was. Where we may
-// not ask, half of it is the next guess.
-func (s *Sink) learnLimit(ctx context.Context, topic string, refused int) {
+// not ask, half of it is the next guess, and 0 is what it answers.
+func (s *Sink) learnLimit(ctx context.Context, topic string, refused int) int {
 	limit, err := s.maxMessageBytes(ctx, topic)
-	if err != nil {
-		limit = refused / 2
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.topics[topic]
-	t.limit = limit
+	if t.limit = limit; err != nil {
+		t.limit = refused / 2
+	}
 	s.topics[topic] = t
+	return limit
 }
 
 func (s *Sink) maxMessageBytes(ctx context.Context, topic string) (int, error) {

@@ -118,8 +118,10 @@ func (s *Sink) request(ctx context.Context, p *producer, batch []relay.Attempt) 
 	switch {
 	case refusesRecords(code):
 		p.unanswered = sent{}
-		if tooLarge(code) && len(batch) > 1 {
-			s.learnLimit(ctx, p.topic, len(encoded))
+		if tooLarge(code) {
+			if limit := s.learnLimit(ctx, p.topic, len(encoded)); limit > 0 {
+				err = fmt.Errorf("%w (%d bytes; the topic takes %d)", err, len(encoded)-batchAt, limit)
+			}
 		}
 		return newRefusal(err, response.RecordErrors, len(batch))
 	case p.id != anonymous && lostIdentity(code):

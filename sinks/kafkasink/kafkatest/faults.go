@@ -127,3 +127,34 @@ func (c *Cluster) Leader(t testing.TB, topic string, partition int) int {
 	t.Fatalf("topic %s has no partition %d", topic, partition)
 	return 0
 }
+
+// Leads is the number of the topic's partitions that the broker leads.
+func (c *Cluster) Leads(t testing.TB, topic string, id int) (count int) {
+	t.Helper()
+	for partition := range c.partitions(t, topic) {
+		if c.Leader(t, topic, partition) == id {
+			count++
+		}
+	}
+	return count
+}
+
+// ElectPreferred gives the leadership of the topic's partitions back to the brokers that had it at first.
+func (c *Cluster) ElectPreferred(t testing.TB, topic string) {
+	t.Helper()
+	asked := kmsg.NewElectLeadersRequestTopic()
+	asked.Topic = topic
+	for partition := range c.partitions(t, topic) {
+		asked.Partitions = append(asked.Partitions, int32(partition))
+	}
+	request := kmsg.NewPtrElectLeadersRequest()
+	request.Topics = []kmsg.ElectLeadersRequestTopic{asked}
+	preferred := func(p kmsg.MetadataResponseTopicPartition) bool { return p.Leader == p.Replicas[0] }
+	for deadline := time.Now().Add(startTimeout); !c.every(t, topic, preferred); {
+		response, err := request.RequestWith(t.Context(), c.admin) // again, because a broker that has just come back may be passed over
+		if time.Now().After(deadline) {
+			t.Fatalf("topic %s: not led by the preferred replicas: %+v, %v", topic, response, err)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}

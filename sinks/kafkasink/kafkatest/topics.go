@@ -1,11 +1,13 @@
 package kafkatest
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -116,4 +118,27 @@ func (c *Cluster) Count(t testing.TB, name string) int {
 		}
 	}
 	return total
+}
+
+// Read reads all records of a topic with franz-go. Each partition's are in its order.
+func (c *Cluster) Read(t testing.TB, topic string) []*kgo.Record {
+	t.Helper()
+	total := c.Count(t, topic)
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.Addresses()...), kgo.ConsumeTopics(topic),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	if err != nil {
+		t.Fatalf("read topic %s: %v", topic, err)
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), toolTimeout)
+	defer cancel()
+	records := make([]*kgo.Record, 0, total)
+	for len(records) < total {
+		fetches := client.PollFetches(ctx)
+		if ctx.Err() != nil {
+			t.Fatalf("read topic %s: %d of %d records: %v", topic, len(records), total, fetches.Err())
+		}
+		records = append(records, fetches.Records()...)
+	}
+	return records
 }
