@@ -212,9 +212,7 @@ func (j *Journal) Keys(n int, since time.Time, fn func(key, id [16]byte, t time.
 
 // DeadLetters lists a sink's dead letters after a position, at most n. Their records come by Load.
 func (j *Journal) DeadLetters(sink string, after Position, n int) ([]DeadLetter, error) {
-	j.mu.Lock()
-	c := j.sinks[sink]
-	j.mu.Unlock()
+	c := j.sink(sink)
 	if c == nil {
 		return nil, nil
 	}
@@ -244,9 +242,7 @@ func (j *Journal) DeadLetters(sink string, after Position, n int) ([]DeadLetter,
 
 // DropLetter removes a dead letter. It stays counted in Totals.Dead.
 func (j *Journal) DropLetter(sink string, pos Position) error {
-	j.mu.Lock()
-	c := j.sinks[sink]
-	j.mu.Unlock()
+	c := j.sink(sink)
 	if c == nil {
 		return nil
 	}

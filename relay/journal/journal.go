@@ -387,6 +387,12 @@ func (j *Journal) Sink(name string) (*Cursor, error) {
 	return c, nil
 }
 
+func (j *Journal) sink(name string) *Cursor {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.sinks[name]
+}
+
 func (j *Journal) createSink(name string, start Position) (*Cursor, error) {
 	saved := &savedCursor{read: start}
 	var id SinkID

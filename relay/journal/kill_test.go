@@ -34,7 +34,9 @@ func appendForever(dir string) error {
 	if _, err := fmt.Sscan(start, &first); err != nil {
 		return err
 	}
+	account := j.Account("recording")
 	for n := first; ; n++ {
+		account.Received()
 		err := j.Append(context.Background(), journaltest.Record(n, c.ID()), func(_ journal.Position, err error) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -107,6 +109,9 @@ func checkKilled(t *testing.T, dir string, acked map[int]bool) {
 	require.EqualValues(t, len(held)+len(recs), totals.Pending)
 	require.Equal(t, totals.Owed, totals.Delivered+totals.Pending)
 	require.GreaterOrEqual(t, totals.Owed, uint64(len(acked)))
+	account := j.Snapshot().Accounts["recording"]
+	require.Zero(t, account.InFlight(), "%+v", account)
+	require.Equal(t, totals.Owed, account.Accepted+account.Quarantined)
 
 	// Whatever is settled by now: the log still has every record.
 	var all []journal.Position

@@ -35,12 +35,6 @@ func (j *Journal) Move(from, to string) (n uint64, positions []Position, err err
 	return uint64(len(positions)), positions, nil
 }
 
-func (j *Journal) sink(name string) *Cursor {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.sinks[name]
-}
-
 // abandoned gives the cursor of a sink that nobody has opened. j.saving keeps it from being opened.
 func (j *Journal) abandoned(name string) (*Cursor, error) {
 	c := j.sink(name)

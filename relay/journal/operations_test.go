@@ -147,6 +147,7 @@ func (m *machine) move() {
 	_, positions, err := m.j.Move("c", "a")
 	if err != nil {
 		m.doubt = want
+		m.settleC(false, func(owed []string) bool { return slices.Contains(owed, "a") }) // perhaps
 		return
 	}
 	for _, pos := range want {
@@ -173,18 +174,18 @@ func (m *machine) moved(positions []journal.Position) {
 		m.taken[pos] = true
 		m.fates["a"][pos] = &fate{}
 	}
-	m.settleC(true)
+	m.settleC(true, func([]string) bool { return true })
 }
 
-func (m *machine) settleC(saved bool) {
+// settleC settles what c is owed, of the records that which selects by whom they are owed to.
+func (m *machine) settleC(saved bool, which func(owed []string) bool) {
 	for num, pos := range m.acked {
-		if slices.Contains(m.appended[num], "c") && m.fates["c"][pos] == nil {
-			m.fates["c"][pos] = &fate{}
+		owed := m.appended[num]
+		if !slices.Contains(owed, "c") || !which(owed) {
+			continue
 		}
-	}
-	for _, f := range m.fates["c"] {
-		if !f.settled {
-			*f = fate{settled: true, saved: saved}
+		if f := m.fates["c"][pos]; f == nil || !f.settled {
+			m.fates["c"][pos] = &fate{settled: true, saved: saved}
 		}
 	}
 }
@@ -215,10 +216,10 @@ func (m *machine) newAtA(pending []journal.Position) []journal.Position {
 func (m *machine) drop() {
 	m.t.Helper()
 	if _, err := m.j.DropPending("c"); err != nil {
-		m.settleC(false)
+		m.settleC(false, func([]string) bool { return true })
 		return
 	}
-	m.settleC(true)
+	m.settleC(true, func([]string) bool { return true })
 	m.markSaved()
 }
 

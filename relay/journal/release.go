@@ -10,9 +10,7 @@ func (c *Cursor) Release() {
 
 // Pending returns what a sink was handed out and has not settled, in order, whether it is opened or not.
 func (j *Journal) Pending(sink string) []Pending {
-	j.mu.Lock()
-	c := j.sinks[sink]
-	j.mu.Unlock()
+	c := j.sink(sink)
 	if c == nil {
 		return nil
 	}

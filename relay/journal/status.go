@@ -85,8 +85,8 @@ func (c *Cursor) status() SinkStatus { // Journal.mu is held
 	defer c.mu.Unlock()
 	s := SinkStatus{ID: c.id, Name: c.name, Opened: c.opened, Totals: c.totals(), PendingBytes: int64(c.owedBytes - c.settledBytes),
 		Letters: c.letters + uint64(len(c.buried)), Paused: c.paused, Oldest: c.oldest()}
-	if c.count == 0 && s.Totals.Pending > 0 {
-		s.Oldest = receivedAt(c.unread)
+	if unread := receivedAt(c.unread); c.unreadCount() > 0 && !unread.IsZero() && (c.count == 0 || unread.Before(s.Oldest)) {
+		s.Oldest = unread
 	}
 	return s
 }

@@ -47,6 +47,7 @@ func Run(t *testing.T, setup func(t *testing.T) Opener) {
 		{"hands a released sink on", testRelease},
 		{"knows the oldest delivery", testOldest},
 		{"keeps the accounts of sources", testAccounts},
+		{"balances accounts at every instant", testBalance},
 		{"scans in order, with what was kept", testScan},
 		{"finds events by id", testFind},
 		{"tells how a delivery stands", testStanding},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -160,6 +161,48 @@ func testAccounts(t *testing.T, open Opener) {
 	account.Received()
 	account.Rejected()
 	require.NoError(t, j.Checkpoint(), "a source may have no name")
+}
+
+func testBalance(t *testing.T, open Opener) {
+	j := open(t)
+	Start(t, j)
+	c := sink(t, j, "a")
+	account := j.Account("recording")
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for w := range 4 {
+		wg.Go(func() {
+			for n := w; n < 1000; n += 4 {
+				account.Received()
+				if n%3 == 0 {
+					account.Duplicate()
+					continue
+				}
+				if _, err := Append(j, Record(n, c.ID())); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			recs, err := c.Next(1000)
+			if err != nil {
+				t.Error(err)
+			}
+			settleAll(c, recs)
+		}
+	})
+	for settled := uint64(0); settled < 666; {
+		snap := j.Snapshot()
+		a, n := snap.Accounts["recording"], snap.Sinks[0].Totals
+		settled = n.Delivered
+		require.LessOrEqual(t, a.InFlight(), uint64(4), "%+v", a)
+		require.Equal(t, a.Accepted+a.Quarantined, n.Owed, "accepted and owed in one step")
+		require.Equal(t, n.Owed, n.Delivered+n.Pending)
+	}
+	cancel()
+	wg.Wait()
 }
 
 func testScan(t *testing.T, open Opener) {
@@ -515,14 +558,14 @@ func testReplayRetention(t *testing.T, open Opener) {
 	Drain(t, a, 1<<20)
 	settleAll(a, recs)
 	segments := j.Stats().Segments
-	r, err := j.AddReplay(journal.ReplaySpec{Sink: "a", To: recs[150].Position})
+	_, err := j.AddReplay(journal.ReplaySpec{Sink: "a", To: recs[150].Position})
 	require.NoError(t, err)
 	require.NoError(t, j.Sweep(t.Context(), later))
 	require.Equal(t, segments, j.Stats().Segments, "it has read nothing")
 	stop()
 	j = open(t)
 	stop = Start(t, j)
-	r = j.Replays()[0]
+	r := j.Replays()[0]
 	sink(t, j, "a")
 	got := DrainReplay(t, r, every)
 	require.Equal(t, Positions(recs[:151]), Positions(got))
