@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"ncs-relay/relay"
+	"ncs-relay/sinks/kafkasink/kafkatest"
+)
+
+var (
+	kafkaRounds = flag.Int("kafka.rounds", 1, "how often the test of Kafka's faults strikes each broker: 3 = each in each way")
+	kafkaAway   = flag.Duration("kafka.away", 15*time.Second, "how long all brokers are away in the test of Kafka's faults")
+)
+
+const kafkaTopic = "ncs.cloud_recording"
+
+// TestRealKafkaFaults sends through the program to three brokers while they fail, one by one and all at once. The time that
+// the brokers note for a record, less that of its arrival at the relay, is how long it was on its way.
+func TestRealKafkaFaults(t *testing.T) {
+	t.Parallel()
+	cluster := kafkatest.Start(t, kafkatest.Options{Brokers: 3, Config: map[string]string{
+		"min.insync.replicas": "2",
+		// A broker that falls silent is replaced after this; the default of 9 s would only make the test longer.
+		"broker.session.timeout.ms":    "4000",
+		"broker.heartbeat.interval.ms": "1000",
+	}})
+	cluster.CreateTopic(t, kafkaTopic, 6, map[string]string{
+		"max.message.bytes":      "1000000",
+		"message.timestamp.type": "LogAppendTime",
+	})
+	r := newRelay(t, `
+listen: "%LISTEN%"
+admin: {listen: "%ADMIN%"}
+data_dir: %DIR%/data
+journal: {min_free: 1MiB}
+shutdown: {delay: 0s, timeout: 10s}
+sources:
+  - {name: recording, path: /ncs, secrets: [`+serveSecret+`], max_body: 4MiB}
+sinks:
+  - name: kafka
+    kafka: {brokers: ["`+strings.Join(cluster.Addresses(), `","`)+`"], topic: "ncs.{product}"}
+    retry: {initial: 100ms, max_interval: 2s}
+routes:
+  - to: [kafka]
+`)
+	r.start()
+	load := startLoad(r, 20)
+
+	load.phase("one event of 2 MB", func() {
+		load.await(1000)
+		big := strings.Replace(string(recording("big", 1, 1)), `"status":0`, `"status":0,"fileList":"`+strings.Repeat("x", 2<<20)+`"`, 1)
+		require.Equal(t, "accepted", r.post([]byte(big)))
+		r.eventually(func() bool { return r.sinkStatus("kafka").Dead == 1 }, "the large event is no dead letter")
+	})
+	ways := []struct {
+		name          string
+		strike, mends func(t testing.TB, id int)
+	}{
+		{"stopped", cluster.Stop, cluster.Run},
+		{"killed", cluster.Kill, cluster.Run},
+		{"paused", cluster.Pause, cluster.Resume},
+	}
+	for round := range *kafkaRounds {
+		for id := 1; id <= 3; id++ {
+			way := ways[(round+id-1)%len(ways)]
+			load.phase(fmt.Sprintf("broker %d is %s", id, way.name), func() {
+				leads := cluster.Leads(t, kafkaTopic, id)
+				require.NotZero(t, leads)
+				way.strike(t, id)
+				cluster.AwaitLeaderOtherThan(t, kafkaTopic, id)
+				load.await(200)
+				way.mends(t, id)
+				cluster.AwaitInSync(t, kafkaTopic)
+				cluster.ElectPreferred(t, kafkaTopic)
+			})
+		}
+	}
+	load.phase(fmt.Sprintf("all brokers are away for %s", *kafkaAway), func() {
+		for id := 1; id <= 3; id++ {
+			cluster.Kill(t, id)
+		}
+		for began := time.Now(); time.Since(began) < *kafkaAway; {
+			load.await(20) // each was answered 200
+		}
+		for id := 1; id <= 3; id++ {
+			cluster.Run(t, id)
+		}
+		cluster.AwaitInSync(t, kafkaTopic)
+	})
+	load.stop()
+	r.settled()
+	load.judge(cluster)
+
+	letters := askLines[relay.DeadLetter](r, "deadletters", "list")
+	require.Len(t, letters, 1)
+	require.Contains(t, letters[0].Reason, "Message Size Too Large", "the broker's words")
+	require.Contains(t, letters[0].Reason, "the topic takes 1000000")
+	require.Equal(t, "big", letters[0].Entity)
+	r.terminate()
+}
+
+// load posts events of some recordings, each recording's in order, and keeps what was accepted.
+type load struct {
+	r        *relayUnderTest
+	sent     []int // per recording: sequences 1 to n were accepted
+	accepted atomic.Int64
+	slowest  atomic.Int64 // answer, in ns
+	end      context.CancelFunc
+	senders  sync.WaitGroup
+	phases   []loadPhase
+}
+
+type loadPhase struct {
+	name  string
+	began time.Time
+}
+
+func startLoad(r *relayUnderTest, recordings int) *load {
+	ctx, cancel := context.WithCancel(r.t.Context())
+	l := &load{r: r, sent: make([]int, recordings), end: cancel}
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: recordings}, Timeout: 10 * time.Second}
+	r.t.Cleanup(func() { l.stop(); client.CloseIdleConnections() })
+	for i := range recordings {
+		l.senders.Go(func() {
+			pace := time.NewTicker(50 * time.Millisecond)
+			defer pace.Stop()
+			for {
+				select {
+				case <-pace.C:
+				case <-ctx.Done():
+					return
+				}
+				answer, err := r.callBy(client, recording(fmt.Sprintf("sid-%d", i), l.sent[i]+1, 1))
+				if err != nil || answer.code != http.StatusOK || answer.status != "accepted" {
+					r.t.Errorf("ingress: %+v, %v", answer, err)
+					return
+				}
+				l.sent[i]++
+				l.accepted.Add(1)
+				for slowest := l.slowest.Load(); int64(answer.took) > slowest && !l.slowest.CompareAndSwap(slowest, int64(answer.took)); {
+					slowest = l.slowest.Load()
+				}
+			}
+		})
+	}
+	return l
+}
+
+func (l *load) stop() {
+	l.end()
+	l.senders.Wait()
+}
+
+// await returns after n more events were accepted.
+func (l *load) await(n int64) {
+	l.r.t.Helper()
+	want := l.accepted.Load() + n
+	l.r.eventually(func() bool { return l.accepted.Load() >= want }, "events are not accepted any more")
+}
+
+func (l *load) phase(name string, run func()) {
+	l.phases = append(l.phases, loadPhase{name, time.Now()})
+	run()
+}
+
+// judge reads the topic with another client and compares.
+func (l *load) judge(cluster *kafkatest.Cluster) {
+	t := l.r.t
+	records := cluster.Read(t, kafkaTopic)
+	ids := make(map[string]bool)
+	last := make(map[string]int)
+	duplicates, inversions := 0, 0
+	longest := make([]time.Duration, len(l.phases))
+	for _, record := range records {
+		id, received := header(t, record, "ncs-event-id"), header(t, record, "ncs-received-at")
+		if ids[id] {
+			duplicates++
+		}
+		ids[id] = true
+		var sequence int
+		_, rest, _ := strings.Cut(string(record.Value), `"sequence":`)
+		_, err := fmt.Sscanf(rest, "%d", &sequence)
+		require.NoError(t, err)
+		if sequence <= last[string(record.Key)] {
+			inversions++
+		}
+		last[string(record.Key)] = max(sequence, last[string(record.Key)])
+		at, err := time.Parse(time.RFC3339, received)
+		require.NoError(t, err)
+		phase := 0
+		for phase+1 < len(l.phases) && at.After(l.phases[phase+1].began) {
+			phase++
+		}
+		longest[phase] = max(longest[phase], record.Timestamp.Sub(at))
+	}
+	missing := 0
+	for i, n := range l.sent {
+		missing += n - last[fmt.Sprintf("sid-%d", i)]
+	}
+	missing += int(l.accepted.Load()) - len(ids) - missing // holes in the middle
+	for i, phase := range l.phases {
+		t.Logf("%-35s longest way of an event to the topic: %s", phase.name, longest[i].Round(time.Millisecond))
+	}
+	t.Logf("%d events accepted, slowest answer %s; %d records in the topic: %d duplicates, %d out of order, %d missing",
+		l.accepted.Load(), time.Duration(l.slowest.Load()).Round(time.Millisecond), len(records), duplicates, inversions, missing)
+	require.Zero(t, duplicates)
+	require.Zero(t, inversions)
+	require.Zero(t, missing)
+	require.Less(t, time.Duration(l.slowest.Load()), 8*time.Second)
+}
+
+func header(t *testing.T, record *kgo.Record, key string) string {
+	for _, h := range record.Headers {
+		if h.Key == key {
+			return string(h.Value)
+		}
+	}
+	require.FailNow(t, "no header "+key)
+	return ""
+}
