@@ -348,6 +348,8 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	large := bytes.Repeat([]byte("x"), 1<<20+1)
 	require.Equal(t, 413, f.post(large).code)
 	require.Equal(t, 415, request(t, "POST", f.url, good, ncs.HeaderV2, v2, "Content-Encoding", "gzip").code)
+	require.Equal(t, 415, request(t, "POST", f.url, good, ncs.HeaderV2, v2, "Content-Encoding", "identity", "Content-Encoding", "gzip").code)
+	require.Equal(t, 200, request(t, "POST", f.url, good, ncs.HeaderV2, v2, "Content-Encoding", "Identity").code)
 	require.Equal(t, "duplicate", request(t, "POST", f.url, good, ncs.HeaderV2, v2, "Content-Type", "text/plain").Status)
 
 	got := sink.waitFor(t, 1)
@@ -422,6 +424,14 @@ func TestProductNotAllowedIsQuarantined(t *testing.T) {
 	require.Eventually(t, func() bool { return f.sink(Unroutable).Dead == 1 }, 10*time.Second, 5*time.Millisecond)
 	require.EqualValues(t, 1, f.sink(Unroutable).DeadLetters)
 	require.Empty(t, sink.received())
+}
+
+// A product that gets a name in a later release must not be quarantined because the source still calls it by its number.
+func TestProductIsLetInByItsOldName(t *testing.T) {
+	t.Parallel()
+	sources := []SourceConfig{{Name: "main", Path: "/ncs", MaxBody: 1 << 20, Secrets: []Secret{NewSecret(testSecret)}, Products: []string{"unknown_3"}}}
+	f := start(t, fixture{options: Options{Settings: Settings{Sources: sources}}}, nil)
+	require.Equal(t, "accepted", f.post(body("s", 1)).Status)
 }
 
 // sink gives the accounts of a sink.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +16,6 @@ import (
 
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/ncs"
-	"ncs-relay/relay/route"
 	"ncs-relay/relay/telemetry"
 )
 
@@ -27,8 +27,7 @@ const storeTimeout = 5 * time.Second
 type source struct {
 	SourceConfig
 	verifier *ncs.Verifier
-	products map[string]bool // nil = all
-	test     *route.Expr     // nil = none
+	intake   *Intake
 	account  *journal.SourceAccount
 	metrics  *sourceMetrics
 	log      *slog.Logger
@@ -75,19 +74,12 @@ func newSource(c SourceConfig, account *journal.SourceAccount, m *metrics, log *
 	if err != nil {
 		return nil, err
 	}
-	src := &source{SourceConfig: c, verifier: verifier, account: account, metrics: m.forSource(c.Name, len(secrets)), log: log.With("source", c.Name)}
-	if len(c.Products) > 0 {
-		src.products = make(map[string]bool)
-		for _, p := range c.Products {
-			src.products[p] = true
-		}
+	intake, err := NewIntake(c)
+	if err != nil {
+		return nil, err
 	}
-	if c.TestMatch != "" {
-		if src.test, err = route.CompileExpr(c.TestMatch); err != nil {
-			return nil, fmt.Errorf("test_match: %w", err)
-		}
-	}
-	return src, nil
+	return &source{SourceConfig: c, verifier: verifier, intake: intake, account: account, metrics: m.forSource(c.Name, len(secrets)),
+		log: log.With("source", c.Name)}, nil
 }
 
 func refuse(status int, reason, text string) answer {
@@ -145,12 +137,14 @@ func (g *Gateway) receive(in *ingress, src *source, r *http.Request, c *call) (a
 		SignatureV2: r.Header.Get(ncs.HeaderV2),
 		Body:        body,
 	}
-	n, id, quarantine := src.identify(body)
+	reading := src.intake.Read(body)
+	n, id := reading.Notification, reading.Identity
 	c.id = id.ID
-	if quarantine != "" {
-		rec.Quarantine = quarantine
+	switch {
+	case reading.Quarantine != "":
+		rec.Quarantine = reading.Quarantine
 		rec.Sinks = []journal.SinkID{in.unroutable}
-	} else if src.isTest(n) {
+	case reading.Test:
 		src.log.Debug("test", "event", id.ID)
 		return answer{status: http.StatusOK, outcome: outcomeTest}
 	}
@@ -221,7 +215,7 @@ func readBody(r *http.Request, most int64) ([]byte, *answer) {
 		a.allow = http.MethodPost
 		return nil, &a
 	}
-	if enc := r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
+	if slices.ContainsFunc(r.Header.Values("Content-Encoding"), compresses) {
 		a := refuse(http.StatusUnsupportedMediaType, reasonCompressed, "compressed bodies are not taken")
 		return nil, &a
 	}
@@ -247,34 +241,8 @@ func readBody(r *http.Request, most int64) ([]byte, *answer) {
 	return buf.Bytes(), nil
 }
 
-// identify parses a body. A signed body that is not a notification we understand is identified by its bytes and has a
-// reason to be quarantined.
-func (src *source) identify(body []byte) (n *ncs.Notification, id ncs.Identity, quarantine string) {
-	n, err := ncs.Parse(body)
-	var malformed *ncs.MalformedError
-	switch {
-	case errors.As(err, &malformed):
-		quarantine = malformed.Reason
-	case err != nil:
-		quarantine = ncs.ReasonNotJSON
-	case src.products != nil && !src.products[n.Info.Product]:
-		quarantine = reasonProduct
-	default:
-		return n, n.Identify(src.Name), ""
-	}
-	return nil, ncs.IdentifyOpaque(src.Name, body), quarantine
-}
-
-// isTest tells whether n is the health test of Agora's Console.
-func (src *source) isTest(n *ncs.Notification) bool {
-	if n.IsTest() {
-		return true
-	}
-	if src.test == nil {
-		return false
-	}
-	matched, err := src.test.Eval(n, src.Name, time.Time{})
-	return err == nil && matched
+func compresses(encoding string) bool {
+	return encoding != "" && !strings.EqualFold(encoding, "identity")
 }
 
 // claim asks the deduplication, and waits if the answer depends on keys that are still being loaded.

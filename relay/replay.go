@@ -153,12 +153,12 @@ func (g *Gateway) routeAgain(ctx context.Context, req ReplayRequest) (ReplayResu
 			continue
 		}
 		rec := *records[0]
-		n, id, quarantine := src.identify(rec.Body)
-		if quarantine != "" {
+		reading := src.intake.Read(rec.Body)
+		if reading.Quarantine != "" {
 			continue
 		}
-		rec.Quarantine, rec.Sinks, rec.Key, rec.ID = "", nil, id.Key, id.ID
-		if err := g.storeAgain(ctx, in, &rec, n, src.account); err != nil {
+		rec.Quarantine, rec.Sinks, rec.Key, rec.ID = "", nil, reading.Identity.Key, reading.Identity.ID
+		if err := g.storeAgain(ctx, in, &rec, reading.Notification, src.account); err != nil {
 			return result, err
 		}
 		if err := g.journal.DropLetter(Unroutable, d.Position); err != nil {

@@ -57,7 +57,7 @@ func Compile(o Options) *Router {
 	if len(r.sources) == 0 {
 		r.sources = []Source{{}}
 	}
-	r.kinds = kindsOf(append(c.products, productsOf(r.sources)...))
+	r.kinds = kindsOf(append(c.products, productsOf(r.sources...)...))
 	for i := range r.rules {
 		c.reachability(fmt.Sprintf("routes[%d].match", i), &r.rules[i], r)
 	}
@@ -426,7 +426,7 @@ func (c *compiler) unusedSinks() {
 }
 
 // productsOf gives the ids of the products that sources name.
-func productsOf(sources []Source) []int {
+func productsOf(sources ...Source) []int {
 	var ids []int
 	for _, s := range sources {
 		for _, name := range s.Products {

@@ -116,6 +116,17 @@ func TestProductThatNoSourceLetsIn(t *testing.T) {
 	require.Equal(t, "warning: routes[0].match: no event can match: no source lets in product rtc\n", got)
 }
 
+func TestProductThatASourceLetsInByItsOldName(t *testing.T) {
+	t.Parallel()
+	got, router := findings(route.Options{
+		Sinks:   []string{"a"},
+		Sources: []route.Source{{Name: "recording", Products: []string{"unknown_3"}}},
+		Rules:   []route.RuleConfig{{Match: route.MatchConfig{Event: []string{"cloud_recording.uploaded"}}, To: []string{"a"}}},
+	})
+	require.Empty(t, got)
+	require.Equal(t, route.Reach{Known: []ncs.Info{ncs.Lookup(3, 31)}}, router.Reach("a"))
+}
+
 func TestGoodRulesHaveNoFindings(t *testing.T) {
 	t.Parallel()
 	got, router := findings(route.Options{

@@ -71,7 +71,7 @@ func trailingNumber(s string) (int, bool) {
 // arrivesAt tells whether one of the sources lets the kind in.
 func (k kind) arrivesAt(sources []Source) bool {
 	return slices.ContainsFunc(sources, func(s Source) bool {
-		return len(s.Products) == 0 || slices.Contains(s.Products, k.Product)
+		return len(s.Products) == 0 || slices.Contains(productsOf(s), k.ProductID)
 	})
 }
 
