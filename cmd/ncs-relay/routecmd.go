@@ -15,7 +15,6 @@ import (
 
 	"ncs-relay/config"
 	"ncs-relay/relay"
-	"ncs-relay/relay/ncs"
 )
 
 func routeCommand() *cobra.Command {
@@ -35,11 +34,15 @@ func routeCommand() *cobra.Command {
 				fmt.Fprintln(cmd.ErrOrStderr(), report)
 				return errReported
 			}
-			var err error
 			o.out = cmd.OutOrStdout()
-			if o.source, err = pickSource(cfg, o.source); err != nil {
+			source, err := pickSource(cfg, o.source)
+			if err != nil {
 				return err
 			}
+			if o.intake, err = relay.NewIntake(source); err != nil {
+				return err
+			}
+			o.source = source.Name
 			if o.expect != "" {
 				if len(args) > 0 {
 					return usagef("--expect names the bodies itself")
@@ -71,21 +74,22 @@ func routeCommand() *cobra.Command {
 type routeOptions struct {
 	source, expect string
 	json           bool
+	intake         *relay.Intake
 	out            io.Writer
 }
 
-func pickSource(cfg *config.Config, name string) (string, error) {
+func pickSource(cfg *config.Config, name string) (relay.SourceConfig, error) {
 	if name == "" {
-		return cfg.Sources[0].Name, nil
+		return cfg.Sources[0], nil
 	}
 	var names []string
 	for _, s := range cfg.Sources {
 		if s.Name == name {
-			return name, nil
+			return s, nil
 		}
 		names = append(names, s.Name)
 	}
-	return "", usagef("no source is called %q; there are %s", name, joinWords(names))
+	return relay.SourceConfig{}, usagef("no source is called %q; there are %s", name, joinWords(names))
 }
 
 // decision is where one body goes.
@@ -107,24 +111,27 @@ type ruleVerdict struct {
 }
 
 func (o *routeOptions) decide(cfg *config.Config, name string, body []byte) decision {
-	d := decision{Body: name, Sinks: []string{}}
-	n, err := ncs.Parse(body)
-	if err != nil {
-		d.EventID = ncs.IdentifyOpaque(o.source, body).ID.String()
-		d.Sinks, d.Why = []string{relay.Unroutable}, "quarantined: "+err.Error()
+	r := o.intake.Read(body)
+	d := decision{Body: name, EventID: r.Identity.ID.String(), Sinks: []string{}}
+	if r.Quarantine != "" {
+		d.Sinks, d.Why = []string{relay.Unroutable}, "quarantined: "+r.Quarantine
+		if r.Detail != "" {
+			d.Why += ": " + r.Detail
+		}
 		return d
 	}
-	d.Event, d.Entity, d.EventID = n.Info.Product+"."+n.Info.Event, n.Entity, n.Identify(o.source).ID.String()
-	if n.IsTest() {
+	n := r.Notification
+	d.Event, d.Entity = n.Info.Product+"."+n.Info.Event, n.Entity
+	if r.Test {
 		d.Why = "test of Agora's Console: answered and counted, not routed"
 		return d
 	}
 	now := time.Now()
-	r := cfg.Router.Route(n, o.source, now)
-	d.Sinks = append(d.Sinks, r.Sinks...)
-	if !r.Matched {
+	result := cfg.Router.Route(n, o.source, now)
+	d.Sinks = append(d.Sinks, result.Sinks...)
+	if !result.Matched {
 		d.Why = "no rule applies"
-		if len(r.Sinks) > 0 {
+		if len(result.Sinks) > 0 {
 			d.Why += ", so it goes to unmatched"
 		}
 	}
