@@ -9,7 +9,10 @@ import (
 // variable is one substitution that was made.
 type variable struct{ name, value string }
 
-var errVariable = errors.New(`"${" is not followed by the name of a variable and "}"`)
+var (
+	errVariable = errors.New(`"${" is not followed by the name of a variable and "}"`)
+	errNested   = errors.New(`a variable inside another's default or message is not replaced`)
+)
 
 // expand replaces the variables of one value: ${VAR}, ${VAR:-default} and ${VAR:?message}; $${ stands for ${. As in a
 // shell, the colon forms treat an empty variable like one that is not set. It works on values, after parsing, so that what
@@ -29,8 +32,11 @@ func expand(text string, env func(string) (string, bool)) (string, []variable, e
 			continue
 		}
 		inside, after, closed := strings.Cut(rest, "}")
-		if !closed {
+		switch {
+		case !closed:
 			return "", nil, errVariable
+		case strings.Contains(inside, "${"): // would end at the first "}" and leave the other in the value
+			return "", nil, errNested
 		}
 		v, err := lookup(inside, env)
 		if err != nil {
