@@ -75,6 +75,8 @@ func (d *decoder) warnWeak(s relay.Secret, path string) {
 		d.problem(Warning, path, fmt.Sprintf("the secret is shorter than %d characters", weakSecret), "it can be guessed")
 	case strings.TrimSpace(text) != text:
 		d.problem(Warning, path, "the secret begins or ends with white space", "which is taken as part of it")
+	case text[0] == '$' && isVariable(text[1:]):
+		d.problem(Warning, path, "the secret looks like a variable without braces and is taken as it stands", "write ${NAME} for a variable")
 	}
 }
 
