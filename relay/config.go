@@ -41,6 +41,9 @@ func (c *SourceConfig) Check(report func(path, problem, hint string)) {
 			report(fmt.Sprintf("secrets[%d]", i), "the secret is empty", "with an empty secret anybody could sign")
 		}
 	}
+	if c.Products != nil && len(c.Products) == 0 {
+		report("products", "is an empty list", "leave the key out to take all products")
+	}
 	if c.Signature != "v2" && c.Signature != "any" {
 		report("signature", fmt.Sprintf("unknown signature rule %q", c.Signature), "use v2 or any")
 	}

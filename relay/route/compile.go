@@ -84,33 +84,42 @@ func (c *compiler) rule(path string, rc RuleConfig) rule {
 	var r rule
 	m := rc.Match
 	at := func(key string) string { return path + ".match." + key }
-	if len(m.Product) > 0 {
+	if c.given(at("product"), m.Product) {
 		r.conditions = append(r.conditions, productCondition(m.Product, c.productIDs(at("product"), m.Product)))
 	}
-	if len(m.Event) > 0 {
+	if c.given(at("event"), m.Event) {
 		r.conditions = append(r.conditions, eventCondition(m.Event, c.events(at("event"), m)))
 	}
-	if len(m.Category) > 0 {
+	if c.given(at("category"), m.Category) {
 		c.names(at("category"), m.Category, "category", categories())
 		r.conditions = append(r.conditions, categoryCondition(m.Category))
 	}
-	if len(m.ServiceType) > 0 {
+	if c.given(at("service_type"), m.ServiceType) {
 		r.conditions = append(r.conditions, serviceTypeCondition(m.ServiceType, c.serviceTypes(at("service_type"), m.ServiceType)))
 	}
-	if len(m.Source) > 0 {
+	if c.given(at("source"), m.Source) {
 		c.names(at("source"), m.Source, "source", c.sourceNames())
 		r.conditions = append(r.conditions, sourceCondition(m.Source, c.Sources))
 	}
-	if len(m.Channel) > 0 {
+	if c.given(at("channel"), m.Channel) {
 		r.conditions = append(r.conditions, channelCondition(m.Channel, c.globs(at("channel"), m.Channel)))
 	}
-	if len(m.Entity) > 0 {
+	if c.given(at("entity"), m.Entity) {
 		c.notEmpty(at("entity"), m.Entity)
 		r.conditions = append(r.conditions, entityCondition(m.Entity))
 	}
 	r.when = c.when(path+".when", rc.When)
 	r.to = c.to(path+".to", rc.To)
 	return r
+}
+
+// given tells whether a rule has a key. An empty list is refused: as a key that is not there it would take everything,
+// and it may be all that is left of a template.
+func (c *compiler) given(path string, values []string) bool {
+	if values != nil && len(values) == 0 {
+		c.report(Error, path, "is an empty list", "leave the key out to take all")
+	}
+	return len(values) > 0
 }
 
 func (c *compiler) productIDs(path string, names []string) []int {

@@ -73,6 +73,7 @@ func TestCompileReportsAllMistakesAtOnce(t *testing.T) {
 			18: {When: `entity matches "["`, To: to},
 			19: {When: `xyzzy > 1`, To: to},
 			20: {Match: match{Event: []string{"-1"}, Product: []string{"rtc"}}, To: to},
+			21: {Match: match{Product: []string{}, Event: []string{}, Entity: []string{}}, To: to},
 		},
 	})
 	require.Nil(t, router)
