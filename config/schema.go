@@ -8,4 +8,4 @@ import _ "embed"
 var schema []byte
 
 // Schema gives the JSON Schema of the file, for editors.
-func Schema() ([]byte, error) { return schema, nil }
+func Schema() []byte { return schema }

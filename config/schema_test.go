@@ -75,9 +75,7 @@ func TestSchemaOfSingleSettings(t *testing.T) {
 
 func compileSchema(t *testing.T) func(yaml []byte) error {
 	t.Helper()
-	schema, err := Schema()
-	require.NoError(t, err)
-	document, err := jsonschema.UnmarshalJSON(strings.NewReader(string(schema)))
+	document, err := jsonschema.UnmarshalJSON(strings.NewReader(string(Schema())))
 	require.NoError(t, err)
 	c := jsonschema.NewCompiler()
 	require.NoError(t, c.AddResource("schema.json", document))

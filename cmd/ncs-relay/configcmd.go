@@ -1,6 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"fmt"
+	"os"
+
 	"github.com/spf13/cobra"
 
 	"ncs-relay/config"
@@ -9,19 +13,42 @@ import (
 func configCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "config", Short: "About the configuration file", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	schema := &cobra.Command{
+	cmd.AddCommand(configSchemaCommand(), configShowCommand())
+	return cmd
+}
+
+func configSchemaCommand() *cobra.Command {
+	return &cobra.Command{
 		Use:   "schema",
 		Short: "Print the JSON Schema of the configuration, for editors",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			b, err := config.Schema()
-			if err != nil {
-				return err
-			}
-			_, err = cmd.OutOrStdout().Write(b)
+			_, err := cmd.OutOrStdout().Write(config.Schema())
 			return err
 		},
 	}
-	cmd.AddCommand(schema)
+}
+
+func configShowCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "show",
+		Short: "Print a configuration with all defaults, without secrets",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, report := config.Load(file, os.LookupEnv)
+			if report.Err() != nil {
+				fmt.Fprintln(cmd.ErrOrStderr(), report)
+				return errReported
+			}
+			b, err := cfg.Redacted()
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", bytes.TrimRight(b, "\n"))
+			return err
+		},
+	}
+	addConfigFlag(cmd, &file)
 	return cmd
 }

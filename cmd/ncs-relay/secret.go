@@ -33,7 +33,7 @@ func (s *secretFlags) read() (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("secret: %w", err)
 		}
-		if secret = strings.TrimRight(string(b), "\r\n"); secret == "" {
+		if secret = strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r"); secret == "" { // as the relay reads it
 			return "", fmt.Errorf("secret file %s is empty", s.file)
 		}
 	case secret == "":
