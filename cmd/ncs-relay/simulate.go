@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -33,19 +35,26 @@ was not acknowledged in four attempts.`,
 			if c.Secret, err = secret.read(); err != nil {
 				return err
 			}
-			tally, err := simulate.Run(cmd.Context(), c, progressTo(cmd.ErrOrStderr()))
-			if err != nil && tally.Calls == 0 {
-				return err
+			ctx, cancel := context.WithCancelCause(cmd.Context())
+			defer cancel(nil)
+			tally, err := simulate.Run(ctx, c, whileTaken(cancel, progressTo(cmd.ErrOrStderr())))
+			if err != nil && ctx.Err() == nil { // nothing was begun
+				return &usageError{err}
 			}
 			if asJSON {
 				err = json.NewEncoder(cmd.OutOrStdout()).Encode(tally)
 			} else {
 				err = printTally(cmd.OutOrStdout(), tally)
 			}
-			if err == nil && (len(tally.Wrong) > 0 || tally.Unacknowledged > 0 || cmd.Context().Err() != nil) {
+			switch {
+			case err != nil:
+				return err
+			case ctx.Err() != nil:
+				return context.Cause(ctx)
+			case len(tally.Wrong) > 0 || tally.Unacknowledged > 0:
 				return errReported
 			}
-			return err
+			return nil
 		},
 	}
 	f := cmd.Flags()
@@ -64,6 +73,20 @@ was not acknowledged in four attempts.`,
 	f.BoolVar(&asJSON, "json", false, "print the tally as JSON")
 	secret.add(cmd)
 	return cmd
+}
+
+var errNotTaken = errors.New("stopped: a notification was given up and none was taken so far; is the URL right, and the secret?")
+
+// whileTaken stops a run in which nothing is taken: with the pauses between attempts it would go on for very long.
+func whileTaken(stop context.CancelCauseFunc, next func(simulate.Progress)) func(simulate.Progress) {
+	return func(p simulate.Progress) {
+		if p.Tally.GivenUp > 0 && p.Tally.Statuses[http.StatusOK] == 0 {
+			stop(errNotTaken)
+		}
+		if next != nil {
+			next(p)
+		}
+	}
 }
 
 // progressTo shows a bar on a terminal and nothing elsewhere.
@@ -85,6 +108,7 @@ func progressTo(w io.Writer) func(simulate.Progress) {
 func printTally(out io.Writer, t simulate.Tally) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	row := func(name string, n int) { fmt.Fprintf(w, "%s\t%d\t\n", name, n) }
+	row("played to the end", t.Entities)
 	row("events", t.Events)
 	row("calls", t.Calls)
 	row("first", t.First)

@@ -9,26 +9,26 @@ import (
 
 // Tally is what came of a run. Calls are the sum over Statuses, and of First, Copies, Resends, Retries and Forged.
 type Tally struct {
-	Entities int // played to the end
-	Events   int // whose first sending came to its end, answered or given up
+	Entities int `json:"entities"` // played to the end
+	Events   int `json:"events"`   // whose first sending came to its end, answered or given up
 
-	Calls    int
-	Statuses map[int]int // calls by the status of the answer; 0 = none came
-	First    int         // calls that were an event's first
-	Copies   int         // calls at the same time as the first
-	Resends  int         // calls again, later and without need
-	Retries  int         // calls after a failed one
-	Forged   int         // calls with a bad signature
+	Calls    int         `json:"calls"`
+	Statuses map[int]int `json:"statuses"` // calls by the status of the answer; 0 = none came
+	First    int         `json:"first"`    // calls that were an event's first
+	Copies   int         `json:"copies"`   // calls at the same time as the first
+	Resends  int         `json:"resends"`  // calls again, later and without need
+	Retries  int         `json:"retries"`  // calls after a failed one
+	Forged   int         `json:"forged"`   // calls with a bad signature
 
-	Outcomes       map[string]int // answers 200 to rightly signed calls by what they say; "other" = nothing we know
-	GivenUp        int            // notifications not answered 200 in four attempts
-	Unacknowledged int            // events of which no notification was answered 200
+	Outcomes       map[string]int `json:"outcomes"`       // answers 200 to rightly signed calls by what they say; "other" = nothing we know
+	GivenUp        int            `json:"given_up"`       // notifications not answered 200 in four attempts
+	Unacknowledged int            `json:"unacknowledged"` // events of which no notification was answered 200
 
 	// Wrong are answers that no right receiver gives, by what is wrong with them: one of the Wrong constants.
-	Wrong map[string]int
+	Wrong map[string]int `json:"wrong"`
 
-	Latency Latency // of the calls that were answered
-	Elapsed time.Duration
+	Latency Latency       `json:"latency_ns"` // of the calls that were answered
+	Elapsed time.Duration `json:"elapsed_ns"`
 }
 
 // Outcomes of answers.
@@ -50,7 +50,12 @@ const (
 )
 
 // Latency are quantiles of the time to an answer, at most 4 % too high.
-type Latency struct{ P50, P90, P99, Max time.Duration }
+type Latency struct {
+	P50 time.Duration `json:"p50"`
+	P90 time.Duration `json:"p90"`
+	P99 time.Duration `json:"p99"`
+	Max time.Duration `json:"max"`
+}
 
 // tally is a Tally under construction.
 type tally struct {
