@@ -176,7 +176,7 @@ func showProgress(out *os.File, s *service, archive string) (progress func(simul
 	return show, func() { fmt.Fprintln(out) }
 }
 
-func printResult(out io.Writer, t simulate.Tally, b *books, all arrivals, s *service) error {
+func printResult(out io.Writer, t simulate.Tally, all arrivals, s *service) error {
 	var buf bytes.Buffer
 	w := tabwriter.NewWriter(&buf, 0, 0, 3, ' ', tabwriter.AlignRight)
 	row := func(name string, n int, what string) { fmt.Fprintf(w, "%s\t%d\t  %s\n", name, n, what) }

@@ -88,7 +88,7 @@ func run(ctx context.Context, recordings int, keep bool) (err error) {
 		return err
 	}
 	faults := books.check(arrived)
-	if err := printResult(os.Stdout, tally, books, arrived, service); err != nil {
+	if err := printResult(os.Stdout, tally, arrived, service); err != nil {
 		return err
 	}
 	faults = append(faults, tallyFaults(tally, books)...)
