@@ -2,7 +2,7 @@ module ncs-relay
 
 go 1.26.0
 
-toolchain go1.26.9
+toolchain go1.26.9 // closes holes of net/http within reach of a public port
 
 require (
 	github.com/cenkalti/backoff/v4 v4.3.0
