@@ -383,6 +383,80 @@ func TestBadFraming(t *testing.T) {
 		"announced too large: refused before a byte of it is read")
 }
 
+// Callers and the proxies between write one call in many ways.
+func TestACallMayBeWrittenInManyWays(t *testing.T) {
+	t.Parallel()
+	f := start(t, fixture{}, nil)
+	sequence := 0
+	// call gives the head's last lines and the body of a new, rightly signed notification.
+	call := func() (signature, body string) {
+		sequence++
+		b := resend("s", sequence, 1)
+		return ncs.HeaderV2 + ": " + ncs.SignV2(testSecret, b) + "\r\n", string(b)
+	}
+	plain := func(line, more string) string {
+		signature, b := call()
+		return fmt.Sprintf("%s\r\nHost: relay\r\n%s%sContent-Length: %d\r\n\r\n%s", line, signature, more, len(b), b)
+	}
+	chunked := func(more, trailer string) string {
+		signature, b := call()
+		return fmt.Sprintf("POST /ncs HTTP/1.1\r\nHost: relay\r\n%s%sTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n%x\r\n%s\r\n0\r\n%s\r\n",
+			signature, more, 10, b[:10], len(b)-10, b[10:], trailer)
+	}
+	signature, b := call()
+	for name, want := range map[string]struct {
+		text string
+		code int
+	}{
+		"plain":                       {plain("POST /ncs HTTP/1.1", ""), 200},
+		"HTTP/1.0":                    {plain("POST /ncs HTTP/1.0", ""), 200},
+		"a full URL":                  {plain("POST http://elsewhere.internal/ncs HTTP/1.1", ""), 200},
+		"a query":                     {plain("POST /ncs?a=/b HTTP/1.1", ""), 200},
+		"an escaped path":             {plain("POST /%6Ecs HTTP/1.1", ""), 200},
+		"two slashes":                 {plain("POST //ncs HTTP/1.1", ""), 404},
+		"a slash at the end":          {plain("POST /ncs/ HTTP/1.1", ""), 404},
+		"an escaped slash at the end": {plain("POST /ncs%2F HTTP/1.1", ""), 404},
+		"another case":                {plain("POST /NCS HTTP/1.1", ""), 404},
+		"dots":                        {plain("POST /./ncs HTTP/1.1", ""), 404},
+		"dots that lead back":         {plain("POST /x/../ncs HTTP/1.1", ""), 404},
+		"no path":                     {plain("POST * HTTP/1.1", ""), 404},
+		"a method in lower case":      {plain("post /ncs HTTP/1.1", ""), 405},
+		"chunks":                      {chunked("", ""), 200},
+		"chunks and a trailer":        {chunked("Trailer: X-Checksum\r\n", "X-Checksum: 1\r\n"), 200},
+		"a signature in the trailer": {fmt.Sprintf("POST /ncs HTTP/1.1\r\nHost: relay\r\nTransfer-Encoding: chunked\r\nTrailer: %s\r\n\r\n%x\r\n%s\r\n0\r\n%s\r\n",
+			ncs.HeaderV2, len(b), b, signature), 401},
+		"no body":                    {"POST /ncs HTTP/1.1\r\nHost: relay\r\n" + signature + "\r\n", 401},
+		"white space behind":         {strings.Replace(plain("POST /ncs HTTP/1.1", ""), "\r\nContent-", " \t \r\nContent-", 1), 200},
+		"a name in lower case":       {strings.Replace(plain("POST /ncs HTTP/1.1", ""), ncs.HeaderV2, strings.ToLower(ncs.HeaderV2), 1), 200},
+		"a name that only resembles": {strings.Replace(plain("POST /ncs HTTP/1.1", ""), ncs.HeaderV2, strings.ReplaceAll(ncs.HeaderV2, "-", "_"), 1), 401},
+	} {
+		got := f.raw(t, want.text)
+		require.Equal(t, want.code, got.code, name)
+		if want.code == 200 {
+			require.Equal(t, "accepted", got.Status, name)
+		}
+	}
+	require.Contains(t, f.rawText(t, plain("POST /ncs HTTP/1.1", "Expect: 100-continue\r\nConnection: close\r\n")), "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")
+	large := "POST /ncs HTTP/1.1\r\nHost: relay\r\nExpect: 100-continue\r\nContent-Length: 9999999\r\n\r\n"
+	require.True(t, strings.HasPrefix(f.rawText(t, large), "HTTP/1.1 413"), "what is too large is not asked for")
+	three := plain("POST /ncs HTTP/1.1", "") + plain("POST /ncs HTTP/1.1", "") + plain("POST /ncs HTTP/1.1", "Connection: close\r\n")
+	require.Equal(t, 3, strings.Count(f.rawText(t, three), `"status":"accepted"`), "one behind the other without waiting")
+}
+
+// rawText sends bytes as they are and gives all that comes until the relay closes the connection.
+func (f *fixture) rawText(t *testing.T, text string) string {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(f.url, "http://"), "/ncs"))
+	require.NoError(t, err)
+	defer conn.Close()
+	require.NoError(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+	_, err = io.WriteString(conn, text)
+	require.NoError(t, err)
+	answers, err := io.ReadAll(conn)
+	require.NoError(t, err)
+	return string(answers)
+}
+
 func TestSlowBodyIsCutOff(t *testing.T) {
 	t.Parallel()
 	var limits LimitsConfig
@@ -402,6 +476,20 @@ func TestSignatureAny(t *testing.T) {
 	require.Equal(t, "duplicate", request(t, "POST", f.url, b, ncs.HeaderV1, ncs.SignV1("old", b)).Status)
 	require.Equal(t, 401, request(t, "POST", f.url, b, ncs.HeaderV1, ncs.SignV1(testSecret, b), ncs.HeaderV2, ncs.SignV2("x", b)).code,
 		"a wrong V2 is not healed by a right V1")
+	for name, headers := range map[string][]string{
+		"none":                 nil,
+		"empty V2, right V1":   {ncs.HeaderV1, ncs.SignV1(testSecret, b), ncs.HeaderV2, ""},
+		"V1 in upper case":     {ncs.HeaderV1, strings.ToUpper(ncs.SignV1(testSecret, b))},
+		"V1 twice":             {ncs.HeaderV1, ncs.SignV1(testSecret, b), ncs.HeaderV1, ncs.SignV1(testSecret, b)},
+		"V1 where V2 belongs":  {ncs.HeaderV2, ncs.SignV1(testSecret, b)},
+		"V1 of another secret": {ncs.HeaderV1, ncs.SignV1("another", b)},
+	} {
+		r := request(t, "POST", f.url, b, headers...)
+		require.Equal(t, 401, r.code, name)
+		require.Equal(t, `{"error":"invalid signature"}`, r.raw, name)
+	}
+	require.Equal(t, "duplicate", request(t, "POST", f.url, b, ncs.HeaderV1, strings.Repeat("0", 40), ncs.HeaderV2, ncs.SignV2(testSecret, b)).Status,
+		"V2 alone decides")
 }
 
 func TestSignedForAnotherSource(t *testing.T) {

@@ -409,6 +409,13 @@ func TestCodeNames(t *testing.T) {
 		{ncs.ExitStatus(0), "normal"},
 		{ncs.ExitStatus(1), "abnormal"},
 		{ncs.ServiceStatus(0), "not started"},
+		{ncs.ServiceStatus(1), "initialised"},
+		{ncs.ServiceStatus(2), "recorder starting"},
+		{ncs.ServiceStatus(3), "uploader ready"},
+		{ncs.ServiceStatus(4), "recorder ready"},
+		{ncs.ServiceStatus(5), "recording, first file uploaded"},
+		{ncs.ServiceStatus(6), "recording stopped"},
+		{ncs.ServiceStatus(7), "service stopped"},
 		{ncs.ServiceStatus(8), "ready to exit"},
 		{ncs.ServiceStatus(9), "unknown (9)"},
 		{ncs.ServiceStatus(20), "exited abnormally"},
@@ -430,13 +437,19 @@ func TestCodeNames(t *testing.T) {
 		require.Equal(t, test.want, test.code.String(), "%T(%d)", test.code, test.code)
 	}
 
-	require.NotEmpty(t, ncs.ErrorCode(47).Meaning(ncs.ModuleUploader))
-	require.NotEmpty(t, ncs.ErrorCode(51).Meaning(ncs.ModuleUploader))
-	require.NotEmpty(t, ncs.ErrorCode(52).Meaning(ncs.ModuleService))
-	require.NotEqual(t, ncs.ErrorCode(50).Meaning(ncs.ModuleService), ncs.ErrorCode(52).Meaning(ncs.ModuleService))
+	for code, want := range map[ncs.ErrorCode]string{
+		32: "wrong configuration of the third-party cloud storage", 47: "a recorded file could not be uploaded",
+		51: "the uploader could not process the recorded files", 50: "", 52: "",
+	} {
+		require.Equal(t, want, code.Meaning(ncs.ModuleUploader), int(code))
+	}
+	for code, want := range map[ncs.ErrorCode]string{50: "timeout uploading the recorded files", 52: "timeout starting the cloud recording service", 47: ""} {
+		require.Equal(t, want, code.Meaning(ncs.ModuleService), int(code))
+	}
 	require.Empty(t, ncs.ErrorCode(32).Meaning(ncs.ModuleService), "32 is a code of the uploader")
 	require.Empty(t, ncs.ErrorCode(32).Meaning(ncs.ModuleRecorder))
-	require.NotEmpty(t, ncs.WarnCode(32).Meaning(ncs.ModuleUploader))
+	require.Equal(t, "a slice was uploaded again to the specified cloud storage", ncs.WarnCode(31).Meaning(ncs.ModuleUploader))
+	require.Equal(t, "a slice was uploaded again to Agora Cloud Backup", ncs.WarnCode(32).Meaning(ncs.ModuleUploader))
 	require.Empty(t, ncs.WarnCode(31).Meaning(ncs.ModuleRecorder))
 }
 
