@@ -151,7 +151,7 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	case <-ctx.Done():
 	}
 	// Still storing: whoever balances the load needs a moment to notice that we are going.
-	log.Info("shutting down", "delay", cfg.Shutdown.Delay)
+	log.Info("shutting down", "delay", cfg.Shutdown.Delay.String())
 	stopping.Store(true)
 	select {
 	case err := <-failed:
