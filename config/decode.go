@@ -15,6 +15,7 @@ import (
 	"github.com/goccy/go-yaml/token"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/spelling"
 )
 
 // decoder fills structs from a syntax tree. Unlike the YAML library's own decoder it goes on after a mistake, so that one
@@ -162,8 +163,8 @@ func (d *decoder) section(m *ast.MappingNode, v reflect.Value, path string) {
 // unknownKey reports a key that the section does not have. If it is near a known one that is not there, it is taken for
 // that: its value is checked too, and nobody is told in addition that the known one is missing.
 func (d *decoder) unknownKey(e entry, entries []entry, names []string, t reflect.Type, path string) (meant string) {
-	meant = nearest(e.key, names)
-	hint := didYouMean(e.key, names)
+	meant = spelling.Nearest(e.key, names)
+	hint := spelling.Hint(e.key, names)
 	if hint == "" {
 		hint = belongsIn(e.key, t)
 	}

@@ -92,17 +92,6 @@ func requireResult(t *testing.T, in string, want, got any, err error) {
 	require.Equal(t, want, got, "of %q", in)
 }
 
-func TestNearest(t *testing.T) {
-	t.Parallel()
-	known := []string{"path", "name", "secrets", "secret_files", "max_body", "to"}
-	for in, want := range map[string]string{
-		"pth": "path", "naem": "name", "Path": "path", "secret": "secrets", "secretfiles": "secret_files", "max-body": "max_body",
-		"colour": "", "": "", "xy": "", "t0": "to", strings.Repeat("path", 100): "",
-	} {
-		require.Equal(t, want, nearest(in, known), "of %q", in)
-	}
-}
-
 const smallest = "sources: [{name: a, path: /a, secrets: ['0123456789abcdef']}]\n"
 
 // parse parses a file that has only one source besides text.

@@ -7,6 +7,7 @@ import (
 
 	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/route"
+	"ncs-relay/relay/spelling"
 )
 
 // checkTogether checks what no package sees alone: what must differ between entries, and what refers to others.
@@ -50,7 +51,7 @@ func (d *decoder) checkSources(c *Config) {
 		d.unique(paths, "path", s.Path, at+"path")
 		for j, p := range s.Products {
 			if _, err := ncs.ParseProduct(p); err != nil {
-				d.problem(Error, fmt.Sprintf("%sproducts[%d]", at, j), fmt.Sprintf("unknown product %q", p), didYouMean(p, productNames()))
+				d.problem(Error, fmt.Sprintf("%sproducts[%d]", at, j), fmt.Sprintf("unknown product %q", p), spelling.Hint(p, ncs.ProductNames()))
 			}
 		}
 		if s.TestMatch != "" {
@@ -62,14 +63,6 @@ func (d *decoder) checkSources(c *Config) {
 			d.problem(Warning, at+"signature", "signatures made with SHA-1 are accepted where no other came", "use v2")
 		}
 	}
-}
-
-func productNames() []string {
-	var names []string
-	for _, p := range ncs.Products() {
-		names = append(names, p.Name)
-	}
-	return names
 }
 
 func (d *decoder) checkSinks(c *Config) {

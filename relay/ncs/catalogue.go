@@ -237,6 +237,15 @@ func Catalogue() []Info {
 // Products lists the known products, ordered by id.
 func Products() []Product { return slices.Clone(products) }
 
+// ProductNames lists the names of the known products, ordered by id.
+func ProductNames() []string {
+	names := make([]string, len(products))
+	for i, p := range products {
+		names[i] = p.Name
+	}
+	return names
+}
+
 // HasChannel tells whether notifications of the type name a channel. It is true for unknown types, of which anything may
 // be expected.
 func (i Info) HasChannel() bool {

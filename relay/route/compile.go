@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"ncs-relay/relay/ncs"
+	"ncs-relay/relay/spelling"
 )
 
 // Source is an ingress path as far as rules are concerned.
@@ -141,7 +142,7 @@ func productHint(name string) string {
 	if id, err := strconv.Atoi(name); err == nil {
 		return "products go by name: " + ncs.Lookup(id, 0).Product
 	}
-	return didYouMean(name, productNames())
+	return spelling.Hint(name, ncs.ProductNames())
 }
 
 // events compiles the events of a match. Where a product is wrong already, they are judged without the products.
@@ -182,13 +183,13 @@ func eventProblem(products []string, event string) (problem, hint string) {
 	}
 	product, name, qualified := strings.Cut(event, ".")
 	if !qualified {
-		return fmt.Sprintf("unknown event %q", event), didYouMean(event, eventNames(products))
+		return fmt.Sprintf("unknown event %q", event), spelling.Hint(event, eventNames(products))
 	}
 	if _, err := ncs.ParseProduct(product); err != nil {
-		return fmt.Sprintf("unknown product %q in event %q", product, event), didYouMean(product, productNames())
+		return fmt.Sprintf("unknown product %q in event %q", product, event), spelling.Hint(product, ncs.ProductNames())
 	}
 	problem = fmt.Sprintf("unknown event %q", event)
-	if hint = didYouMean(name, eventNames([]string{product})); hint == "" && len(productsWith(name)) > 0 {
+	if hint = spelling.Hint(name, eventNames([]string{product})); hint == "" && len(productsWith(name)) > 0 {
 		hint = fmt.Sprintf("%s is an event of %s", name, andList(productsWith(name)))
 	}
 	return problem, hint
@@ -277,7 +278,7 @@ func exprHint(err error) string {
 		return ""
 	}
 	name, _, _ := strings.Cut(unknown, " ")
-	if hint := didYouMean(name, slices.Concat(variableNames, allowed)); hint != "" {
+	if hint := spelling.Hint(name, slices.Concat(variableNames, allowed)); hint != "" {
 		return hint
 	}
 	return "available are " + andList(variableNames)
@@ -303,7 +304,7 @@ func (c *compiler) sinkNames(path string, names []string) { c.names(path, names,
 func (c *compiler) names(path string, names []string, what string, known []string) {
 	for i, name := range names {
 		if !slices.Contains(known, name) {
-			c.report(Error, index(path, i), fmt.Sprintf("unknown %s %q", what, name), didYouMean(name, known))
+			c.report(Error, index(path, i), fmt.Sprintf("unknown %s %q", what, name), spelling.Hint(name, known))
 		}
 	}
 	c.repeated(path, names)
@@ -451,14 +452,6 @@ func (c *compiler) sourceNames() []string {
 	names := make([]string, len(c.Sources))
 	for i, s := range c.Sources {
 		names[i] = s.Name
-	}
-	return names
-}
-
-func productNames() []string {
-	var names []string
-	for _, p := range ncs.Products() {
-		names = append(names, p.Name)
 	}
 	return names
 }

@@ -1,17 +1,18 @@
-package config
+// Package spelling finds the name that somebody who wrote an unknown one probably meant.
+package spelling
 
 import "fmt"
 
-// didYouMean gives a hint with the known name that is nearest to what was written, or "" when none is near.
-func didYouMean(written string, known []string) string {
-	if name := nearest(written, known); name != "" {
+// Hint gives a hint with the known name that is nearest to what was written, or "" when none is near.
+func Hint(written string, known []string) string {
+	if name := Nearest(written, known); name != "" {
 		return fmt.Sprintf("did you mean %q?", name)
 	}
 	return ""
 }
 
-// nearest gives the known name that takes the fewest edits to reach, if they are few for its length.
-func nearest(written string, known []string) string {
+// Nearest gives the known name that takes the fewest edits to reach, if they are few for its length; "" when none does.
+func Nearest(written string, known []string) string {
 	best, fewest := "", 4
 	for _, name := range known {
 		if n := edits(written, name); n < fewest && n <= max(1, len(name)/3) {
