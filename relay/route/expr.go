@@ -27,7 +27,7 @@ const (
 	maxExprLength = 4096      // bytes
 	maxExprNodes  = 1000      // of the syntax tree
 	maxExprMemory = 1_000_000 // elements an evaluation may allocate
-	maxExprLoops  = 2         // predicates inside each other: uids of files of an event are two
+	maxExprLoops  = 2         // predicates inside each other: the files of the users of an event are two
 )
 
 // allowed are the builtins of expr an expression may use. They are chosen, not excluded, so that a new version of expr
@@ -267,12 +267,55 @@ func (a *audit) Visit(node *ast.Node) {
 		if a.loops[n] > maxExprLoops {
 			a.refuse(n, fmt.Sprintf("more than %d predicates inside each other", maxExprLoops))
 		}
+		ast.Walk(&n.Node, &crossing{a})
 	}
 }
 
 func (a *audit) refuse(n ast.Node, why string) {
 	if a.err == nil {
 		a.err = &file.Error{Location: n.Location(), Message: why}
+	}
+}
+
+// walkers are the allowed builtins that go through a whole list or map.
+var walkers = []string{"all", "any", "none", "one", "count", "filter", "find", "map", "sum", "keys", "values"}
+
+// crossing refuses lists that are walked again for each element of another one: two of 100,000 elements, which fit into one
+// body, would take hours. A list inside the element is walked once.
+type crossing struct{ *audit }
+
+func (c *crossing) Visit(node *ast.Node) {
+	var lists []ast.Node
+	switch n := (*node).(type) {
+	case *ast.BuiltinNode:
+		if slices.Contains(walkers, n.Name) {
+			lists = n.Arguments
+		}
+	case *ast.BinaryNode:
+		if n.Operator == "in" {
+			lists = []ast.Node{n.Right}
+		}
+	}
+	outside := func(list ast.Node) bool {
+		var element elementOf
+		switch list.(type) {
+		case *ast.PredicateNode, *ast.ArrayNode: // its elements are its own, or written out
+			return false
+		}
+		ast.Walk(&list, &element)
+		return !element.found
+	}
+	if slices.ContainsFunc(lists, outside) {
+		c.refuse(*node, "a list outside of the element is walked again for each one: look into the element, as in any(payload.uids, any(#.fileList, ...))")
+	}
+}
+
+// elementOf finds out whether something is a part of the element that a predicate is about.
+type elementOf struct{ found bool }
+
+func (e *elementOf) Visit(node *ast.Node) {
+	if n, ok := (*node).(*ast.PointerNode); ok && n.Name == "" {
+		e.found = true
 	}
 }
 

@@ -38,6 +38,8 @@ func TestExprEval(t *testing.T) {
 		{expr: `any(payload.details.fileList, .fileName endsWith ".mp4")`, body: uploaded, want: true},
 		{expr: `count(payload.details.fileList, .uid == "0") == 2`, body: uploaded, want: true},
 		{expr: `len(payload.details.fileList) == 2 and payload.details.fileList[0].fileName matches "^a[.]"`, body: uploaded, want: true},
+		{expr: `any(payload.details.fileList, .uid in ["0", "1"])`, body: uploaded, want: true},
+		{expr: `all(payload.details.fileList, count(keys(#), # in ["fileName", "uid"]) == 2)`, body: uploaded, want: true},
 		{expr: `received_at > date("2026-01-01") and received_at.Year() == 2026`, body: uploaded, want: true},
 		{expr: `let d = payload.details; d.status == 0`, body: uploaded, want: true},
 
@@ -66,15 +68,21 @@ func TestExprEval(t *testing.T) {
 func TestExprRefusesWhatIsUnbounded(t *testing.T) {
 	t.Parallel()
 	tests := map[string]string{
-		`all(1..1000000, # > 0)`:                 "the range operator .. is not available (at character 6: ..1000000, # > 0))",
-		`now() > received_at`:                    "function now is not available (at character 1: now() > received_at)",
-		`repeat("a", 1000000) == ""`:             `function repeat is not available (at character 1: repeat("a", 1000000) == "")`,
-		`sortBy(payload.l, #)[0] == 1`:           "function sortBy is not available (at character 1: sortBy(payload.l, #)[0] == 1)",
-		`$env.product == "rtc"`:                  `$env is not available (at character 1: $env.product == "rtc")`,
-		`entity matches payload.re`:              "the pattern of matches must be a literal (at character 8: matches payload.re)",
-		`any(payload.a, any(#, any(#, # == 1)))`: "more than 2 predicates inside each other (at character 16: any(#, any(#, # == 1))))",
-		strings.Repeat(" ", 5000):                "5000 bytes long, at most 4096 are allowed",
-		`1 == 1` + strings.Repeat(`||1==1`, 300): "compilation failed: expression exceeds maximum allowed nodes",
+		`all(1..1000000, # > 0)`:                                "the range operator .. is not available (at character 6: ..1000000, # > 0))",
+		`now() > received_at`:                                   "function now is not available (at character 1: now() > received_at)",
+		`repeat("a", 1000000) == ""`:                            `function repeat is not available (at character 1: repeat("a", 1000000) == "")`,
+		`sortBy(payload.l, #)[0] == 1`:                          "function sortBy is not available (at character 1: sortBy(payload.l, #)[0] == 1)",
+		`$env.product == "rtc"`:                                 `$env is not available (at character 1: $env.product == "rtc")`,
+		`entity matches payload.re`:                             "the pattern of matches must be a literal (at character 8: matches payload.re)",
+		`any(payload.a, any(#, any(#, # == 1)))`:                "more than 2 predicates inside each other (at character 16: any(#, any(#, # == 1))))",
+		`any(payload.a, any(payload.b, # == 1))`:                "a list outside of the element is walked again for each one: look into the element, as in any(payload.uids, any(#.fileList, ...)) (at character 16:",
+		`any(payload.a, # in payload.b)`:                        "a list outside of the element is walked again",
+		`all(payload.a, {count(payload.a) > 1})`:                "a list outside of the element is walked again",
+		`let b = payload.b; any(payload.a, any(b, # == 1))`:     "a list outside of the element is walked again",
+		`any(payload.a, # == sum(payload.b))`:                   "a list outside of the element is walked again",
+		`any(payload.a, any(filter(payload.b, # > 1), # == 1))`: "a list outside of the element is walked again",
+		strings.Repeat(" ", 5000):                               "5000 bytes long, at most 4096 are allowed",
+		`1 == 1` + strings.Repeat(`||1==1`, 300):                "compilation failed: expression exceeds maximum allowed nodes",
 	}
 	for src, want := range tests {
 		_, err := route.CompileExpr(src)
