@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -18,16 +19,15 @@ func eventsCommand() *cobra.Command {
 		Short: "List the products, event types, names and categories that rules can use",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var infos []ncs.Info
-			for _, info := range ncs.Catalogue() {
-				if product == "" || info.Product == product {
-					infos = append(infos, info)
-				}
-			}
-			if len(infos) == 0 {
-				if _, err := ncs.ParseProduct(product); err != nil {
+			infos := ncs.Catalogue()
+			if product != "" {
+				id, err := ncs.ParseProduct(product)
+				if err != nil {
 					return &usageError{err}
 				}
+				infos = slices.DeleteFunc(infos, func(i ncs.Info) bool { return i.ProductID != id })
+			}
+			if len(infos) == 0 {
 				return fmt.Errorf("no event types are published for product %s", product)
 			}
 			if asJSON {
