@@ -402,3 +402,22 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestPortsThatClash(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		listen, admin string
+		clash         bool
+	}{
+		{":8080", "127.0.0.1:8080", true},
+		{"127.0.0.1:8080", "0.0.0.0:8080", true},
+		{"127.0.0.1:8080", "[::]:8080", true},
+		{"127.0.0.1:8080", "127.0.0.1:8080", true},
+		{"127.0.0.1:8080", "127.0.0.2:8080", false},
+		{":8080", "127.0.0.1:8081", false},
+		{"127.0.0.1:0", "127.0.0.1:0", false}, // each gets a port of its own
+	} {
+		_, report := parse(t, fmt.Sprintf("listen: %q\nadmin: {listen: %q, token: a-long-admin-token}\n", test.listen, test.admin), nil)
+		require.Equal(t, test.clash, strings.Contains(report.String(), "is taken by the ingress"), "%+v\n%s", test, report)
+	}
+}

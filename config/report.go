@@ -22,17 +22,14 @@ const (
 
 func (s Severity) String() string { return [...]string{"error", "warning", "note"}[s] }
 
-// MarshalText writes the severity's name.
-func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
 // Problem is one mistake in a file. It never contains a secret nor the value of a variable.
 type Problem struct {
-	Line     int      `json:"line"`   // from 1; 0 = the problem has no place in the file
-	Column   int      `json:"column"` // from 1, in characters
-	Path     string   `json:"path"`   // such as sinks[2].http.url; "" = the whole file
-	Message  string   `json:"message"`
-	Hint     string   `json:"hint,omitempty"` // what to do about it; "" = obvious
-	Severity Severity `json:"severity"`
+	Line     int    // from 1; 0 = the problem has no place in the file
+	Column   int    // from 1, in characters
+	Path     string // such as sinks[2].http.url; "" = the whole file
+	Message  string
+	Hint     string // what to do about it; "" = obvious
+	Severity Severity
 }
 
 func (p Problem) format(file string) string {

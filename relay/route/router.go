@@ -43,10 +43,6 @@ type RuleError struct {
 	Err  error
 }
 
-func (e RuleError) Error() string { return e.Err.Error() }
-
-func (e RuleError) Unwrap() error { return e.Err }
-
 // Route applies every rule to an event. Rules cannot shadow each other: each one that applies adds its sinks.
 func (r *Router) Route(n *ncs.Notification, source string, receivedAt time.Time) Result {
 	var result Result

@@ -207,7 +207,7 @@ func TestFailedExpressionIsNoMatchAndReported(t *testing.T) {
 	require.False(t, got.Matched)
 	require.Len(t, got.Errors, 1)
 	require.Equal(t, 0, got.Errors[0].Rule)
-	require.EqualError(t, got.Errors[0], "cannot fetch b from <nil> (at character 11: b == 1)")
+	require.EqualError(t, got.Errors[0].Err, "cannot fetch b from <nil> (at character 11: b == 1)")
 
 	r = compile(t, []string{"rest"}, route.RuleConfig{To: []string{"b"}}, failing)
 	got = r.Route(parse(t, uploaded), "recording", receivedAt)
