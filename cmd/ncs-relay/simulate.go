@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"text/tabwriter"
@@ -26,7 +27,8 @@ func simulateCommand() *cobra.Command {
 		Short: "Play NCS: whole recordings, signed, with copies, resends, disorder, failovers and bad signatures",
 		Long: `simulate plays recordings as Agora's notification service would send them, and tallies the answers. It fails if an
 answer is wrong: a forged call that was taken, a good one that was refused, an event accepted twice, or an event that
-was not acknowledged in four attempts.`,
+was not acknowledged in four attempts. It ends early when a notification was given up before any was taken: then the
+URL or the secret is wrong, or nobody is there. Each run plays recordings of its own.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if c.URL == "" {
@@ -35,6 +37,7 @@ was not acknowledged in four attempts.`,
 			if c.Secret, err = secret.read(); err != nil {
 				return err
 			}
+			c.Seed = rand.Int64()
 			ctx, cancel := context.WithCancelCause(cmd.Context())
 			defer cancel(nil)
 			tally, err := simulate.Run(ctx, c, whileTaken(cancel, progressTo(cmd.ErrOrStderr())))
@@ -69,7 +72,6 @@ was not acknowledged in four attempts.`,
 	f.Float64Var(&c.ShuffleRate, "shuffle", 0, "share of events that come late")
 	f.Float64Var(&c.BadSignatureRate, "bad-signatures", 0.05, "share of events for which a forged call comes first")
 	f.Float64Var(&c.FailoverRate, "failovers", 0, "share of recordings in which another recorder takes over")
-	f.Int64Var(&c.Seed, "seed", 1, "the same seed plays the same")
 	f.BoolVar(&asJSON, "json", false, "print the tally as JSON")
 	secret.add(cmd)
 	return cmd

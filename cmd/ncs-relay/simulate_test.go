@@ -66,7 +66,7 @@ sources:
 	})
 	t.Run("for people", func(t *testing.T) {
 		t.Parallel()
-		_, end := startSimulate(t, url, "--secret", serveSecret, "--recordings=3", "--seed=2")
+		_, end := startSimulate(t, url, "--secret", serveSecret, "--recordings=3")
 		status, out, errs := end()
 		require.Equal(t, exitOK, status, errs)
 		require.Regexp(t, `played to the end +3 *\n`, out)
