@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"testing"
@@ -15,6 +16,13 @@ func TestDemo(t *testing.T) {
 		t.Skip("builds the program")
 	}
 	require.NoError(t, run(t.Context(), 60, false))
+}
+
+func TestDemoInterrupted(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.EqualError(t, run(ctx, 60, false), "interrupted")
 }
 
 // accounts are books of two recordings, and what arrives when all is well.

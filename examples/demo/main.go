@@ -42,9 +42,12 @@ func run(ctx context.Context, recordings int, keep bool) (err error) {
 		return err
 	}
 	defer func() {
-		if err == nil {
+		switch {
+		case err == nil:
 			err = os.RemoveAll(dir)
-		} else {
+		case ctx.Err() != nil: // whatever broke off because of it
+			err = errors.Join(errors.New("interrupted"), os.RemoveAll(dir))
+		default:
 			err = fmt.Errorf("%w\n(data and the relay's log are left in %s)", err, dir)
 		}
 	}()
