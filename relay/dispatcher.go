@@ -15,6 +15,7 @@ import (
 
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/telemetry"
+	"ncs-relay/relay/trail"
 )
 
 // SinkSpec is one destination as the gateway needs it.
@@ -52,6 +53,7 @@ type dispatcher struct {
 	log     *slog.Logger
 	metrics *sinkMetrics
 	tracing *telemetry.Tracing
+	trail   *trail.Trail
 
 	feeds    []*feed // what is to be delivered: first what the sink is owed, then replays
 	lanes    map[laneKey]*lane
@@ -157,7 +159,24 @@ type sendResult struct {
 	cut   bool // ended because the process stops: the outcome is unknown
 }
 
-func newDispatcher(spec SinkSpec, sink Sink, j *journal.Journal, c *journal.Cursor, log *slog.Logger, m *sinkMetrics, tr *telemetry.Tracing) *dispatcher {
+// outcome is what became of event i of the batch, and why when it was not taken; "" = it was not tried.
+func (r *sendResult) outcome(i int) (string, Reason) {
+	switch {
+	case i < r.taken:
+		return outcomeDelivered, ""
+	case errors.Is(r.err, ErrRelane):
+		return "", ""
+	case r.err == nil: // a sink's bug
+		return outcomeFailed, ReasonOther
+	case !IsPermanent(r.err):
+		return outcomeFailed, known(ReasonOf(r.err))
+	case i == r.taken:
+		return outcomeRefused, known(ReasonOf(r.err))
+	}
+	return "", "" // what comes behind a refused event
+}
+
+func newDispatcher(spec SinkSpec, sink Sink, j *journal.Journal, c *journal.Cursor, log *slog.Logger, m *sinkMetrics, tracing *telemetry.Tracing, events *trail.Trail) *dispatcher {
 	return &dispatcher{
 		SinkSpec: spec,
 		sink:     sink,
@@ -165,7 +184,8 @@ func newDispatcher(spec SinkSpec, sink Sink, j *journal.Journal, c *journal.Curs
 		cursor:   c,
 		log:      log.With("sink", spec.Name),
 		metrics:  m,
-		tracing:  tr,
+		tracing:  tracing,
+		trail:    events,
 		feeds:    []*feed{newFeed(c)},
 		lanes:    make(map[laneKey]*lane),
 		busy:     make(map[Lane]bool),
@@ -526,6 +546,7 @@ func (d *dispatcher) finish(r sendResult) {
 	}
 	now := time.Now()
 	d.metrics.attempt(r, now)
+	d.noteAttempts(r, now)
 	d.logTaken(r)
 	d.logTrouble(r, now)
 	for range r.taken {
@@ -548,6 +569,22 @@ func (d *dispatcher) finish(r sendResult) {
 		d.failed(l, failed, r.err, now)
 	}
 	d.relaneIfDrained(l.key.Group)
+}
+
+// noteAttempts leaves a trail of what became of each event of a Send.
+func (d *dispatcher) noteAttempts(r sendResult, now time.Time) {
+	for i, a := range r.batch {
+		outcome, reason := r.outcome(i)
+		if outcome == "" {
+			return
+		}
+		e := trail.Entry{Event: trail.ID(a.ID), What: trail.Attempt, At: now, Sink: d.Name, Number: a.Number, Replay: a.Replay,
+			Outcome: outcome, Reason: string(reason), Took: r.took.Seconds()}
+		if outcome != outcomeDelivered && r.err != nil {
+			e.Error = r.err.Error()
+		}
+		d.trail.Note(e)
+	}
 }
 
 // logTaken is a debug line for each event that the sink took.

@@ -47,7 +47,7 @@ func inBubble(t *testing.T, spec SinkSpec, test func(b *bubble)) {
 		require.NoError(t, err)
 		sink := newFarSide()
 		spec.Name, spec.Concurrency = "sink", max(1, spec.Concurrency)
-		d := newDispatcher(spec, sink, j, c, log, newMetrics(metrics).forSink("sink"), tracing)
+		d := newDispatcher(spec, sink, j, c, log, newMetrics(metrics).forSink("sink"), tracing, nil)
 
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg, jwg sync.WaitGroup

@@ -6,12 +6,31 @@ import (
 	"slices"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/ncs"
+	"ncs-relay/relay/trail"
 )
 
-// Life is what the journal knows of an event and its deliveries.
+// Life is what is known of an event: how its deliveries stand, why it went there, and what has happened to it.
 type Life struct {
 	EventInfo
 	Deliveries []DeliveryLife `json:"deliveries"`
+	Routing    *Routing       `json:"routing,omitempty"` // nil: quarantined
+	Trail      []trail.Entry  `json:"trail"`             // copies and attempts, the oldest first
+}
+
+// Routing is what the rules of today say of an event. Where it went was decided by those of its arrival.
+type Routing struct {
+	Rules   []RuleLife `json:"rules"`
+	Sinks   []string   `json:"sinks"`             // where they would send it
+	Changed bool       `json:"changed,omitempty"` // that is not where it went
+}
+
+// RuleLife is what one rule says of an event.
+type RuleLife struct {
+	Rule    int      `json:"rule"` // index into routes
+	To      []string `json:"to"`
+	Applies bool     `json:"applies"`
+	Why     string   `json:"why,omitempty"` // it does not
 }
 
 // DeliveryLife is how one of an event's deliveries stands.
@@ -50,9 +69,42 @@ func (g *Gateway) Inspect(ctx context.Context, f Filter, n int) (lives []Life, m
 			err = errors.Join(err, derr)
 			last.Deliveries = append(last.Deliveries, d)
 		}
+		last.Routing = g.routing(r, last.Deliveries)
 		return true
 	})
-	return lives, more, err
+	if err != nil {
+		return nil, false, err
+	}
+	return lives, more, g.addTrails(ctx, lives)
+}
+
+func (g *Gateway) addTrails(ctx context.Context, lives []Life) error {
+	ids := make([]trail.ID, len(lives))
+	for i, l := range lives {
+		ids[i] = trail.ID(l.ID)
+	}
+	found, err := g.trail.Of(ctx, ids)
+	for i, id := range ids {
+		lives[i].Trail = append([]trail.Entry{}, found[id]...)
+	}
+	return err
+}
+
+func (g *Gateway) routing(r *journal.Record, went []DeliveryLife) *Routing {
+	n, err := ncs.Parse(r.Body)
+	if r.Quarantine != "" || err != nil {
+		return nil
+	}
+	router := g.ingress.Load().router
+	routing := &Routing{Rules: []RuleLife{}, Sinks: router.Route(n, r.Source, r.Time).Sinks}
+	for _, v := range router.Explain(n, r.Source, r.Time) {
+		routing.Rules = append(routing.Rules, RuleLife{v.Rule, v.To, v.Applies, v.Why})
+	}
+	for _, d := range went {
+		routing.Changed = routing.Changed || !slices.Contains(routing.Sinks, d.Sink)
+	}
+	routing.Changed = routing.Changed || len(routing.Sinks) != len(went)
+	return routing
 }
 
 func (g *Gateway) deliveryLife(id journal.SinkID, p journal.Position) (DeliveryLife, error) {

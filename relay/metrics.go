@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"errors"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -135,10 +134,21 @@ func (m *metrics) forSource(name string, secrets int) *sourceMetrics {
 
 func (s *sourceMetrics) count(a answer) { s.notifications[[2]string{a.outcome, a.reason}].Add(1) }
 
+// Outcomes of an attempt.
+const (
+	outcomeDelivered = "delivered"
+	outcomeFailed    = "failed"  // is tried again
+	outcomeRefused   = "refused" // for good
+)
+
+type attemptOutcome struct {
+	outcome string
+	reason  Reason // "" when it was delivered
+}
+
 // sinkMetrics counts for one sink.
 type sinkMetrics struct {
-	delivered         *telemetry.CounterSeries
-	failed, refused   map[Reason]*telemetry.CounterSeries
+	attempts          map[attemptOutcome]*telemetry.CounterSeries
 	delivery, latency *telemetry.HistogramSeries
 
 	// What the dispatcher's goroutine knows, for the page.
@@ -160,38 +170,34 @@ func sinkStates() []string {
 
 func (m *metrics) forSink(name string) *sinkMetrics {
 	sink := telemetry.LabelSink.String(name)
-	with := func(outcome string, reason Reason) *telemetry.CounterSeries {
-		return m.attempts.With(sink, telemetry.LabelOutcome.String(outcome), telemetry.LabelReason.String(string(reason)))
-	}
 	s := &sinkMetrics{
-		delivered: with("delivered", ""),
-		failed:    make(map[Reason]*telemetry.CounterSeries),
-		refused:   make(map[Reason]*telemetry.CounterSeries),
-		delivery:  m.delivery.With(sink),
-		latency:   m.latency.With(sink),
+		attempts: make(map[attemptOutcome]*telemetry.CounterSeries),
+		delivery: m.delivery.With(sink),
+		latency:  m.latency.With(sink),
 	}
+	with := func(outcome string, reason Reason) {
+		s.attempts[attemptOutcome{outcome, reason}] = m.attempts.With(sink,
+			telemetry.LabelOutcome.String(outcome), telemetry.LabelReason.String(string(reason)))
+	}
+	with(outcomeDelivered, "")
 	for _, r := range Reasons() {
-		s.failed[r], s.refused[r] = with("failed", r), with("refused", r)
+		with(outcomeFailed, r)
+		with(outcomeRefused, r)
 	}
 	return s
 }
 
 // attempt counts what became of each event of a Send.
 func (s *sinkMetrics) attempt(r sendResult, now time.Time) {
-	s.delivered.Add(int64(r.taken))
-	for _, a := range r.batch[:r.taken] {
-		if a.Replay == 0 {
+	for i, a := range r.batch {
+		outcome, reason := r.outcome(i)
+		if outcome == "" {
+			break
+		}
+		s.attempts[attemptOutcome{outcome, reason}].Add(1)
+		if outcome == outcomeDelivered && a.Replay == 0 {
 			s.latency.Record(max(0, now.Sub(a.ReceivedAt)))
 		}
-	}
-	switch rest := int64(len(r.batch) - r.taken); {
-	case rest == 0 || errors.Is(r.err, ErrRelane):
-	case r.err == nil: // a sink's bug
-		s.failed[ReasonOther].Add(rest)
-	case IsPermanent(r.err):
-		s.refused[known(ReasonOf(r.err))].Add(1)
-	default:
-		s.failed[known(ReasonOf(r.err))].Add(rest)
 	}
 	s.delivery.Record(r.took)
 }
@@ -275,6 +281,10 @@ func (g *Gateway) observe(m *telemetry.Metrics) {
 	})
 	m.CounterFunc("trace_spans_lost_total", "Sampled spans that did not reach the collector.", func(observe telemetry.Observe) {
 		observe(float64(g.tracing.LostSpans()))
+	})
+
+	m.CounterFunc("trail_entries_lost_total", "Copies and attempts that inspect will not know of: the disk was too slow or full.", func(observe telemetry.Observe) {
+		observe(float64(g.trail.Lost()))
 	})
 
 	m.Gauge("dedup_keys", "Keys that the deduplication knows.", func(observe telemetry.Observe) {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 
 	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/route"
+	"ncs-relay/relay/trail"
 )
 
 func idOf(t *testing.T, body []byte) *ncs.EventID {
@@ -268,9 +271,12 @@ func TestInspect(t *testing.T) {
 	t.Parallel()
 	good, bad := newFarSide(), newFarSide()
 	bad.set(func(Attempt) error { return errors.New("503") })
-	f := start(t, fixture{}, nil, sinkSpec("good", good), sinkSpec("bad", bad))
+	events := trail.New(t.TempDir(), func() bool { return true }, slog.New(slog.DiscardHandler))
+	f := start(t, fixture{options: Options{Trail: events}}, []route.RuleConfig{
+		{To: []string{"good", "bad"}}, {When: "payload.sequence > 5", To: []string{"bad"}}}, sinkSpec("good", good), sinkSpec("bad", bad))
 	f.post(body("s", 1))
 	good.waitFor(t, 1)
+	require.Equal(t, "duplicate", f.post(body("s", 1)).Status)
 	require.Eventually(t, func() bool { return f.sink("good").Pending == 0 }, 10*time.Second, 5*time.Millisecond)
 	for _, filter := range []Filter{{ID: idOf(t, body("s", 1))}, {Entity: "s"}} {
 		lives, more, err := f.gateway.Inspect(t.Context(), filter, 10)
@@ -282,10 +288,23 @@ func TestInspect(t *testing.T) {
 			states[d.Sink] = d.State
 		}
 		require.Equal(t, map[string]string{"good": "settled", "bad": "pending"}, states)
+		require.Equal(t, &Routing{Sinks: []string{"good", "bad"}, Rules: []RuleLife{
+			{Rule: 0, To: []string{"good", "bad"}, Applies: true}, {Rule: 1, To: []string{"bad"}, Why: "when is false"}}}, lives[0].Routing)
+		happened := map[string]int{}
+		for _, e := range lives[0].Trail {
+			happened[strings.TrimSpace(e.What+" "+e.Source+e.Sink+" "+e.Standing+e.Outcome+" "+e.Error)]++
+		}
+		require.Equal(t, 1, happened["copy main known"], happened)
+		require.Equal(t, 1, happened["attempt good delivered"], happened)
+		require.Positive(t, happened["attempt bad failed 503"], happened)
 	}
-	_, _, err := f.gateway.Inspect(t.Context(), Filter{}, 10)
+	require.NoError(t, f.gateway.Reload(t.Context(), f.settings(t, []route.RuleConfig{{To: []string{"good"}}}, sinkSpec("good", good), sinkSpec("bad", bad))))
+	lives, _, err := f.gateway.Inspect(t.Context(), Filter{Entity: "s"}, 10)
+	require.NoError(t, err)
+	require.True(t, lives[0].Routing.Changed)
+	_, _, err = f.gateway.Inspect(t.Context(), Filter{}, 10)
 	require.Error(t, err)
-	lives, _, err := f.gateway.Inspect(t.Context(), Filter{Entity: "nobody"}, 10)
+	lives, _, err = f.gateway.Inspect(t.Context(), Filter{Entity: "nobody"}, 10)
 	require.NoError(t, err)
 	require.Empty(t, lives)
 }

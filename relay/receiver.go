@@ -17,6 +17,7 @@ import (
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/telemetry"
+	"ncs-relay/relay/trail"
 )
 
 // storeTimeout is how long a notification waits for a journal that cannot take it at the moment. NCS tries only
@@ -156,7 +157,7 @@ func (g *Gateway) receive(in *ingress, src *source, r *http.Request, c *call) (a
 	case isLoading:
 		return unavailable(errBusy)
 	case isKnown:
-		return g.duplicate(src, id, standing)
+		return g.duplicate(src, id, standing, received)
 	case isNew:
 		if n != nil {
 			c.sinks, c.routed = g.describe(in, rec, n), time.Now()
@@ -182,7 +183,7 @@ func (g *Gateway) receive(in *ingress, src *source, r *http.Request, c *call) (a
 		c.leads = false // nothing will be delivered as its child
 		return unavailable(claim.err)
 	case standing == isInFlight:
-		return g.duplicate(src, id, standing)
+		return g.duplicate(src, id, standing, received)
 	}
 	c.position, c.appended = claim.position, time.Now()
 	return g.accepted(src, rec, n, claim, c.sinks)
@@ -339,10 +340,11 @@ func unavailable(err error) answer {
 	return a
 }
 
-func (g *Gateway) duplicate(src *source, id ncs.Identity, standing standing) answer {
+func (g *Gateway) duplicate(src *source, id ncs.Identity, standing standing, received time.Time) answer {
 	src.metrics.hits[standing].Add(1)
 	src.metrics.copyAge.Record(g.dedup.ageOf(id.Key))
 	src.log.Debug("duplicate", "event", id.ID, "standing", standing)
+	g.trail.Note(trail.Entry{Event: trail.ID(id.ID), What: trail.Copy, At: received, Source: src.Name, Standing: standing.String()})
 	return answer{status: http.StatusOK, outcome: outcomeDuplicate, event: id.ID}
 }
 

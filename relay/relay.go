@@ -23,6 +23,7 @@ import (
 	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/route"
 	"ncs-relay/relay/telemetry"
+	"ncs-relay/relay/trail"
 )
 
 // Unroutable is the reserved sink name under which quarantined bodies are dead letters.
@@ -35,6 +36,7 @@ type Options struct {
 	Logger  *slog.Logger
 	Metrics *telemetry.Metrics
 	Tracing *telemetry.Tracing
+	Trail   *trail.Trail // nil: Inspect knows of no copies and attempts
 }
 
 // Settings are what a reload replaces, all at once.
@@ -52,6 +54,7 @@ type Gateway struct {
 	dedup   *dedup
 	metrics *metrics
 	tracing *telemetry.Tracing
+	trail   *trail.Trail
 	log     *slog.Logger
 	ingress atomic.Pointer[ingress]
 	refused *rate.Limiter // spans of refused calls
@@ -97,6 +100,7 @@ func New(o Options) (_ *Gateway, err error) {
 		journal: o.Journal,
 		metrics: newMetrics(o.Metrics),
 		tracing: o.Tracing,
+		trail:   o.Trail,
 		log:     o.Logger,
 		reloads: make(chan reloadRequest),
 		refused: newRefusedLimit(),
@@ -161,7 +165,7 @@ func (g *Gateway) build(spec SinkSpec) (*running, error) {
 		return nil, fmt.Errorf("sink %s: %w", spec.Name, err)
 	}
 	spec.Concurrency = max(1, spec.Concurrency)
-	d := newDispatcher(spec, sink, g.journal, cursor, g.log, g.metrics.forSink(spec.Name), g.tracing)
+	d := newDispatcher(spec, sink, g.journal, cursor, g.log, g.metrics.forSink(spec.Name), g.tracing, g.trail)
 	for _, r := range g.journal.Replays() {
 		if r.Spec().Sink == spec.Name && !r.Finished() {
 			d.addReplay(r)

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/trail"
 )
 
 func inspectCommand() *cobra.Command {
@@ -20,8 +22,9 @@ func inspectCommand() *cobra.Command {
 		Use:   "inspect EVENT | --entity E",
 		Short: "Show the life of an event, or of all events about an entity: where each went and what went wrong",
 		Long: `inspect shows what a running relay still has in its journal about an event, by its id, or about a recording, channel, task or
-agent: when it came, and for each sink that was owed it, whether it was settled (delivered, or skipped by an operator), is a dead
-letter, is pending (tried, or about to be), or waits to be read.`,
+agent: when it came; for each sink that was owed it, whether it was settled (delivered, or skipped by an operator), is a dead
+letter, is pending (tried, or about to be), or waits to be read; what each rule says of it today; and each copy that came and
+each attempt that was made, with time and outcome, as far back as the trail in data_dir goes.`,
 		Args: rangeArgs(0, 1, "one event id, or --entity"),
 	}
 	filter := addFilter(cmd, "entity", "source", "product", "event", "since", "until")
@@ -88,7 +91,56 @@ func printLives(out io.Writer, lives []relay.Life, now time.Time) {
 			fmt.Fprintln(out)
 			printHistory(out, d.History, now)
 		}
+		printRouting(out, l.Routing)
+		printTrail(out, l.Trail)
 	}
+}
+
+// printRouting says what each rule makes of an event.
+func printRouting(out io.Writer, r *relay.Routing) {
+	if r == nil {
+		return
+	}
+	if r.Changed {
+		fmt.Fprintf(out, "  the rules have changed since: today it would go to %s\n", dash(strings.Join(r.Sinks, ", ")))
+	}
+	for _, rule := range r.Rules {
+		why := "applies"
+		if !rule.Applies {
+			why = "does not apply: " + short(rule.Why)
+		}
+		fmt.Fprintf(out, "  routes[%d] to %s %s\n", rule.Rule, strings.Join(rule.To, ", "), why)
+	}
+}
+
+// printTrail is what happened to an event after it was stored.
+func printTrail(out io.Writer, entries []trail.Entry) {
+	for _, e := range entries {
+		fmt.Fprintf(out, "  %s  ", e.At.UTC().Format("2006-01-02T15:04:05.000Z"))
+		if e.What == trail.Copy {
+			fmt.Fprintf(out, "copy at source %s", e.Source)
+			if e.Standing == "in_flight" {
+				fmt.Fprint(out, ", while the first was being stored")
+			}
+			fmt.Fprintln(out)
+			continue
+		}
+		fmt.Fprintf(out, "%s: attempt %d", e.Sink, e.Number)
+		if e.Replay > 0 {
+			fmt.Fprintf(out, " of replay %d", e.Replay)
+		}
+		fmt.Fprintf(out, " %s after %s", e.Outcome, took(e.Took))
+		if e.Reason != "" {
+			fmt.Fprintf(out, " (%s): %s", e.Reason, clean(e.Error))
+		}
+		fmt.Fprintln(out)
+	}
+}
+
+// took is the time of an attempt, which began that long before what is said of it.
+func took(seconds float64) time.Duration {
+	d := time.Duration(seconds * float64(time.Second))
+	return d.Round(max(time.Microsecond, d/1000))
 }
 
 // printEvent is the head of what is said of an event.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"ncs-relay/relay"
 	"ncs-relay/relay/admin"
 	"ncs-relay/relay/telemetry"
+	"ncs-relay/relay/trail"
 	"ncs-relay/sinks"
 )
 
@@ -75,13 +77,15 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	failed := make(chan error, 4) // from parts that end by themselves
+	failed := make(chan error, 5) // from parts that end by themselves
 	// The journal ends last of the parts that use it: what they settle while they end is still written.
 	stack.push("journal", j.Close)
 	stack.push("journal writer", background(failed, j.Run))
 
+	events := trail.New(filepath.Join(cfg.DataDir, "trail"), func() bool { return j.Ready() == nil }, log)
+	stack.push("trail", background(failed, events.Run))
 	gateway, err := relay.New(relay.Options{
-		Settings: settings(cfg, log), Journal: j, Logger: log, Metrics: metrics, Tracing: tracing,
+		Settings: settings(cfg, log), Journal: j, Logger: log, Metrics: metrics, Tracing: tracing, Trail: events,
 	})
 	if err != nil {
 		return err

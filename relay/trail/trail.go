@@ -1,0 +1,280 @@
+// Package trail keeps what happened to events, copies that came and attempts that were made, so that somebody can follow
+// one event without a tracing backend, also after a restart.
+//
+// It is a help for people and no account: nothing waits for it and nothing is synced. It takes a bounded part of the disk,
+// of which the oldest half goes when it is full. What comes faster than the disk takes it, or while the disk has no room, is
+// left out and counted; a power cut takes the last moments. The journal alone knows what is owed.
+package trail
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	fileSize   = 128 << 20 // of each of two files
+	bufferSize = 4 << 20   // entries that wait to be written
+	interval   = 200 * time.Millisecond
+	maxLine    = 8 << 10
+	textSize   = 300 // of an error, which may quote the far side
+
+	// Of an event that was tried for days the newest are the ones to look at.
+	maxEntries = 100
+)
+
+// What an entry is about.
+const (
+	Copy    = "copy"
+	Attempt = "attempt"
+)
+
+// ID names an event.
+type ID [16]byte
+
+// MarshalText writes 32 hex digits.
+func (id ID) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, id[:]), nil }
+
+// UnmarshalText reads them.
+func (id *ID) UnmarshalText(b []byte) error {
+	if len(b) != 2*len(id) {
+		return errors.New("no event id")
+	}
+	_, err := hex.Decode(id[:], b)
+	return err
+}
+
+// Entry is one thing that happened to an event. A line of the files is an entry.
+type Entry struct {
+	Event    ID        `json:"event"` // comes first: a reader finds it without parsing the line
+	What     string    `json:"what"`
+	At       time.Time `json:"at"`
+	Source   string    `json:"source,omitempty"`   // of a copy
+	Standing string    `json:"standing,omitempty"` // of a copy: known, or in_flight while the first was being stored
+	Sink     string    `json:"sink,omitempty"`     // of an attempt, as all that follows
+	Number   int       `json:"number,omitempty"`
+	Replay   uint32    `json:"replay,omitempty"`
+	Outcome  string    `json:"outcome,omitempty"` // delivered, failed or refused, as in metrics
+	Reason   string    `json:"reason,omitempty"`
+	Error    string    `json:"error,omitempty"`
+	Took     float64   `json:"took_seconds,omitempty"`
+}
+
+var linePrefix = []byte(`{"event":"`)
+
+// Trail is open as soon as there is something to write. Its methods may be called concurrently; a nil Trail keeps nothing.
+type Trail struct {
+	dir   string
+	room  func() bool
+	log   *slog.Logger
+	limit int64 // of each file
+	lost  atomic.Int64
+
+	mu      sync.Mutex // guards pending
+	pending bytes.Buffer
+	entries int64 // in pending
+
+	writing sync.Mutex // guards what follows, and the names of the files
+	file    *os.File
+	size    int64
+	failing bool
+}
+
+// New makes a trail in dir, which need not exist. While room says no, nothing is written. It starts nothing and touches no disk.
+func New(dir string, room func() bool, log *slog.Logger) *Trail {
+	return &Trail{dir: dir, room: room, log: log, limit: fileSize}
+}
+
+// Note keeps an entry. It does not wait.
+func (t *Trail) Note(e Entry) {
+	if t == nil {
+		return
+	}
+	if len(e.Error) > textSize {
+		e.Error = e.Error[:textSize]
+	}
+	line, err := json.Marshal(e)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err != nil || len(line) > maxLine || t.pending.Len()+len(line) > bufferSize {
+		t.lost.Add(1)
+		return
+	}
+	t.pending.Write(line)
+	t.pending.WriteByte('\n')
+	t.entries++
+}
+
+// Lost counts entries that were left out.
+func (t *Trail) Lost() int64 {
+	if t == nil {
+		return 0
+	}
+	return t.lost.Load()
+}
+
+// Run writes what is noted until ctx ends, then the rest.
+func (t *Trail) Run(ctx context.Context) error {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			t.flush()
+		case <-ctx.Done():
+			t.flush()
+			t.writing.Lock()
+			defer t.writing.Unlock()
+			return t.close()
+		}
+	}
+}
+
+// flush writes what waits. What cannot be written is lost: the next entries have the better chance.
+func (t *Trail) flush() {
+	t.writing.Lock()
+	defer t.writing.Unlock()
+	t.mu.Lock()
+	lines, n := bytes.Clone(t.pending.Bytes()), t.entries
+	t.pending.Reset()
+	t.entries = 0
+	t.mu.Unlock()
+	if len(lines) == 0 {
+		return
+	}
+	err := error(nil)
+	if t.room() {
+		err = t.write(lines)
+	} else {
+		t.lost.Add(n)
+	}
+	if err != nil {
+		t.lost.Add(n)
+		if !t.failing {
+			t.log.Warn("what happens to events is not kept for inspect", "error", err)
+		}
+		_ = t.close() // opened again with the next
+	}
+	t.failing = err != nil
+}
+
+func (t *Trail) write(lines []byte) error {
+	if t.file == nil {
+		if err := t.open(); err != nil {
+			return err
+		}
+	}
+	if t.size+int64(len(lines)) > t.limit {
+		if err := errors.Join(t.close(), os.Rename(t.newer(), t.older())); err != nil {
+			return err
+		}
+		if err := t.open(); err != nil {
+			return err
+		}
+	}
+	n, err := t.file.Write(lines)
+	t.size += int64(n)
+	return err
+}
+
+func (t *Trail) newer() string { return filepath.Join(t.dir, "new.jsonl") }
+func (t *Trail) older() string { return filepath.Join(t.dir, "old.jsonl") }
+
+// open goes on with the newer file. The line that a crash tore ends here, so that it spoils no other.
+func (t *Trail) open() error {
+	if err := os.MkdirAll(t.dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(t.newer(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err == nil && info.Size() > 0 {
+		_, err = f.Write([]byte{'\n'})
+	}
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	t.file, t.size = f, info.Size()+1
+	return nil
+}
+
+func (t *Trail) close() error {
+	if t.file == nil {
+		return nil
+	}
+	err := t.file.Close()
+	t.file = nil
+	return err
+}
+
+// Of gives what is known of some events, the oldest first; of each at most the newest hundred entries.
+func (t *Trail) Of(ctx context.Context, events []ID) (map[ID][]Entry, error) {
+	found := make(map[ID][]Entry, len(events))
+	if t == nil {
+		return found, nil
+	}
+	for _, id := range events {
+		found[id] = nil
+	}
+	t.flush()
+	t.writing.Lock()
+	var files []*os.File
+	var errs []error
+	for _, name := range []string{t.older(), t.newer()} {
+		f, err := os.Open(name)
+		if err == nil {
+			defer f.Close()
+			files = append(files, f)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	t.writing.Unlock()
+	for _, f := range files {
+		errs = append(errs, search(ctx, f, found))
+	}
+	return found, errors.Join(errs...)
+}
+
+// search adds the entries of wanted events to found, whose keys they are.
+func search(ctx context.Context, from io.Reader, found map[ID][]Entry) error {
+	lines := bufio.NewReaderSize(from, 64<<10)
+	for n := 0; ; n++ {
+		line, err := lines.ReadSlice('\n')
+		switch {
+		case err == io.EOF:
+			return nil // what is left is being written, or torn
+		case err != nil && err != bufio.ErrBufferFull:
+			return err
+		case n%4096 == 0 && ctx.Err() != nil:
+			return ctx.Err()
+		}
+		var id ID
+		hexID, ok := bytes.CutPrefix(line, linePrefix)
+		if !ok || len(hexID) < 2*len(id) || id.UnmarshalText(hexID[:2*len(id)]) != nil {
+			continue
+		}
+		have, wanted := found[id]
+		var e Entry
+		if !wanted || json.Unmarshal(line, &e) != nil {
+			continue
+		}
+		if len(have) == maxEntries {
+			have = have[1:]
+		}
+		found[id] = append(have, e)
+	}
+}
