@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// documentedMetrics are those of the README's table, which TestReadmeListsEveryMetric compares with the code.
+// documentedMetrics are those of the README's table, which a test of the real program compares with its page.
 func documentedMetrics(t *testing.T) map[string]bool {
 	_, blocks := readme(t)
 	names := map[string]bool{}

@@ -296,6 +296,12 @@ func (g *Gateway) observe(m *telemetry.Metrics) {
 	m.Gauge("dedup_oldest_key_age_seconds", "Age of the least recently used key.", func(observe telemetry.Observe) {
 		observe(g.dedup.stats().oldest.Seconds())
 	})
+	m.CounterFunc("journal_syncs_total", "Groups of events written with one sync; events per group = appends / syncs.", func(observe telemetry.Observe) {
+		observe(float64(g.journal.Stats().Syncs))
+	})
+	m.CounterFunc("journal_faults_total", "Times the disk failed the journal or had no room.", func(observe telemetry.Observe) {
+		observe(float64(g.journal.Stats().Faults))
+	})
 	m.Gauge("journal_free_bytes", "Bytes free on the journal's volume.", func(observe telemetry.Observe) {
 		observe(float64(g.journal.Stats().Free))
 	})

@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
-
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/telemetry"
@@ -267,7 +265,7 @@ func (g *Gateway) describe(in *ingress, rec *journal.Record, n *ncs.Notification
 	rec.ProductID, rec.EventType, rec.Entity = n.Info.ProductID, n.Info.EventType, n.Entity
 	result := in.router.Route(n, rec.Source, rec.Time)
 	for _, e := range result.Errors {
-		g.metrics.ruleErrors.With(attribute.Int("rule", e.Rule)).Add(1)
+		in.ruleErrors[e.Rule].Add(1)
 		if suppressed, ok := g.ruleLog.Allow(rec.Time); ok {
 			g.log.Warn("rule failed on an event and counts as not matching", "source", rec.Source, "rule", e.Rule,
 				"event", ncs.EventID(rec.ID), "error", e.Err, "suppressed", suppressed)

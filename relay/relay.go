@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/time/rate"
 
@@ -73,7 +74,8 @@ type ingress struct {
 	router     *route.Router
 	sinkIDs    map[string]journal.SinkID
 	unroutable journal.SinkID
-	places     chan struct{} // one for each notification between its verification and its answer
+	ruleErrors []*telemetry.CounterSeries // by rule
+	places     chan struct{}              // one for each notification between its verification and its answer
 }
 
 // byName gives a source, or nil.
@@ -188,6 +190,9 @@ func (g *Gateway) newIngress(s Settings) (*ingress, error) {
 			return nil, fmt.Errorf("source %s: %w", c.Name, err)
 		}
 		in.sources[c.Path] = src
+	}
+	for i := range s.Router.Rules() {
+		in.ruleErrors = append(in.ruleErrors, g.metrics.ruleErrors.With(attribute.Int("rule", i)))
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -349,5 +354,5 @@ func (refuser) Lane(*Event) Lane     { return Lane{Key: Unroutable} }
 func (refuser) MaxBatch() (int, int) { return 1, 0 }
 func (refuser) Close() error         { return nil }
 func (refuser) Send(_ context.Context, _ Lane, batch []Attempt) (int, error) {
-	return 0, Permanent(errors.New(batch[0].Quarantine))
+	return 0, Permanent(Because(ReasonQuarantine, errors.New(batch[0].Quarantine)))
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -106,6 +107,7 @@ type committer struct {
 	fault  error     // of the last attempt; nil when it went well
 	tried  time.Time // when a segment was last started
 	pause  time.Duration
+	syncs  atomic.Uint64
 	report func(error) // told of each fault, and with nil that a probe went well
 
 	// account is told of records that are on disk, before anybody can read them.
@@ -240,6 +242,7 @@ func (c *committer) write(entries []*entry) error {
 	if err := c.file.Sync(); err != nil {
 		return c.abandon(fmt.Errorf("append: %w", err))
 	}
+	c.syncs.Add(1)
 	c.fault = nil
 	c.account(entries, frames, c.active.first, start+int64(len(buf)))
 	c.advance(entries, frames)

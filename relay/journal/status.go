@@ -17,10 +17,11 @@ type Stats struct {
 	Damaged     int64 // stretches found damaged
 	LostRecords int64 // in them
 	Faults      uint64
+	Syncs       uint64 // groups of appends that were written, each with one sync
 }
 
 func (j *Journal) Stats() Stats {
-	s := Stats{Bytes: j.used()}
+	s := Stats{Bytes: j.used(), Syncs: j.writer.syncs.Load()}
 	s.Free, _, _ = j.space.volume(spaceInterval) // 0 when it is not known
 	j.log.mu.RLock()
 	s.Frontier, s.Segments, s.TornBytes, s.Damaged, s.LostRecords = j.log.frontier, len(j.log.list), j.log.torn, j.log.damaged, j.log.lost

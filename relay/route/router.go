@@ -106,6 +106,9 @@ func (r *Router) Explain(n *ncs.Notification, source string, receivedAt time.Tim
 	return verdicts
 }
 
+// Rules says how many rules there are.
+func (r *Router) Rules() int { return len(r.rules) }
+
 // Unmatched are the sinks of events to which no rule applies.
 func (r *Router) Unmatched() []string { return append([]string(nil), r.unmatched...) }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/otlptranslator"
 	"go.opentelemetry.io/contrib/exporters/autoexport"
 	"go.opentelemetry.io/otel/attribute"
@@ -40,6 +41,7 @@ const (
 type Metrics struct {
 	provider *sdkmetric.MeterProvider
 	meter    metric.Meter
+	zeros    *withZeros
 	page     http.Handler
 }
 
@@ -71,10 +73,12 @@ func NewMetrics(ctx context.Context, o Options) (*Metrics, error) {
 		options = append(options, sdkmetric.WithReader(reader))
 	}
 	provider := sdkmetric.NewMeterProvider(options...)
+	zeros := &withZeros{Gatherer: registry, zeros: make(map[string]*dto.MetricFamily)}
 	m := &Metrics{
 		provider: provider,
 		meter:    provider.Meter(scopeName),
-		page: promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		zeros:    zeros,
+		page: promhttp.HandlerFor(zeros, promhttp.HandlerOpts{
 			ErrorLog:            pageLog{o.Log},
 			ErrorHandling:       promhttp.ContinueOnError, // half a page tells more than none
 			MaxRequestsInFlight: pageRequests,
@@ -88,10 +92,6 @@ func NewMetrics(ctx context.Context, o Options) (*Metrics, error) {
 
 // Handler serves the metrics page.
 func (m *Metrics) Handler() http.Handler { return m.page }
-
-// Meter is for instruments of kinds that Metrics has no method for. Their names are not checked: give the unit that
-// the suffix says ("s", "By") or none, never "1", which becomes _ratio.
-func (m *Metrics) Meter() metric.Meter { return m.meter }
 
 // Shutdown sends the last values to the collector, if there is one, and stops. The page lacks the relay's metrics then.
 // A second call does nothing.
@@ -139,15 +139,20 @@ func (m *Metrics) Histogram(name, help string, buckets []float64) *Histogram {
 	h, err := m.meter.Float64Histogram(full, metric.WithDescription(help), metric.WithUnit(unit),
 		metric.WithExplicitBucketBoundaries(buckets...))
 	must(name, err)
-	return &Histogram{h}
+	return &Histogram{h, func(labels attribute.Set) { m.zeros.add(full, help, buckets, labels) }}
 }
 
 // Histogram is a family of series. Make its series once per configuration, not per event.
-type Histogram struct{ histogram metric.Float64Histogram }
+type Histogram struct {
+	histogram metric.Float64Histogram
+	zero      func(labels attribute.Set)
+}
 
-// With gives the series with these labels. It appears on the page with the first Record.
+// With gives the series with these labels. It is on the page from then on; a collector gets it with the first Record.
 func (h *Histogram) With(labels ...attribute.KeyValue) *HistogramSeries {
-	return &HistogramSeries{h.histogram, []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(labels...))}}
+	set := attribute.NewSet(labels...)
+	h.zero(set)
+	return &HistogramSeries{h.histogram, []metric.RecordOption{metric.WithAttributeSet(set)}}
 }
 
 // HistogramSeries is one set of buckets. Record costs no allocation.

@@ -132,7 +132,14 @@ func TestValues(t *testing.T) {
 	counter.With(sink).Add(1) // the same series, made again after a reload
 	require.EqualValues(t, 3, value("ncs_relay_things_total"))
 
-	m.Histogram("waits_seconds", "Waits.", []float64{.1, 1}).With(sink).Record(200 * time.Millisecond)
+	waits := m.Histogram("waits_seconds", "Waits.", []float64{.1, 1}).With(sink)
+	none := page(t, m)["ncs_relay_waits_seconds"]
+	require.Equal(t, "Waits.", none.GetHelp())
+	require.Equal(t, "sink=billing", labels(none.Metric[0]))
+	require.Zero(t, none.Metric[0].Histogram.GetSampleCount())
+	require.Len(t, none.Metric[0].Histogram.Bucket, 3, "with +Inf")
+	waits.Record(200 * time.Millisecond)
+	require.Len(t, page(t, m)["ncs_relay_waits_seconds"].Metric, 1, "the same series")
 	histogram := page(t, m)["ncs_relay_waits_seconds"].Metric[0].Histogram
 	require.InDelta(t, .2, histogram.GetSampleSum(), 1e-9)
 	var bounds []float64
