@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"syscall"
 )
 
@@ -43,16 +44,32 @@ func Reasons() []Reason {
 type reasonError struct {
 	err    error
 	reason Reason
+	status int // of HTTP; 0 = none
 }
 
 func (e *reasonError) Error() string { return e.err.Error() }
 func (e *reasonError) Unwrap() error { return e.err }
 
 // Because marks err with the reason, where its type does not tell. It changes neither the text nor the verdict.
-func Because(reason Reason, err error) error { return &reasonError{err, reason} }
+func Because(reason Reason, err error) error { return &reasonError{err: err, reason: reason} }
 
-// StatusReason is the reason of an HTTP status that is no success.
-func StatusReason(status int) Reason {
+// BecauseOfStatus is Because for the status that an HTTP service answered.
+func BecauseOfStatus(status int, err error) error {
+	return &reasonError{err, reasonOfStatus(status), status}
+}
+
+// traced is what traces say of an error. An HTTP status says all: the text quotes the answer, in which the far side may
+// repeat the event, and payload has no place in traces.
+func traced(err error) (class, text string) {
+	var said *reasonError
+	if errors.As(err, &said) && said.status != 0 {
+		return strconv.Itoa(said.status), ""
+	}
+	return string(ReasonOf(err)), clip(err.Error())
+}
+
+// reasonOfStatus is the reason of an HTTP status that is no success.
+func reasonOfStatus(status int) Reason {
 	switch {
 	case status == 401, status == 403, status == 407:
 		return ReasonAuth

@@ -77,7 +77,7 @@ func (g *Gateway) trace(src *source, r *http.Request, c *call, a *answer, arrive
 		span.SetAttributes(telemetry.AttrReason.String(a.reason))
 	}
 	caller := propagation.TraceContext{}.Extract(context.Background(), propagation.HeaderCarrier(r.Header))
-	link(span, trace.SpanContextFromContext(caller), telemetry.LinkCaller)
+	link(span, trace.SpanContextFromContext(caller).WithTraceState(trace.TraceState{}), telemetry.LinkCaller) // the state may be long
 	if a.outcome == outcomeDuplicate {
 		link(span, g.tracing.Accepted(c.id), telemetry.LinkAccepted)
 	}
@@ -145,8 +145,9 @@ func traceDelivery(ctx context.Context, t *telemetry.Tracing, s *SinkSpec, lane 
 				continue
 			}
 			if i >= taken && err != nil {
-				span.SetStatus(codes.Error, clip(err.Error()))
-				span.SetAttributes(telemetry.ErrorType(string(ReasonOf(err))))
+				class, text := traced(err)
+				span.SetStatus(codes.Error, text)
+				span.SetAttributes(telemetry.ErrorType(class), telemetry.AttrReason.String(string(ReasonOf(err))))
 			}
 			span.End()
 		}
@@ -173,8 +174,14 @@ func startDelivery(ctx context.Context, t *telemetry.Tracing, s *SinkSpec, lane 
 	if a.Replay > 0 {
 		span.SetAttributes(telemetry.AttrReplay.Int64(int64(a.Replay)))
 	}
-	if s.SpanKind == trace.SpanKindProducer {
-		span.SetAttributes(telemetry.Message(lane.Group, lane.Key, a.ID.String(), a.Entity, len(a.Body), batch)...)
+	if batch > 1 {
+		span.SetAttributes(telemetry.AttrBatch.Int(batch))
+	}
+	switch {
+	case s.SpanKind == trace.SpanKindProducer:
+		span.SetAttributes(telemetry.Message(lane.Group, lane.Key, a.ID.String(), a.Entity, len(a.Body))...)
+	case s.SpanKind == trace.SpanKindClient && a.Number > 1:
+		span.SetAttributes(telemetry.Resent(a.Number - 1))
 	}
 	return ctx, span
 }

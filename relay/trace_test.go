@@ -28,7 +28,7 @@ func TestReasonsOfFailedAttempts(t *testing.T) {
 		ReasonDNS:        &net.DNSError{IsTimeout: true},
 		ReasonConnection: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED},
 		ReasonDisk:       &os.PathError{Op: "write", Err: syscall.ENOSPC},
-		ReasonAuth:       Because(StatusReason(401), errors.New("no")),
+		ReasonAuth:       BecauseOfStatus(401, errors.New("no")),
 		ReasonOther:      errors.New("odd"),
 	} {
 		require.Equal(t, want, ReasonOf(fmt.Errorf("wrapped: %w", err)))
@@ -36,7 +36,7 @@ func TestReasonsOfFailedAttempts(t *testing.T) {
 	}
 	require.Equal(t, ReasonOther, known("made up by a sink"), "the label stays bounded")
 	for status := range 1000 {
-		require.Contains(t, Reasons(), StatusReason(status))
+		require.Contains(t, Reasons(), reasonOfStatus(status))
 	}
 }
 

@@ -71,6 +71,8 @@ type tracedReceiver struct {
 	open    bool
 	refused int
 	parents map[string]string // by event id
+
+	replayed string
 }
 
 func (r *tracedReceiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
@@ -79,6 +81,11 @@ func (r *tracedReceiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if !r.open {
 		r.refused++
 		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = io.Copy(w, req.Body) // a receiver that repeats what it got
+		return
+	}
+	if req.Header.Get("Ncs-Relay-Replay") != "" {
+		r.replayed = req.Header.Get("Traceparent")
 		return
 	}
 	r.parents[req.Header.Get("Ncs-Relay-Event-Id")] = req.Header.Get("Traceparent")
@@ -110,14 +117,18 @@ func TestOneTraceForEachEvent(t *testing.T) {
 			cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(3, topic))
 			require.NoError(t, err)
 			defer cluster.Close()
+			private := &tracedReceiver{parents: map[string]string{}, open: true}
+			untraced := httptest.NewServer(private)
+			defer untraced.Close()
 			c := startCollector(t, protocol)
-			r := newRelay(t, httpSinkHead+httpSinkSource+`
+			r := newRelay(t, strings.Replace(httpSinkHead, ", token: canary-admin-token", "", 1)+httpSinkSource+`
 sinks:
   - name: service
     http: {url: "`+service.URL+`/hooks/token-of-the-path"}
     retry: {initial: 10ms, max_interval: 50ms}
   - {name: kafka, kafka: {brokers: ["`+cluster.ListenAddrs()[0]+`"], topic: "ncs.{product}.{category}"}}
-routes: [{to: [service, kafka]}]
+  - {name: private, http: {url: "`+untraced.URL+`"}, propagate_trace: false}
+routes: [{to: [service, kafka, private]}]
 `)
 			wire := map[string]string{"grpc": "grpc", "http": "http/protobuf"}[protocol]
 			r.environment = []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + c.endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL=" + wire,
@@ -130,21 +141,45 @@ routes: [{to: [service, kafka]}]
 			}
 			r.eventually(func() bool { // a failed attempt and all calls are at the collector, which a kill would lose
 				traces := c.spans()
-				return slices.ContainsFunc(traces[ids[0]], func(s ptrace.Span) bool { return s.Name() == "POST" }) &&
-					!slices.ContainsFunc(ids, func(id string) bool { return !slices.ContainsFunc(traces[id], isRoot) })
+				for _, id := range ids {
+					if roots, sends, _ := split(traces[id]); len(roots) == 0 || len(sends) == 0 {
+						return false
+					}
+				}
+				return slices.ContainsFunc(traces[ids[0]], func(s ptrace.Span) bool { return attr(s, "ncs_relay.sink") == "service" })
 			}, "spans before the kill")
 			r.kill()
 			far.setOpen()
 			r.start()
 			require.Equal(t, ids[0], r.postTraced(recording("s", 0, 2)), "a copy after the restart")
 			r.eventually(func() bool { _, taken := far.counts(); return taken == events }, "deliveries")
-			consume(t, cluster.ListenAddrs()[0], topic, events)
+			records := consumeRecords(t, cluster.ListenAddrs()[0], topic, events)
+			r.eventually(func() bool { return r.sinkStatus("service").Pending == 0 }, "settled")
+			r.mustAsk("replay", "--sink", "service", "--id", ids[0], "--yes", "--wait")
 			r.terminate()
 
 			traces := c.spans()
+			for _, parent := range private.parents {
+				require.Empty(t, parent, "not where propagate_trace is false")
+			}
+			for _, record := range records {
+				id, parent := header(t, record, "ncs-event-id"), header(t, record, "traceparent")
+				_, sends, _ := split(traces[id])
+				require.True(t, slices.ContainsFunc(sends, func(s ptrace.Span) bool {
+					return parent == "00-"+id+"-"+s.SpanID().String()+"-01"
+				}), "a record continues one of the attempts that were made: %s", parent)
+			}
 			require.Len(t, traces, events, "one trace for each event")
 			for i, id := range ids {
 				roots, sends, posts := split(traces[id])
+				posts = slices.DeleteFunc(posts, func(s ptrace.Span) bool { return attr(s, "ncs_relay.sink") == "private" })
+				if i == 0 {
+					replay := posts[len(posts)-1]
+					posts = posts[:len(posts)-1]
+					require.Equal(t, "1", attr(replay, "ncs_relay.replay"))
+					require.Equal(t, roots[0].SpanID(), replay.ParentSpanID())
+					require.Equal(t, "00-"+id+"-"+replay.SpanID().String()+"-01", far.replayed)
+				}
 				accepted := roots[0]
 				require.Equal(t, "POST /ncs", accepted.Name())
 				require.Equal(t, ptrace.SpanKindServer, accepted.Kind())
@@ -165,10 +200,12 @@ routes: [{to: [service, kafka]}]
 				require.Equal(t, "200", attr(last, "http.response.status_code"))
 				require.Equal(t, accepted.SpanID(), last.ParentSpanID())
 				require.Equal(t, "00-"+id+"-"+last.SpanID().String()+"-01", far.parents[id], "the receiver continues the attempt that it took")
-				for _, p := range posts[:len(posts)-1] {
+				for n, p := range posts[:len(posts)-1] {
 					require.Equal(t, "503", attr(p, "http.response.status_code"))
-					require.Equal(t, "5xx", attr(p, "error.type"))
+					require.Equal(t, "503", attr(p, "error.type"))
+					require.Equal(t, "5xx", attr(p, "ncs_relay.reason"))
 					require.Equal(t, ptrace.StatusCodeError, p.Status().Code())
+					require.Equal(t, n > 0 && attr(p, "ncs_relay.attempt") != "1", attr(p, "http.request.resend_count") != "")
 				}
 				if i == 0 {
 					require.Greater(t, len(posts), 1, "attempts before the restart are in the same trace")
@@ -176,9 +213,12 @@ routes: [{to: [service, kafka]}]
 					require.Equal(t, "duplicate", attr(roots[1], "ncs_relay.outcome"))
 					require.Equal(t, accepted.SpanID(), roots[1].Links().At(1).SpanID(), "a copy links to the call that was accepted")
 				}
-				for _, s := range traces[id] {
-					require.NotContains(t, fmt.Sprint(s.Attributes().AsRaw()), "token-of-the-path")
-					require.NotContains(t, fmt.Sprint(s.Attributes().AsRaw()), "channel ü", "payload")
+			}
+			for _, batch := range c.sink.AllTraces() {
+				all, err := (&ptrace.JSONMarshaler{}).MarshalTraces(batch)
+				require.NoError(t, err)
+				for _, hidden := range []string{"token-of-the-path", serveSecret, "channel ü", "1596555306257"} { // the last two: payload
+					require.NotContains(t, string(all), hidden)
 				}
 			}
 		})
@@ -221,8 +261,10 @@ func split(spans []ptrace.Span) (roots, sends, posts []ptrace.Span) {
 }
 
 func attr(s ptrace.Span, key string) string {
-	v, _ := s.Attributes().Get(key)
-	return v.AsString()
+	if v, ok := s.Attributes().Get(key); ok {
+		return v.AsString()
+	}
+	return ""
 }
 
 func eventNames(s ptrace.Span) (names []string) {

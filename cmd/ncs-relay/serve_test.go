@@ -211,17 +211,25 @@ routes:
 
 func consume(t *testing.T, broker, topic string, n int) (values []string) {
 	t.Helper()
+	for _, r := range consumeRecords(t, broker, topic, n) {
+		values = append(values, string(r.Value))
+	}
+	return values
+}
+
+func consumeRecords(t *testing.T, broker, topic string, n int) (records []*kgo.Record) {
+	t.Helper()
 	client, err := kgo.NewClient(kgo.SeedBrokers(broker), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	require.NoError(t, err)
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	for len(values) < n {
+	for len(records) < n {
 		fetches := client.PollFetches(ctx)
 		require.NoError(t, fetches.Err())
-		fetches.EachRecord(func(r *kgo.Record) { values = append(values, string(r.Value)) })
+		records = append(records, fetches.Records()...)
 	}
-	return values
+	return records
 }
 
 func fileBodies(t *testing.T, name string) (bodies []string) {

@@ -29,6 +29,7 @@ const (
 	AttrPosition  = attribute.Key("ncs_relay.position")
 	AttrAttempt   = attribute.Key("ncs_relay.attempt")
 	AttrReplay    = attribute.Key("ncs_relay.replay")
+	AttrBatch     = attribute.Key("ncs_relay.batch")     // how many were sent together, where it is more than one
 	AttrSignature = attribute.Key("ncs_relay.signature") // v1 or v2
 	AttrSecret    = attribute.Key("ncs_relay.secret")    // index of the one that matched
 	AttrStanding  = attribute.Key("ncs_relay.standing")  // what the deduplication said: new, in_flight, known
@@ -93,6 +94,9 @@ func ToHTTP(address string) []attribute.KeyValue {
 // HTTPStatus is what an HTTP service answered.
 func HTTPStatus(status int) attribute.KeyValue { return semconv.HTTPResponseStatusCode(status) }
 
+// Resent says that a call is the n-th to be made again.
+func Resent(n int) attribute.KeyValue { return semconv.HTTPRequestResendCount(n) }
+
 // ToKafka describes the deliveries to Kafka as the conventions for messaging want it.
 func ToKafka(brokers []string) []attribute.KeyValue {
 	attrs := []attribute.KeyValue{
@@ -117,13 +121,12 @@ func ToKafka(brokers []string) []attribute.KeyValue {
 // OperationSend begins the names of spans of deliveries to Kafka; the topic follows.
 const OperationSend = "send"
 
-// Message describes one message to Kafka, one of batch.
-func Message(topic, partition, id, key string, size, batch int) []attribute.KeyValue {
+// Message describes one message to Kafka. The conventions want no count of a batch on the span of one message.
+func Message(topic, partition, id, key string, size int) []attribute.KeyValue {
 	attrs := []attribute.KeyValue{
 		semconv.MessagingDestinationName(topic),
 		semconv.MessagingMessageID(id),
 		semconv.MessagingMessageBodySize(size),
-		semconv.MessagingBatchMessageCount(batch),
 	}
 	if partition != "" {
 		attrs = append(attrs, semconv.MessagingDestinationPartitionID(partition))

@@ -69,7 +69,7 @@ type sampler struct {
 }
 
 // newSampler reads the standard variables. Unlike the SDK it looks at no parent unless told to, and refuses what it does
-// not know. Parents are always our own spans, as the caller's headers are never read.
+// not know. Parents are always our own spans: what the caller says of his is a link.
 func newSampler(name, arg string) (sampler, error) {
 	name = strings.ToLower(strings.TrimSpace(name))
 	if name == "" {

@@ -3,6 +3,8 @@ package telemetry_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -212,6 +214,55 @@ func TestSampling(t *testing.T) {
 			require.Equal(t, tt.sampledParents, span.SpanContext().IsSampled())
 			require.Equal(t, tt.sampledParents, tracing.SamplesDelivery(parent), "foretold")
 		})
+	}
+}
+
+// TestOfAnEventAllSpansAreKeptOrNone asks for very many events what becomes of the accepted call, of copies, of attempts, and
+// of attempts in the next process.
+func TestOfAnEventAllSpansAreKeptOrNone(t *testing.T) {
+	server := newOTLPServer(t)
+	env := map[string]string{
+		"OTEL_EXPORTER_OTLP_ENDPOINT": server.URL, "OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1",
+	}
+	first, _ := newTracing(t, env)
+	next, _ := newTracing(t, env)
+	const events = 10_000
+	kept := 0
+	for i := range events {
+		sum := sha256.Sum256(binary.BigEndian.AppendUint32(nil, uint32(i)))
+		id := [16]byte(sum[:])
+		accepted := first.Accepted(id)
+		want := accepted.IsSampled()
+		if want {
+			kept++
+		}
+		for n, span := range []trace.Span{
+			first.StartIngress(accepted, "POST", "/", time.Now()),
+			first.StartIngress(accepted.WithSpanID(trace.SpanID{}), "POST", "/", time.Now()), // a copy
+			next.StartIngress(accepted.WithSpanID(trace.SpanID{}), "POST", "/", time.Now()),
+		} {
+			require.Equal(t, want, span.IsRecording(), "%d", n)
+			span.End()
+		}
+		for _, tracing := range []*telemetry.Tracing{first, next} {
+			for _, parent := range []trace.SpanContext{accepted, ids(id)} { // and journaled while tracing was off
+				_, span := tracing.StartDelivery(t.Context(), parent, "billing", trace.SpanKindClient)
+				require.Equal(t, want, span.IsRecording())
+				require.Equal(t, want, tracing.SamplesDelivery(parent))
+				span.End()
+			}
+		}
+	}
+	require.InDelta(t, events/10, kept, events/50)
+	require.NoError(t, first.Shutdown(t.Context()))
+	require.NoError(t, next.Shutdown(t.Context()))
+	traces := map[string]int{}
+	for _, s := range server.spans {
+		traces[string(s.TraceId)]++
+	}
+	require.Len(t, traces, kept)
+	for _, n := range traces {
+		require.Equal(t, 7, n)
 	}
 }
 

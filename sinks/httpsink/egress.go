@@ -1,11 +1,14 @@
 package httpsink
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"syscall"
+
+	"ncs-relay/relay"
 )
 
 // Egress says which addresses the sink may connect to. It is asked for each address that is dialled, after the name was
@@ -88,7 +91,7 @@ func (p policy) control(_, address string, _ syscall.RawConn) error {
 		return err
 	}
 	if !p.permits(a) {
-		return fmt.Errorf("egress policy refuses the address")
+		return relay.Because(relay.ReasonEgress, errors.New("egress policy refuses the address"))
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"ncs-relay/relay"
 	"ncs-relay/sinks/httpsink"
 	"ncs-relay/sinks/sinktest"
 )
@@ -59,6 +60,7 @@ func TestEgressIsAskedAfterDNS(t *testing.T) {
 	err := send(t, denied, sinktest.Event(1, "sid"))
 	require.ErrorContains(t, err, "egress policy refuses the address")
 	require.Equal(t, "tried again", verdict(err))
+	require.Equal(t, relay.ReasonEgress, relay.ReasonOf(err))
 
 	err = send(t, newSink(t, config("http://169.254.169.254/latest/meta-data")), sinktest.Event(1, "sid"))
 	require.ErrorContains(t, err, "egress policy refuses the address")

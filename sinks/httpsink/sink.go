@@ -173,7 +173,7 @@ func (s *Sink) post(ctx context.Context, c *client, a relay.Attempt, keepBody bo
 func (s *Sink) request(call context.Context, c *client, a relay.Attempt) (*http.Request, error) {
 	to, err := s.target.url(a.Event)
 	if err != nil {
-		return nil, relay.Permanent(fmt.Errorf("no URL for this event: %w", err))
+		return nil, relay.Permanent(relay.Because(relay.ReasonEvent, fmt.Errorf("no URL for this event: %w", err)))
 	}
 	req, err := http.NewRequestWithContext(call, http.MethodPost, to, bytes.NewReader(a.Body))
 	if err != nil {

@@ -62,6 +62,7 @@ func TestPlaceholders(t *testing.T) {
 		if tt.want == "" {
 			require.Equal(t, "dead letter", verdict(err), "%s with %q", tt.path, tt.entity)
 			require.ErrorContains(t, err, "no URL for this event")
+			require.Equal(t, relay.ReasonEvent, relay.ReasonOf(err))
 			require.Empty(t, got)
 			continue
 		}

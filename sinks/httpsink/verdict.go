@@ -75,7 +75,7 @@ func (s *Sink) verdict(c *client, answer *http.Response, body []byte) error {
 	if verdict == deliver {
 		return nil
 	}
-	err := relay.Because(relay.StatusReason(answer.StatusCode), fmt.Errorf("%s answered %s", s.host, c.describe(answer, body)))
+	err := relay.BecauseOfStatus(answer.StatusCode, fmt.Errorf("%s answered %s", s.host, c.describe(answer, body)))
 	switch verdict {
 	case dead:
 		return relay.Permanent(err)
