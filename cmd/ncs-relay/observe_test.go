@@ -305,10 +305,10 @@ func TestCollectorInTroubleCostsNoAnswer(t *testing.T) {
 	require.NoError(t, err)
 	defer slow.Close()
 
-	median := func(endpoint string) time.Duration {
+	median := func(protocol, endpoint string) time.Duration {
 		r := newRelay(t, httpSinkHead+httpSinkSource)
 		if endpoint != "" {
-			r.environment = []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
+			r.environment = []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL=" + protocol,
 				"OTEL_METRICS_EXPORTER=none", "OTEL_EXPORTER_OTLP_TIMEOUT=500", "OTEL_BSP_EXPORT_TIMEOUT=500"}
 		}
 		r.start()
@@ -325,10 +325,12 @@ func TestCollectorInTroubleCostsNoAnswer(t *testing.T) {
 		slices.Sort(took)
 		return took[len(took)/2]
 	}
-	alone := median("")
+	alone := median("", "")
 	for name, endpoint := range map[string]string{"away": "http://" + away, "hung": hung.URL, "silent": "http://" + slow.Addr().String()} {
-		with := median(endpoint)
-		t.Logf("median answer without a collector %s, with one that is %s %s (x%.2f)", alone, name, with, float64(with)/float64(alone))
+		for _, protocol := range []string{"http/protobuf", "grpc"} {
+			with := median(protocol, endpoint)
+			t.Logf("median answer without a collector %s, with one that is %s over %s %s (x%.2f)", alone, name, protocol, with, float64(with)/float64(alone))
+		}
 	}
 }
 
