@@ -705,16 +705,16 @@ func (d *dispatcher) logDead(it item, reason string, now time.Time) {
 	if d.Name == Unroutable {
 		return
 	}
-	d.log.Debug("delivery became a dead letter", "position", it.position, "attempts", it.attempts(), "reason", reason)
+	args := []any{"position", it.position, "attempts", it.attempts(), "reason", reason}
+	if it.event != nil {
+		args = append(args, "event", it.event.ID, "entity", it.event.Entity)
+	}
+	d.log.Debug("delivery became a dead letter", args...)
 	d.dead++
 	if now.Sub(d.deadAt) < time.Second {
 		return
 	}
-	args := []any{"count", d.dead, "attempts", it.attempts(), "reason", reason}
-	if it.event != nil {
-		args = append(args, "event", it.event.ID, "entity", it.event.Entity)
-	}
-	d.log.Warn("delivery became a dead letter", args...)
+	d.log.Warn("delivery became a dead letter", append(args, "count", d.dead)...)
 	d.dead, d.deadAt = 0, now
 }
 

@@ -31,7 +31,7 @@ type source struct {
 	metrics  *sourceMetrics
 	log      *slog.Logger
 
-	quarantined telemetry.Repetition
+	quarantined, unsigned, unavailable telemetry.Repetition
 }
 
 // answer is what a caller gets.
@@ -102,6 +102,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var c call
 	a := g.receive(in, src, r, &c)
 	a.book(src.account)
+	src.logUnavailable(&a, arrived)
 	g.trace(src, r, &c, &a, arrived)
 	src.metrics.count(a)
 	src.metrics.accept.Record(time.Since(arrived))
@@ -117,7 +118,7 @@ func (g *Gateway) receive(in *ingress, src *source, r *http.Request, c *call) (a
 	}
 	signature, ok := src.verifier.Verify(body, r.Header.Values(ncs.HeaderV1), r.Header.Values(ncs.HeaderV2))
 	if !ok {
-		src.log.Debug("invalid signature", "remote", r.RemoteAddr)
+		src.logUnsigned(r)
 		return invalidSignature
 	}
 	src.metrics.signatures[signature].Add(1)
@@ -364,6 +365,24 @@ func (g *Gateway) accepted(src *source, rec *journal.Record, n *ncs.Notification
 	}
 	src.log.Debug("accepted", "event", c.identity.ID, "entity", rec.Entity, "position", c.position, "sinks", sinks)
 	return a
+}
+
+// logUnsigned is a line a minute for each source: anybody can call.
+func (src *source) logUnsigned(r *http.Request) {
+	src.log.Debug("invalid signature", "remote", r.RemoteAddr)
+	if suppressed, ok := src.unsigned.Allow(time.Now()); ok {
+		src.log.Warn("call refused: its signature is missing or wrong", "remote", r.RemoteAddr, "suppressed", suppressed)
+	}
+}
+
+// logUnavailable is a line a minute for each source.
+func (src *source) logUnavailable(a *answer, now time.Time) {
+	if a.outcome != outcomeUnavailable {
+		return
+	}
+	if suppressed, ok := src.unavailable.Allow(now); ok {
+		src.log.Warn("notification answered 503: "+a.text, "reason", a.reason, "suppressed", suppressed)
+	}
 }
 
 // logQuarantine is a line a minute for each source: a product that the source does not take can be half of its traffic.

@@ -92,7 +92,7 @@ var hostile = []string{
 	"a\nINF all is well sink=billing",
 	"a\r\nb", "\x00\x07\x08\x7f", "\u009b31m", "\u202egnp.exe", "\u2028", "bad \xff utf-8",
 	`spelt out \x1b[2J with a space`, `\x1b`, `\\x1b `, "both \x1b and \\x1b",
-	"", " ", `"`, `\`, "ünïcödé 録画",
+	"", " ", `"`, `\`, "ünïcödé 録画", "tag \U000e0041", strings.Repeat("huge", 1000), strings.Repeat("録", 1000),
 }
 
 type marshaler string
@@ -118,6 +118,10 @@ func FuzzLogLineStaysOneHarmlessLine(f *testing.F) {
 		logEverywhere(log, s)
 		require.Equal(t, 1, strings.Count(out.String(), "\n"))
 		require.True(t, json.Valid(out.Bytes()), "%q", out)
+		require.Less(t, out.Len(), 100_000)
+		for _, r := range strings.TrimSuffix(out.String(), "\n") {
+			require.True(t, unicode.IsPrint(r), "%q in %q", r, out)
+		}
 
 		for _, isTerminal := range []bool{true, false} {
 			log, out := newLogger(t, "text", isTerminal)
@@ -142,12 +146,29 @@ func TestHostileLogTextLosesNothing(t *testing.T) {
 	require.Contains(t, out.String(), `INF first\nsecond value="a\xff\x1b[31mb c"`+"\n")
 }
 
+func TestHostileLogTextIsTheSameToAMachine(t *testing.T) {
+	t.Parallel()
+	for _, s := range hostile {
+		log, out := newLogger(t, "json", false)
+		log.Info("x", "value", s, "error", errors.New(s))
+		var line struct{ Value, Error string }
+		require.NoError(t, json.Unmarshal(out.Bytes(), &line))
+		require.Equal(t, line.Value, line.Error)
+		if utf8.ValidString(s) && len(s) <= 1024 {
+			require.Equal(t, s, line.Value)
+		}
+		require.LessOrEqual(t, len(line.Value), 1100)
+	}
+}
+
 func TestLogHandlesValuesThatPanic(t *testing.T) {
 	t.Parallel()
 	var nilError *telemetryTestError
-	log, out := newLogger(t, "text", true)
-	log.Info("x", "error", nilError, "after", time.Second)
-	require.Contains(t, out.String(), "1s")
+	for format, want := range map[string]string{"text": "1s", "json": "1000000000"} {
+		log, out := newLogger(t, format, true)
+		log.Info("x", "error", nilError, "after", time.Second)
+		require.Contains(t, out.String(), want)
+	}
 }
 
 type telemetryTestError struct{ text string }
