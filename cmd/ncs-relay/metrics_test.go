@@ -132,6 +132,62 @@ func TestTheMetricsPageIsWhatTheReadmeSays(t *testing.T) {
 	}
 }
 
+// TestQueriesForOperatorsFindSomething holds each selector of the alerts and the dashboard against the page of a relay that
+// has just started: a name, a label or a value that it does not have is a mistake.
+func TestQueriesForOperatorsFindSomething(t *testing.T) {
+	t.Parallel()
+	r := newRelay(t, strings.ReplaceAll(everything, "%SERVICE%", "http://127.0.0.1:1"))
+	r.start()
+	defer r.terminate()
+	_, families := r.series()
+	var all []map[string]string // labels of each series, its name as __name__
+	for name, f := range families {
+		for _, m := range f.Metric {
+			labels := map[string]string{"__name__": name}
+			for _, l := range m.Label {
+				labels[l.GetName()] = l.GetValue()
+			}
+			if m.Histogram == nil {
+				all = append(all, labels)
+				continue
+			}
+			labels["__name__"] = name + "_count"
+			all = append(all, labels)
+			for _, b := range m.Histogram.Bucket {
+				bucket := maps.Clone(labels)
+				bucket["__name__"], bucket["le"] = name+"_bucket", strconv.FormatFloat(b.GetUpperBound(), 'g', -1, 64)
+				all = append(all, bucket)
+			}
+		}
+	}
+	found := 0
+	for _, file := range []string{"alerts.yml", "grafana/ncs-relay.json"} {
+		b, err := os.ReadFile("../../examples/observability/" + file)
+		require.NoError(t, err)
+		text := strings.ReplaceAll(string(b), `\"`, `"`)
+		for _, selector := range regexp.MustCompile(`(ncs_relay_\w+)(?:\{([^}]*)\})?`).FindAllStringSubmatch(text, -1) {
+			matchers := regexp.MustCompile(`(\w+)(=~|!=|!~|=)"([^"]*)"`).FindAllStringSubmatch(selector[2]+`,__name__="`+selector[1]+`"`, -1)
+			require.True(t, slices.ContainsFunc(all, func(labels map[string]string) bool {
+				for _, m := range matchers {
+					value, has := labels[m[1]]
+					is := regexp.MustCompile("^(?:" + m[3] + ")$").MatchString(value)
+					if !has || is != (m[2][0] == '=') {
+						return false
+					}
+				}
+				return true
+			}), "%s: %s finds nothing", file, selector[0])
+			found++
+		}
+		for _, by := range regexp.MustCompile(`by \(([^)]*)\)`).FindAllStringSubmatch(text, -1) {
+			for label := range strings.SplitSeq(by[1], ", ") {
+				require.True(t, slices.ContainsFunc(all, func(labels map[string]string) bool { return labels[label] != "" }), "%s: label %s", file, label)
+			}
+		}
+	}
+	require.Greater(t, found, 30)
+}
+
 // request makes any call and gives its status.
 func (r *relayUnderTest) request(method, path, header, signature string, body []byte, more ...string) int {
 	r.t.Helper()
