@@ -11,10 +11,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -331,6 +333,45 @@ func TestCollectorInTroubleCostsNoAnswer(t *testing.T) {
 			with := median(protocol, endpoint)
 			t.Logf("median answer without a collector %s, with one that is %s over %s %s (x%.2f)", alone, name, protocol, with, float64(with)/float64(alone))
 		}
+	}
+}
+
+// TestTelemetryIsSilentUnlessAskedFor: nobody is called, and what cannot be meant is said at once.
+func TestTelemetryIsSilentUnlessAskedFor(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Int64
+	collector := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { calls.Add(1) }))
+	defer collector.Close()
+	endpoint := "OTEL_EXPORTER_OTLP_ENDPOINT=" + collector.URL
+	for name, environment := range map[string][]string{
+		"disabled": {endpoint, "OTEL_SDK_DISABLED=true", "OTEL_TRACES_SAMPLER=not looked at"},
+		"none":     {endpoint, "OTEL_TRACES_EXPORTER=none", "OTEL_METRICS_EXPORTER=none"},
+		"unset":    nil,
+		"away":     {"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + freePort(t)}, // still no failure of the relay
+	} {
+		r := newRelay(t, httpSinkHead+httpSinkSource)
+		r.environment = environment
+		r.start()
+		require.Equal(t, "accepted", r.post(recording("s", 1, 1)))
+		r.terminate()
+		require.Zero(t, calls.Load(), name)
+		if name != "away" {
+			require.NotContains(t, r.log.String(), "telemetry", name)
+		}
+	}
+	for want, environment := range map[string][]string{
+		`OTEL_TRACES_SAMPLER: unknown sampler "often"`:                           {endpoint, "OTEL_TRACES_SAMPLER=often"},
+		`OTEL_TRACES_SAMPLER_ARG: "2" is not a number`:                           {endpoint, "OTEL_TRACES_SAMPLER=traceidratio", "OTEL_TRACES_SAMPLER_ARG=2"},
+		`OTEL_EXPORTER_OTLP_ENDPOINT: not a URL such as http://collector:4318`:   {"OTEL_EXPORTER_OTLP_ENDPOINT=collector:4318"},
+		`OTEL_METRICS_EXPORTER, OTEL_EXPORTER_OTLP_PROTOCOL: invalid OTLP proto`: {endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL=smoke"},
+		`OTEL_TRACES_EXPORTER, OTEL_EXPORTER_OTLP_PROTOCOL: unknown exporter`:    {"OTEL_TRACES_EXPORTER=pigeon"},
+	} {
+		r := newRelay(t, httpSinkHead+httpSinkSource)
+		cmd := exec.Command("ncs-relay", "serve", "-c", r.config)
+		cmd.Env = append(os.Environ(), environment...)
+		out, err := cmd.CombinedOutput()
+		require.Error(t, err, want)
+		require.Contains(t, string(out), want)
 	}
 }
 

@@ -186,7 +186,10 @@ func startTelemetry(ctx context.Context, log *slog.Logger, stack *teardown) (*te
 	stack.push("telemetry", func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 		defer cancel()
-		return errors.Join(tracing.Shutdown(ctx), metrics.Shutdown(ctx))
+		if err := errors.Join(tracing.Shutdown(ctx), metrics.Shutdown(ctx)); err != nil {
+			log.Warn("the last telemetry did not get through", "error", err) // an absent collector is no failure of the relay
+		}
+		return nil
 	})
 	return metrics, tracing, nil
 }

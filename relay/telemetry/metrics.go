@@ -66,9 +66,12 @@ func NewMetrics(ctx context.Context, o Options) (*Metrics, error) {
 	}
 	// The exporter "prometheus" would open a second page, on the port ours has by default.
 	if o.exports("METRICS") && o.Getenv("OTEL_METRICS_EXPORTER") != "prometheus" {
+		if err := o.checkEndpoints("METRICS"); err != nil {
+			return nil, err
+		}
 		reader, err := autoexport.NewMetricReader(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("metrics exporter: %w", err)
+			return nil, fmt.Errorf("OTEL_METRICS_EXPORTER, OTEL_EXPORTER_OTLP_PROTOCOL: %w", err)
 		}
 		options = append(options, sdkmetric.WithReader(reader))
 	}

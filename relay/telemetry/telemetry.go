@@ -10,7 +10,9 @@ package telemetry
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"net/url"
 	"strings"
 
 	"go.opentelemetry.io/otel/sdk/resource"
@@ -41,6 +43,17 @@ func (o Options) exports(signal string) bool {
 	default:
 		return true
 	}
+}
+
+// checkEndpoints refuses addresses that the SDK would replace by its own default. It does not quote them: they may hold a password.
+func (o Options) checkEndpoints(signal string) error {
+	for _, name := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_" + signal + "_ENDPOINT"} {
+		value := o.Getenv(name)
+		if u, err := url.Parse(value); value != "" && (err != nil || u.Scheme != "unix" && (u.Scheme != "http" && u.Scheme != "https" || u.Host == "")) {
+			return fmt.Errorf("%s: not a URL such as http://collector:4318", name)
+		}
+	}
+	return nil
 }
 
 // newResource describes this process. OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES come last and so win. A partial

@@ -38,6 +38,9 @@ func NewTracing(ctx context.Context, o Options) (*Tracing, error) {
 	if !o.exports("TRACES") {
 		return &Tracing{tracer: noop.NewTracerProvider().Tracer(scopeName)}, nil
 	}
+	if err := o.checkEndpoints("TRACES"); err != nil {
+		return nil, err
+	}
 	sampler, err := newSampler(o.Getenv("OTEL_TRACES_SAMPLER"), o.Getenv("OTEL_TRACES_SAMPLER_ARG"))
 	if err != nil {
 		return nil, err
@@ -45,7 +48,7 @@ func NewTracing(ctx context.Context, o Options) (*Tracing, error) {
 	sdkErrors := handleSDKErrors(o.Log)
 	exporter, err := autoexport.NewSpanExporter(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("trace exporter: %w", err)
+		return nil, fmt.Errorf("OTEL_TRACES_EXPORTER, OTEL_EXPORTER_OTLP_PROTOCOL: %w", err)
 	}
 	limits := sdktrace.NewSpanLimits()
 	limits.AttributeValueLengthLimit = maxAttribute

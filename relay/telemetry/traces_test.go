@@ -313,6 +313,10 @@ func TestWrongVariablesAreErrors(t *testing.T) {
 		{"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "NaN"},
 		{"OTEL_TRACES_EXPORTER": "pigeon"},
 		{"OTEL_EXPORTER_OTLP_PROTOCOL": "http/smoke"},
+		{"OTEL_EXPORTER_OTLP_ENDPOINT": "127.0.0.1:4317"},
+		{"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4317"},
+		{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://user:canary@%zz"},
+		{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "//collector"},
 	} {
 		t.Run("", func(t *testing.T) {
 			t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
@@ -321,6 +325,10 @@ func TestWrongVariablesAreErrors(t *testing.T) {
 			}
 			_, err := telemetry.NewTracing(t.Context(), telemetry.Options{Getenv: os.Getenv, Log: slog.New(slog.DiscardHandler)})
 			require.Error(t, err)
+			require.NotContains(t, err.Error(), "canary")
+			for name := range env {
+				require.Contains(t, err.Error(), name, "the error names the variable")
+			}
 		})
 	}
 }
@@ -410,7 +418,7 @@ func TestSDKPrintsNothingAndShowsNoToken(t *testing.T) {
 	t.Parallel()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), "TELEMETRY_TEST_CHILD=1",
-		"OTEL_EXPORTER_OTLP_ENDPOINT=http://user:canary@127.0.0.1:1/%zz",
+		"OTEL_EXPORTER_OTLP_ENDPOINT=http://user:canary@127.0.0.1:1/",
 		"OTEL_EXPORTER_OTLP_HEADERS=canary,authorization=canary%zz,can ary=x",
 		"OTEL_RESOURCE_ATTRIBUTES=malformed",
 		"OTEL_METRIC_EXPORT_INTERVAL=canary",
@@ -420,6 +428,7 @@ func TestSDKPrintsNothingAndShowsNoToken(t *testing.T) {
 	require.NoError(t, cmd.Run(), stderr.String())
 	require.Empty(t, stderr.String())
 	require.Contains(t, stdout.String(), "telemetry is not getting through")
+	require.Contains(t, stdout.String(), "OTEL_METRIC_EXPORT_INTERVAL: parse duration")
 	require.NotContains(t, stdout.String(), "canary")
 }
 
