@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -25,6 +26,8 @@ import (
 	"go.opentelemetry.io/collector/component/componenttest"
 	"go.opentelemetry.io/collector/confmap"
 	"go.opentelemetry.io/collector/consumer/consumertest"
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 	"go.opentelemetry.io/collector/receiver/otlpreceiver"
 	"go.opentelemetry.io/collector/receiver/receivertest"
@@ -33,6 +36,7 @@ import (
 // collector is the OpenTelemetry Collector's own OTLP receiver.
 type collector struct {
 	sink     consumertest.TracesSink
+	metrics  consumertest.MetricsSink
 	endpoint string
 }
 
@@ -44,10 +48,15 @@ func startCollector(t *testing.T, protocol string) *collector {
 	require.NoError(t, confmap.NewFromStringMap(map[string]any{
 		"protocols": map[string]any{protocol: map[string]any{"endpoint": c.endpoint}},
 	}).Unmarshal(cfg))
-	r, err := factory.CreateTraces(t.Context(), receivertest.NewNopSettings(factory.Type()), cfg, &c.sink)
+	settings := receivertest.NewNopSettings(factory.Type())
+	traces, err := factory.CreateTraces(t.Context(), settings, cfg, &c.sink)
 	require.NoError(t, err)
-	require.NoError(t, r.Start(context.Background(), componenttest.NewNopHost()))
-	t.Cleanup(func() { require.NoError(t, r.Shutdown(context.Background())) })
+	metrics, err := factory.CreateMetrics(t.Context(), settings, cfg, &c.metrics) // shares the server
+	require.NoError(t, err)
+	require.NoError(t, traces.Start(context.Background(), componenttest.NewNopHost()))
+	t.Cleanup(func() { require.NoError(t, traces.Shutdown(context.Background())) })
+	require.NoError(t, metrics.Start(context.Background(), componenttest.NewNopHost()))
+	t.Cleanup(func() { require.NoError(t, metrics.Shutdown(context.Background())) })
 	return c
 }
 
@@ -333,6 +342,86 @@ func TestCollectorInTroubleCostsNoAnswer(t *testing.T) {
 			with := median(protocol, endpoint)
 			t.Logf("median answer without a collector %s, with one that is %s over %s %s (x%.2f)", alone, name, protocol, with, float64(with)/float64(alone))
 		}
+	}
+}
+
+// series are the newest values that came in, as relayUnderTest.series gives those of the page.
+func (c *collector) series() map[string]float64 {
+	values := map[string]float64{}
+	for _, batch := range c.metrics.AllMetrics() {
+		for _, rm := range batch.ResourceMetrics().All() {
+			for _, sm := range rm.ScopeMetrics().All() {
+				for _, m := range sm.Metrics().All() {
+					set := func(attributes pcommon.Map, value float64) {
+						var labels []string
+						for k, v := range attributes.All() {
+							labels = append(labels, fmt.Sprintf("%s=%q", k, v.AsString()))
+						}
+						slices.Sort(labels)
+						values[strings.TrimPrefix(m.Name(), "ncs_relay_")+"{"+strings.Join(labels, ",")+"}"] = value
+					}
+					number := func(points pmetric.NumberDataPointSlice) {
+						for _, p := range points.All() {
+							if p.ValueType() == pmetric.NumberDataPointValueTypeInt {
+								set(p.Attributes(), float64(p.IntValue()))
+							} else {
+								set(p.Attributes(), p.DoubleValue())
+							}
+						}
+					}
+					switch m.Type() {
+					case pmetric.MetricTypeSum:
+						number(m.Sum().DataPoints())
+					case pmetric.MetricTypeGauge:
+						number(m.Gauge().DataPoints())
+					case pmetric.MetricTypeHistogram:
+						for _, p := range m.Histogram().DataPoints().All() {
+							set(p.Attributes(), float64(p.Count()))
+						}
+					}
+				}
+			}
+		}
+	}
+	return values
+}
+
+// TestCollectorGetsWhatThePageShows compares the page with what the collector's own receiver got.
+func TestCollectorGetsWhatThePageShows(t *testing.T) {
+	t.Parallel()
+	for protocol, wire := range map[string]string{"grpc": "grpc", "http": "http/protobuf"} {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			service := startTeam(t)
+			c := startCollector(t, protocol)
+			r := newRelay(t, strings.ReplaceAll(everything, "%SERVICE%", "http://"+service.address))
+			r.environment = []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + c.endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL=" + wire}
+			r.start()
+			for i := range 20 {
+				r.post(recording("s", i/2, 1))
+			}
+			r.post([]byte("[]"))
+			r.eventually(func() bool {
+				values, _ := r.series()
+				return values[`sink_account{sink="service",state="delivered"}`] == 10 && values[`sink_account{sink="archive",state="delivered"}`] == 10 &&
+					values[`dead_letters{sink="unroutable"}`] == 1
+			}, "settled")
+			page, _ := r.series()
+			r.terminate()
+			got := c.series()
+			passing := regexp.MustCompile(`^(connections|journal_(free_)?bytes|dedup_oldest|build_info)`) // change by themselves, or have labels with dots
+			for name, value := range page {
+				if _, ok := got[name]; !ok {
+					require.Zero(t, value, "%s is missing", name)
+					require.Regexp(t, `_seconds\{`, name, "only histograms come with their first value")
+				} else if !passing.MatchString(name) {
+					require.Equal(t, value, got[name], name)
+				}
+			}
+			for name := range got {
+				require.Contains(t, page, name)
+			}
+		})
 	}
 }
 
