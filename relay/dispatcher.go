@@ -160,7 +160,7 @@ type sendResult struct {
 }
 
 // outcome is what became of event i of the batch, and why when it was not taken; "" = it was not tried.
-func (r *sendResult) outcome(i int) (string, Reason) {
+func (r sendResult) outcome(i int) (string, Reason) {
 	switch {
 	case i < r.taken:
 		return outcomeDelivered, ""
@@ -465,8 +465,9 @@ func (d *dispatcher) send(ctx context.Context, l *lane, now time.Time) {
 		began := time.Now()
 		within, end := traceDelivery(ctx, d.tracing, &d.SinkSpec, l.key.Lane, batch)
 		taken, err := d.sink.Send(within, l.key.Lane, batch)
-		end(taken, err)
-		d.results <- sendResult{l, batch, taken, err, time.Since(began), ctx.Err() != nil}
+		r := sendResult{l, batch, taken, err, time.Since(began), ctx.Err() != nil}
+		end(r)
+		d.results <- r
 	}()
 }
 

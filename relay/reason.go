@@ -61,6 +61,9 @@ func BecauseOfStatus(status int, err error) error {
 // traced is what traces say of an error. An HTTP status says all: the text quotes the answer, in which the far side may
 // repeat the event, and payload has no place in traces.
 func traced(err error) (class, text string) {
+	if err == nil { // a sink's bug
+		return string(ReasonOther), ""
+	}
 	var said *reasonError
 	if errors.As(err, &said) && said.status != 0 {
 		return strconv.Itoa(said.status), ""

@@ -118,9 +118,9 @@ func newRefusedLimit() *rate.Limiter { return rate.NewLimiter(refusedSpans, refu
 // One span for the batch, with links to the traces of its events, would be cheaper when all is sampled, but would be
 // found in none of these traces, be cut at the SDK's 128 links, and be kept or dropped apart from them. DESIGN.md has the
 // figures.
-func traceDelivery(ctx context.Context, t *telemetry.Tracing, s *SinkSpec, lane Lane, batch []Attempt) (context.Context, func(taken int, err error)) {
+func traceDelivery(ctx context.Context, t *telemetry.Tracing, s *SinkSpec, lane Lane, batch []Attempt) (context.Context, func(sendResult)) {
 	if !t.Enabled() {
-		return ctx, func(int, error) {}
+		return ctx, func(sendResult) {}
 	}
 	spans := make([]trace.Span, len(batch))
 	for i := range batch {
@@ -139,15 +139,20 @@ func traceDelivery(ctx context.Context, t *telemetry.Tracing, s *SinkSpec, lane 
 			ctx = within
 		}
 	}
-	return ctx, func(taken int, err error) {
+	return ctx, func(r sendResult) {
 		for i, span := range spans {
 			if span == nil {
 				continue
 			}
-			if i >= taken && err != nil {
-				class, text := traced(err)
+			outcome, reason := r.outcome(i)
+			if outcome == "" {
+				outcome = "not_tried"
+			}
+			span.SetAttributes(telemetry.AttrOutcome.String(outcome))
+			if reason != "" {
+				class, text := traced(r.err)
 				span.SetStatus(codes.Error, text)
-				span.SetAttributes(telemetry.ErrorType(class), telemetry.AttrReason.String(string(ReasonOf(err))))
+				span.SetAttributes(telemetry.AttrReason.String(string(reason)), telemetry.ErrorType(class))
 			}
 			span.End()
 		}

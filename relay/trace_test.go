@@ -2,20 +2,27 @@ package relay
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"runtime"
+	"strconv"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/trace"
+	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	"google.golang.org/protobuf/proto"
 
 	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/telemetry"
@@ -55,7 +62,11 @@ func TestOrderNoticesWhatComesLate(t *testing.T) {
 func newTestTracing(t testing.TB, sampler, arg string) *telemetry.Tracing {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	t.Cleanup(server.Close)
-	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.URL)
+	return exportTo(t, server.URL, sampler, arg)
+}
+
+func exportTo(t testing.TB, url, sampler, arg string) *telemetry.Tracing {
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
 	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
 	t.Setenv("OTEL_TRACES_SAMPLER", sampler)
 	t.Setenv("OTEL_TRACES_SAMPLER_ARG", arg)
@@ -63,6 +74,53 @@ func newTestTracing(t testing.TB, sampler, arg string) *telemetry.Tracing {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = tracing.Shutdown(context.Background()) })
 	return tracing
+}
+
+// TestSpansOfABatchTellWhatBecameOfEach: an event behind one that was refused was not tried, and nothing is wrong with it.
+func TestSpansOfABatchTellWhatBecameOfEach(t *testing.T) {
+	var mu sync.Mutex
+	got := map[string]string{}
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var request collector.ExportTraceServiceRequest
+		body, _ := io.ReadAll(r.Body)
+		require.NoError(t, proto.Unmarshal(body, &request))
+		mu.Lock()
+		defer mu.Unlock()
+		for _, s := range request.ResourceSpans[0].ScopeSpans[0].Spans {
+			said := strings.TrimSpace(s.Status.GetCode().String()[len("STATUS_CODE_"):] + " " + s.Status.GetMessage())
+			for _, a := range s.Attributes {
+				switch a.Key {
+				case "ncs_relay.outcome", "ncs_relay.reason", "error.type", "ncs_relay.batch":
+					said += ", " + a.Value.GetStringValue() + strings.TrimPrefix(strconv.FormatInt(a.Value.GetIntValue(), 10), "0")
+				}
+			}
+			got[hex.EncodeToString(s.TraceId[:1])] = said
+		}
+	}))
+	t.Cleanup(server.Close)
+	for name, tt := range map[string]struct {
+		taken int
+		err   error
+		want  map[string]string
+	}{
+		"all taken": {3, nil, map[string]string{"01": "UNSET, 3, delivered", "02": "UNSET, 3, delivered", "03": "UNSET, 3, delivered"}},
+		"refused":   {1, Permanent(Because(ReasonTooLarge, errors.New("big"))), map[string]string{"01": "UNSET, 3, delivered", "02": "ERROR big, 3, refused, too_large, too_large", "03": "UNSET, 3, not_tried"}},
+		"failed":    {1, BecauseOfStatus(503, errors.New("what it answered")), map[string]string{"01": "UNSET, 3, delivered", "02": "ERROR, 3, failed, 5xx, 503", "03": "ERROR, 3, failed, 5xx, 503"}},
+		"relane":    {0, ErrRelane, map[string]string{"01": "UNSET, 3, not_tried", "02": "UNSET, 3, not_tried", "03": "UNSET, 3, not_tried"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tracing := exportTo(t, server.URL, "", "")
+			batch := make([]Attempt, 3)
+			for i := range batch {
+				id := ncs.EventID{byte(i + 1)}
+				batch[i] = Attempt{Event: &Event{ID: id, Trace: tracing.Accepted(id)}, Number: 1}
+			}
+			_, end := traceDelivery(t.Context(), tracing, &SinkSpec{}, Lane{}, batch)
+			end(sendResult{batch: batch, taken: tt.taken, err: tt.err})
+			require.NoError(t, tracing.Shutdown(t.Context()))
+			require.Equal(t, tt.want, got)
+		})
+	}
 }
 
 // BenchmarkTrace measures what the spans of one event cost: of its call and of one delivery, in batches of 50.
@@ -92,7 +150,7 @@ func BenchmarkTrace(b *testing.B) {
 				batch[n%50] = Attempt{Event: &Event{ID: id, Entity: "recording", Trace: tracing.Accepted(id)}, Number: 1}
 				if n++; n%50 == 0 {
 					_, end := traceDelivery(b.Context(), tracing, spec, lane, batch)
-					end(50, nil)
+					end(sendResult{batch: batch, taken: 50})
 				}
 			}
 			runtime.KeepAlive(batch)
@@ -113,7 +171,7 @@ func TestTracingThatIsOffCostsNothing(t *testing.T) {
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		g.trace(nil, nil, &c, &a, time.Time{})
 		_, end := traceDelivery(t.Context(), tracing, nil, Lane{}, batch)
-		end(1, nil)
+		end(sendResult{batch: batch, taken: 1})
 		_ = tracing.Accepted(c.id)
 	}))
 	require.Empty(t, batch[0].Traceparent)
