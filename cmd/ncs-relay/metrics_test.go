@@ -366,6 +366,14 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 	require.InDelta(t, float64(now.Unix()), values[`config_last_reload_timestamp_seconds{}`], 120)
 	requireBalance(t, values)
 
+	// A replay is an attempt, and in none of the sink's accounts; the time since the event came says nothing of the sink.
+	r.mustAsk("replay", "--sink", "archive", "--entity", "future", "--yes", "--wait")
+	values, _ = r.series()
+	require.EqualValues(t, 12, values[`delivery_attempts_total{outcome="delivered",reason="",sink="archive"}`])
+	require.EqualValues(t, 11, values[`delivery_latency_seconds{sink="archive"}`])
+	require.EqualValues(t, 11, values[`sink_account{sink="archive",state="owed"}`])
+	requireBalance(t, values)
+
 	// States: a pause, a good reload, a bad one.
 	r.mustAsk("sinks", "pause", "service")
 	values, _ = r.series()
