@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"net/http"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -71,4 +73,7 @@ routes:
 	}
 	require.GreaterOrEqual(t, attempts, 3, "two before the restart and one after it")
 	r.terminate()
+	verified, err := exec.Command("ncs-relay", "journal", "verify", filepath.Join(r.dir, "data")).CombinedOutput()
+	require.NoError(t, err)
+	require.NotContains(t, string(verified), "trail", "is at home beside the journal")
 }

@@ -70,7 +70,8 @@ func Export(dir string, fn func(*Record) error) (*Report, error) {
 	}
 	defer lock.Close()
 	for _, name := range names {
-		if !slices.Contains([]string{formatName, formatName + ".tmp", lockName, "log", "state.db", "state.db.tmp", "lost+found"}, name) {
+		// The trail is no part of the journal, but at home beside it.
+		if !slices.Contains([]string{formatName, formatName + ".tmp", lockName, "log", "state.db", "state.db.tmp", "lost+found", "trail"}, name) {
 			report.Unknown = append(report.Unknown, name)
 		}
 	}
