@@ -129,18 +129,12 @@ func printTrail(out io.Writer, entries []trail.Entry) {
 		if e.Replay > 0 {
 			fmt.Fprintf(out, " of replay %d", e.Replay)
 		}
-		fmt.Fprintf(out, " %s after %s", e.Outcome, took(e.Took))
+		fmt.Fprintf(out, " %s after %s", e.Outcome, time.Duration(e.Took*float64(time.Second)).Round(time.Microsecond))
 		if e.Reason != "" {
 			fmt.Fprintf(out, " (%s): %s", e.Reason, clean(e.Error))
 		}
 		fmt.Fprintln(out)
 	}
-}
-
-// took is the time of an attempt, which began that long before what is said of it.
-func took(seconds float64) time.Duration {
-	d := time.Duration(seconds * float64(time.Second))
-	return d.Round(max(time.Microsecond, d/1000))
 }
 
 // printEvent is the head of what is said of an event.

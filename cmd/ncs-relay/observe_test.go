@@ -182,6 +182,11 @@ routes: [{to: [service, kafka, private]}]
 			}
 			require.Len(t, traces, events, "one trace for each event")
 			for i, id := range ids {
+				spans := map[string]bool{}
+				for _, s := range traces[id] {
+					require.False(t, spans[s.SpanID().String()], "each span has an id of its own")
+					spans[s.SpanID().String()] = true
+				}
 				roots, sends, posts := split(traces[id])
 				posts = slices.DeleteFunc(posts, func(s ptrace.Span) bool { return attr(s, "ncs_relay.sink") == "private" })
 				if i == 0 {

@@ -28,7 +28,7 @@ func (z *withZeros) add(name, help string, bounds []float64, labels attribute.Se
 	}
 	series := &dto.Metric{Histogram: h}
 	for _, l := range labels.ToSlice() { // sorted, as the exporter's are
-		series.Label = append(series.Label, &dto.LabelPair{Name: proto.String(string(l.Key)), Value: proto.String(l.Value.Emit())})
+		series.Label = append(series.Label, &dto.LabelPair{Name: proto.String(string(l.Key)), Value: proto.String(l.Value.String())})
 	}
 	z.mu.Lock()
 	defer z.mu.Unlock()
