@@ -53,11 +53,14 @@ func (g *Gateway) Inspect(ctx context.Context, f Filter, n int) (lives []Life, m
 	from, to := journal.Position(1), g.journal.Frontier()
 	if f.ID != nil {
 		positions, err := g.journal.Find(*f.ID)
-		if err != nil || len(positions) == 0 {
+		if err != nil {
 			return nil, false, err
 		}
-		from, to = slices.Min(positions), slices.Max(positions)
+		if len(positions) > 0 { // else it never came, or its key is forgotten and all there is must be looked through
+			from, to = slices.Min(positions), slices.Max(positions)
+		}
 	}
+	var failed error
 	err = g.journal.Scan(ctx, from, to, match, func(r *journal.Record) bool {
 		if more = len(lives) == n; more {
 			return false
@@ -66,13 +69,13 @@ func (g *Gateway) Inspect(ctx context.Context, f Filter, n int) (lives []Life, m
 		last := &lives[len(lives)-1]
 		for _, id := range r.Sinks {
 			d, derr := g.deliveryLife(id, r.Position)
-			err = errors.Join(err, derr)
+			failed = errors.Join(failed, derr)
 			last.Deliveries = append(last.Deliveries, d)
 		}
 		last.Routing = g.routing(r, last.Deliveries)
 		return true
 	})
-	if err != nil {
+	if err = errors.Join(err, failed); err != nil {
 		return nil, false, err
 	}
 	return lives, more, g.addTrails(ctx, lives)

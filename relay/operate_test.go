@@ -308,3 +308,24 @@ func TestInspect(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, lives)
 }
+
+func TestInspectFindsAnEventWhoseKeyIsForgotten(t *testing.T) {
+	t.Parallel()
+	sink := newFarSide()
+	f := start(t, fixture{options: Options{Settings: Settings{Dedup: DedupConfig{MaxKeys: 10, Window: time.Hour}}}}, nil, sinkSpec("all", sink))
+	f.post(body("s", 0))
+	id := idOf(t, body("s", 0))
+	n := 0
+	require.Eventually(t, func() bool {
+		for range 20 {
+			n++
+			f.post(body("s", n))
+		}
+		found, err := f.journal.Find(*id)
+		return err == nil && len(found) == 0
+	}, 20*time.Second, 50*time.Millisecond)
+	lives, _, err := f.gateway.Inspect(t.Context(), Filter{ID: id}, 10)
+	require.NoError(t, err)
+	require.Len(t, lives, 1)
+	require.Equal(t, *id, lives[0].ID)
+}
