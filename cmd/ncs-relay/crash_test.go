@@ -217,13 +217,18 @@ func (r *relayUnderTest) status() (status relay.Status, err error) {
 	return status, json.NewDecoder(resp.Body).Decode(&status)
 }
 
-// settled waits until nothing is pending.
+// settled waits until nothing is pending, and nothing can become so: a call whose caller has gone is still stored.
 func (r *relayUnderTest) settled() (status relay.Status) {
 	r.t.Helper()
 	require.Eventually(r.t, func() bool {
 		var err error
 		if status, err = r.status(); err != nil {
 			return false
+		}
+		for _, s := range status.Sources {
+			if s.InFlight > 0 {
+				return false
+			}
 		}
 		for _, s := range status.Sinks {
 			if s.Pending > 0 {
