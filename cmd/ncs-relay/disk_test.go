@@ -282,6 +282,7 @@ func TestReadyAgainWithoutTraffic(t *testing.T) {
 	r.refuses("no space")
 	require.Equal(t, 503, r.probe("/readyz"))
 	require.Contains(t, r.child.log.String(), "the journal cannot take events")
+	require.Contains(t, r.child.log.String(), "notification answered 503: cannot store: no space")
 	free()
 	r.eventually(func() bool { return r.probe("/readyz") == 200 }, "not ready although there is room")
 	r.accept(1)
