@@ -80,6 +80,7 @@ type Trail struct {
 	log   *slog.Logger
 	limit int64 // of each file
 	lost  atomic.Int64
+	wake  chan struct{} // there is something to write
 
 	mu      sync.Mutex // guards pending
 	pending bytes.Buffer
@@ -93,7 +94,7 @@ type Trail struct {
 
 // New makes a trail in dir, which need not exist. While room says no, nothing is written. It starts nothing and touches no disk.
 func New(dir string, room func() bool, log *slog.Logger) *Trail {
-	return &Trail{dir: dir, room: room, log: log, limit: fileSize}
+	return &Trail{dir: dir, room: room, log: log, limit: fileSize, wake: make(chan struct{}, 1)}
 }
 
 // Note keeps an entry. It does not wait.
@@ -113,7 +114,12 @@ func (t *Trail) Note(e Entry) {
 	}
 	t.pending.Write(line)
 	t.pending.WriteByte('\n')
-	t.entries++
+	if t.entries++; t.entries == 1 {
+		select {
+		case t.wake <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // Lost counts entries that were left out.
@@ -124,13 +130,15 @@ func (t *Trail) Lost() int64 {
 	return t.lost.Load()
 }
 
-// Run writes what is noted until ctx ends, then the rest.
+// Run writes what is noted until ctx ends, then the rest. It waits a moment for more, and does nothing while there is nothing.
 func (t *Trail) Run(ctx context.Context) error {
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
+	gather := time.NewTimer(interval)
+	defer gather.Stop()
 	for {
 		select {
-		case <-tick.C:
+		case <-t.wake:
+			gather.Reset(interval)
+		case <-gather.C:
 			t.flush()
 		case <-ctx.Done():
 			t.flush()
