@@ -3,7 +3,7 @@ package journal
 import (
 	"encoding/binary"
 	"fmt"
-	"sync/atomic"
+	"sync"
 
 	"go.etcd.io/bbolt"
 )
@@ -29,42 +29,47 @@ func (a Account) InFlight() uint64 {
 // it ends, unless it ends with a durable record: that the journal counts by itself, as accepted or quarantined. Its
 // methods are cheap and may be called concurrently.
 type SourceAccount struct {
-	received, rejected, unavailable, tests, duplicates, quarantined, accepted atomic.Uint64
+	mu  sync.Mutex // guards now; taken after Journal.mu where both are needed
+	now Account
 
 	saved Account // guarded by Journal.mu
 }
 
+func (a *SourceAccount) count(field *uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	*field++
+}
+
 // Received counts a call.
-func (a *SourceAccount) Received() { a.received.Add(1) }
+func (a *SourceAccount) Received() { a.count(&a.now.Received) }
 
 // Rejected counts a call that was refused.
-func (a *SourceAccount) Rejected() { a.rejected.Add(1) }
+func (a *SourceAccount) Rejected() { a.count(&a.now.Rejected) }
 
 // Unavailable counts a call whose record was not stored, or that waited in vain for that of another. For an append it is
 // called when done reports an error, whatever the caller was answered before.
-func (a *SourceAccount) Unavailable() { a.unavailable.Add(1) }
+func (a *SourceAccount) Unavailable() { a.count(&a.now.Unavailable) }
 
 // Test counts a test call.
-func (a *SourceAccount) Test() { a.tests.Add(1) }
+func (a *SourceAccount) Test() { a.count(&a.now.Tests) }
 
 // Duplicate counts a copy of a known event.
-func (a *SourceAccount) Duplicate() { a.duplicates.Add(1) }
+func (a *SourceAccount) Duplicate() { a.count(&a.now.Duplicates) }
 
 // stored counts a record that is on disk. Journal.mu is held.
 func (a *SourceAccount) stored(quarantined bool) {
 	if quarantined {
-		a.quarantined.Add(1)
+		a.count(&a.now.Quarantined)
 	} else {
-		a.accepted.Add(1)
+		a.count(&a.now.Accepted)
 	}
 }
 
-// read takes outcomes before arrivals, so that no call is seen to end that is not seen to begin. Journal.mu is held.
 func (a *SourceAccount) read() Account {
-	n := Account{Rejected: a.rejected.Load(), Unavailable: a.unavailable.Load(), Tests: a.tests.Load(), Duplicates: a.duplicates.Load(),
-		Quarantined: a.quarantined.Load(), Accepted: a.accepted.Load()}
-	n.Received = a.received.Load()
-	return n
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.now
 }
 
 // Account gives the account of a source, which is kept as long as the journal.
@@ -104,15 +109,7 @@ func (j *Journal) loadAccounts(tx *bbolt.Tx) error {
 		if d.err != nil {
 			return fmt.Errorf("account of source %q: %w", source, d.err)
 		}
-		a := &SourceAccount{saved: n}
-		a.received.Store(n.Received)
-		a.rejected.Store(n.Rejected)
-		a.unavailable.Store(n.Unavailable)
-		a.tests.Store(n.Tests)
-		a.duplicates.Store(n.Duplicates)
-		a.quarantined.Store(n.Quarantined)
-		a.accepted.Store(n.Accepted)
-		j.accounts[source] = a
+		j.accounts[source] = &SourceAccount{now: n, saved: n}
 		return nil
 	})
 }
