@@ -26,7 +26,8 @@ var (
 const kafkaTopic = "ncs.cloud_recording"
 
 // TestRealKafkaFaults sends through the program to three brokers while they fail, one by one and all at once. The time that
-// the brokers note for a record, less that of its arrival at the relay, is how long it was on its way.
+// the brokers note for a record, less that of its arrival at the relay, is how long it was on its way. How long the cluster
+// itself was without a leader is noted beside it.
 func TestRealKafkaFaults(t *testing.T) {
 	t.Parallel()
 	cluster := kafkatest.Start(t, kafkatest.Options{Brokers: 3, Config: map[string]string{
@@ -77,9 +78,12 @@ routes:
 			load.phase(fmt.Sprintf("broker %d is %s", id, way.name), func() {
 				leads := cluster.Leads(t, kafkaTopic, id)
 				require.NotZero(t, leads)
+				began := time.Now()
 				way.strike(t, id)
 				cluster.AwaitLeaderOtherThan(t, kafkaTopic, id)
+				load.leaderless(time.Since(began))
 				load.await(200)
+				load.arrived() // while the broker is away
 				way.mends(t, id)
 				cluster.AwaitInSync(t, kafkaTopic)
 				cluster.ElectPreferred(t, kafkaTopic)
@@ -122,8 +126,9 @@ type load struct {
 }
 
 type loadPhase struct {
-	name  string
-	began time.Time
+	name       string
+	began      time.Time
+	leaderless time.Duration // from the strike until the cluster named other leaders
 }
 
 func startLoad(r *relayUnderTest, recordings int) *load {
@@ -169,10 +174,24 @@ func (l *load) await(n int64) {
 	l.r.eventually(func() bool { return l.accepted.Load() >= want }, "events are not accepted any more")
 }
 
-func (l *load) phase(name string, run func()) {
-	l.phases = append(l.phases, loadPhase{name, time.Now()})
-	run()
+// arrived returns when all that was accepted before is in the topic.
+func (l *load) arrived() {
+	l.r.t.Helper()
+	since := time.Now()
+	l.r.eventually(func() bool {
+		status := l.r.sinkStatus("kafka")
+		return status.Pending == 0 || status.Oldest.After(since)
+	}, "events do not arrive any more")
 }
+
+// phase runs what happens to the brokers, and ends when what was accepted meanwhile has arrived.
+func (l *load) phase(name string, run func()) {
+	l.phases = append(l.phases, loadPhase{name: name, began: time.Now()})
+	run()
+	l.arrived()
+}
+
+func (l *load) leaderless(d time.Duration) { l.phases[len(l.phases)-1].leaderless = d }
 
 // judge reads the topic with another client and compares.
 func (l *load) judge(cluster *kafkatest.Cluster) {
@@ -210,7 +229,8 @@ func (l *load) judge(cluster *kafkatest.Cluster) {
 	}
 	missing += int(l.accepted.Load()) - len(ids) - missing // holes in the middle
 	for i, phase := range l.phases {
-		t.Logf("%-35s longest way of an event to the topic: %s", phase.name, longest[i].Round(time.Millisecond))
+		t.Logf("%-35s the cluster needed %s, longest way of an event to the topic: %s", phase.name,
+			phase.leaderless.Round(time.Millisecond), longest[i].Round(time.Millisecond))
 	}
 	t.Logf("%d events accepted, slowest answer %s; %d records in the topic: %d duplicates, %d out of order, %d missing",
 		l.accepted.Load(), time.Duration(l.slowest.Load()).Round(time.Millisecond), len(records), duplicates, inversions, missing)

@@ -1,11 +1,13 @@
 package kafkasink_test
 
 import (
+	"context"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 
+	"github.com/segmentio/kafka-go"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -198,20 +200,27 @@ func TestAPartitionWithoutLeaderIsWaitedFor(t *testing.T) {
 	sink := newSink(t, cluster.ListenAddrs())
 	batch := attempts("e", "x")
 	lane := learn(t, sink, batch)
-	var away atomic.Bool
-	away.Store(true)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var looks atomic.Int32
 	cluster.ControlKey(int16(kmsg.Metadata), func(r kmsg.Request) (kmsg.Response, error, bool) {
 		cluster.KeepControl()
-		if !away.Load() {
+		look := looks.Add(1)
+		if look == 3 {
+			cancel()
+		}
+		if look >= 6 {
 			return nil, nil, false
 		}
 		return withoutLeader(cluster, r.(*kmsg.MetadataRequest)), nil, true
 	})
 	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotLeaderForPartition})
-	fails(t, func() (int, error) { return sink.Send(t.Context(), lane, batch) })
-	fails(t, func() (int, error) { return sink.Send(t.Context(), lane, batch) }) // made by kafka-go itself
-	away.Store(false)
-	send(t, sink, lane, batch)
+	_, err := sink.Send(ctx, lane, batch)
+	require.ErrorIs(t, err, kafka.LeaderNotAvailable, "the reason, when Send has to end, and not that it has to")
+	require.False(t, relay.IsPermanent(err))
+	taken, err := sink.Send(t.Context(), lane, batch)
+	require.NoError(t, err)
+	require.Equal(t, 1, taken)
 	require.Equal(t, []string{"x"}, values(read(t, cluster, 1)))
 }
 

@@ -62,9 +62,9 @@ func (p *produced) identities() []string {
 	return all
 }
 
-// loseAnswers makes the cluster append the next n batches and answer that it timed out.
+// loseAnswers makes the cluster append the next n batches and answer that replicas are missing.
 func loseAnswers(cluster *kfake.Cluster, n int) *kfake.FaultHandle {
-	return cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.RequestTimedOut, Count: n})
+	return cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicasAfterAppend, Count: n})
 }
 
 func fails(t *testing.T, send func() (int, error)) {
@@ -94,6 +94,24 @@ func TestABatchWhoseAnswerIsLostIsNotDoubled(t *testing.T) {
 	require.Equal(t, []string{"producer 0: 0+10", "producer 0: 0+10", "producer 0: 0+10", "producer 0: 10+1"}, requests.identities())
 	require.Equal(t, requests.raw[0], requests.raw[1], "sent again byte for byte")
 	require.Equal(t, requests.raw[0], requests.raw[2])
+}
+
+// A leader that waits for a replica which is gone answers so. The batch is in its log.
+func TestATimeOutOfReplicasIsRepeatedAtOnce(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t, 1)
+	sink := newSink(t, cluster.ListenAddrs())
+	batch := attempts("e", numbered(10)...)
+	lane := learn(t, sink, batch)
+	requests := watchProduce(cluster)
+	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.RequestTimedOut, Count: 2})
+
+	taken, err := sink.Send(t.Context(), lane, batch)
+	require.NoError(t, err)
+	require.Equal(t, 10, taken)
+	require.Equal(t, []string{"producer 0: 0+10", "producer 0: 0+10", "producer 0: 0+10"}, requests.identities())
+	require.Equal(t, requests.raw[0], requests.raw[2], "byte for byte")
+	require.Equal(t, numbered(10), values(read(t, cluster, 10)))
 }
 
 func TestAConnectionThatBreaksBeforeTheAnswerDoublesNothing(t *testing.T) {
@@ -226,7 +244,7 @@ func TestAnUnansweredPartOfABatchIsSentAgainAlone(t *testing.T) {
 		return refusal(r, kerr.MessageTooLarge, nil), nil, true
 	})
 	requests := watchProduce(cluster)
-	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.RequestTimedOut, When: func(r kmsg.Request) bool {
+	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicasAfterAppend, When: func(r kmsg.Request) bool {
 		return string(recordsOf(r)[0].Value) == "body 004"
 	}})
 	taken, err := sink.Send(t.Context(), lane, batch)

@@ -8,24 +8,25 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
-	"github.com/segmentio/kafka-go/protocol/metadata"
 
 	"ncs-relay/relay"
 )
 
 // checkLanes compares the topic's partitions as its lanes were told with those the cluster has now.
 func (s *Sink) checkLanes(ctx context.Context, topic string) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
 	began := time.Now()
 	found, err := s.partitions(ctx, topic)
 	if errors.Is(err, kafka.UnknownTopicOrPartition) {
-		s.refresh(ctx, began)
+		_ = s.cluster.look(ctx, began)
 		found, err = s.partitions(ctx, topic)
 	}
 	if errors.Is(err, kafka.UnknownTopicOrPartition) && s.createTopics != nil {
 		if err := s.createTopic(ctx, topic); err != nil {
 			return err
 		}
-		found, err = s.partitions(ctx, topic)
+		found, err = s.createdPartitions(ctx, topic)
 	}
 	if err != nil {
 		return err
@@ -50,35 +51,35 @@ func (s *Sink) setFound(topic string, found int) bool {
 	return false
 }
 
-// partitions tells how many partitions the topic has: at least one, or an error. It reads what the transport last
-// learnt; only the first call waits for a broker. Client.Metadata would give the same after copying every partition.
+// partitions tells how many partitions the topic has: at least one, or an error.
 func (s *Sink) partitions(ctx context.Context, topic string) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	answer, err := s.transport.RoundTrip(ctx, s.client.Addr, &metadata.Request{TopicNames: []string{topic}})
-	if err != nil {
-		return 0, fmt.Errorf("ask for the partitions of topic %s: %w", topic, err)
-	}
-	response, ok := answer.(*metadata.Response)
-	if !ok || len(response.Topics) != 1 {
-		return 0, fmt.Errorf("ask for the partitions of topic %s: odd answer", topic)
-	}
-	found := response.Topics[0]
-	switch code := kafka.Error(found.ErrorCode); {
-	case code == kafka.UnknownTopicOrPartition:
-		return 0, fmt.Errorf("topic %s does not exist on the cluster: %w", topic, code)
-	case code != 0:
-		return 0, fmt.Errorf("topic %s: %w", topic, code)
-	case len(found.Partitions) == 0:
+	found, err := s.cluster.topic(ctx, topic)
+	switch {
+	case err != nil:
+		return 0, err
+	case found.err == kafka.UnknownTopicOrPartition:
+		return 0, fmt.Errorf("topic %s does not exist on the cluster: %w", topic, found.err)
+	case found.err != 0:
+		return 0, fmt.Errorf("topic %s: %w", topic, found.err)
+	case len(found.leaders) == 0:
 		return 0, fmt.Errorf("topic %s has no partitions: %w", topic, kafka.LeaderNotAvailable)
 	}
-	return len(found.Partitions), nil
+	return len(found.leaders), nil
 }
 
-// createTopic creates a topic that does not exist, and returns when the transport knows it.
+// createdPartitions waits until the brokers know a topic that was just created.
+func (s *Sink) createdPartitions(ctx context.Context, topic string) (int, error) {
+	for {
+		_ = s.cluster.look(ctx, time.Now())
+		found, err := s.partitions(ctx, topic)
+		if err == nil || !pause(ctx, electionPause) {
+			return found, err
+		}
+	}
+}
+
+// createTopic creates a topic that does not exist.
 func (s *Sink) createTopic(ctx context.Context, topic string) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
 	wanted := kafka.TopicConfig{
 		Topic:             topic,
 		NumPartitions:     brokersChoice(s.createTopics.Partitions),
@@ -93,7 +94,6 @@ func (s *Sink) createTopic(ctx context.Context, topic string) error {
 	}
 	switch {
 	case errors.Is(err, kafka.TopicAlreadyExists): // another relay was faster
-		s.refresh(ctx, time.Now())
 		return nil
 	case err != nil:
 		return fmt.Errorf("create topic %s: %w", topic, err)
@@ -108,28 +108,6 @@ func brokersChoice(n int) int {
 		return -1
 	}
 	return n
-}
-
-// refreshTimeout bounds a forced refresh, which other lanes may be waiting for.
-const refreshTimeout = time.Second
-
-// refresh makes the transport look at the cluster again, unless another lane made it do so after since. kafka-go has no
-// call for that, but looks after each CreateTopics, also after one that names no topic and so creates none and needs no
-// permission. Where that fails the next regular look comes within metadataTTL, so its error changes nothing.
-func (s *Sink) refresh(ctx context.Context, since time.Time) {
-	var last time.Time
-	select {
-	case last = <-s.refreshes:
-	case <-ctx.Done():
-		return
-	}
-	if last.Before(since) {
-		last = time.Now()
-		ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
-		_, _ = s.client.CreateTopics(ctx, &kafka.CreateTopicsRequest{})
-		cancel()
-	}
-	s.refreshes <- last
 }
 
 // limit is how many bytes a request to the topic may have; 0 = unknown. It only keeps requests from being refused and
@@ -165,7 +143,7 @@ func (s *Sink) maxMessageBytes(ctx context.Context, topic string) (int, error) {
 	case err != nil:
 		return 0, err
 	case len(response.Resources) != 1 || len(response.Resources[0].ConfigEntries) != 1:
-		return 0, errors.New("odd answer")
+		return 0, errOdd
 	case response.Resources[0].Error != nil:
 		return 0, response.Resources[0].Error
 	}

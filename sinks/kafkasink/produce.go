@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"time"
 
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
@@ -98,12 +99,7 @@ func (s *Sink) request(ctx context.Context, p *producer, batch []relay.Attempt) 
 	if err != nil {
 		return fmt.Errorf("encode records: %w", err)
 	}
-	response, err := s.client.RawProduce(ctx, &kafka.RawProduceRequest{
-		Topic:        p.topic,
-		Partition:    p.partition,
-		RequiredAcks: kafka.RequireAll, // the zero value asks for no acknowledgement
-		RawRecords:   protocol.RawRecordSet{Reader: bytes.NewReader(encoded)},
-	})
+	response, err := s.write(ctx, p, encoded)
 	if err != nil {
 		p.unanswered = sentOf(batch)
 		return fmt.Errorf("produce to %s/%d: %w", p.topic, p.partition, err)
@@ -129,13 +125,79 @@ func (s *Sink) request(ctx context.Context, p *producer, batch []relay.Attempt) 
 			"lane", fmt.Sprintf("%s/%d", p.topic, p.partition), "may_be_doubled", p.unanswered.count, "error", err)
 		p.forget()
 		return fmt.Errorf("%w: %w", errNewIdentity, err)
-	case p.id != anonymous && s.refusesIdempotence(ctx, code):
+	case p.id != anonymous && refusesIdempotence(code):
 		s.produceAnonymously(err)
 		p.forget()
 		return fmt.Errorf("%w: %w", errNewIdentity, err)
 	}
 	p.unanswered = sentOf(batch)
 	return err
+}
+
+const (
+	// patience is how long a request waits for a partition to get a leader. It is longer than brokers wait before they
+	// replace one that hangs (broker.session.timeout.ms, 9 s).
+	patience = 15 * time.Second
+
+	electionPause = 200 * time.Millisecond // between two tries meanwhile
+)
+
+// write sends an encoded batch, and while its partition has no leader, or one that does not answer any more, sends it again,
+// byte for byte, to whoever leads then. Elections belong to a cluster that is well. The dispatcher's pauses, which grow, are
+// for one that is not, and would be added to the time that the cluster needs.
+func (s *Sink) write(ctx context.Context, p *producer, encoded []byte) (*kafka.ProduceResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		response, err := s.client.RawProduce(ctx, &kafka.RawProduceRequest{
+			Topic:        p.topic,
+			Partition:    p.partition,
+			RequiredAcks: kafka.RequireAll, // the zero value asks for no acknowledgement
+			RawRecords:   protocol.RawRecordSet{Reader: bytes.NewReader(encoded)},
+		})
+		reason := err
+		if err == nil {
+			reason = response.Error
+		}
+		if !leaderless(reason) {
+			return response, err
+		}
+		if ctx.Err() == nil {
+			s.log.Debug("a request is made again", "topic", p.topic, "partition", p.partition, "error", reason)
+			_ = s.cluster.look(ctx, time.Now())
+		}
+		if !pause(ctx, electionPause) {
+			return response, err
+		}
+	}
+}
+
+// leaderless tells whether a request failed because its partition is being given another leader.
+func leaderless(err error) bool {
+	var code kafka.Error
+	if errors.As(err, &code) {
+		switch code {
+		case kafka.NotLeaderForPartition, kafka.LeaderNotAvailable, kafka.ReplicaNotAvailable, kafka.FencedLeaderEpoch,
+			kafka.RequestTimedOut: // the leader waited for a replica that is not yet known to be gone
+			return true
+		}
+		return false
+	}
+	switch relay.ReasonOf(err) {
+	case relay.ReasonConnection, relay.ReasonTimeout:
+		return true
+	}
+	return errors.Is(err, errMoved)
+}
+
+// pause waits, and tells whether ctx lasts longer.
+func pause(ctx context.Context, wait time.Duration) bool {
+	select {
+	case <-time.After(wait):
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // Places in an encoded record batch of format 2, after the four bytes of its size. The checksum covers all that follows it.

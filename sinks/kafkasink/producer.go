@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"time"
 
 	"github.com/segmentio/kafka-go"
-	"github.com/segmentio/kafka-go/protocol"
 	"github.com/segmentio/kafka-go/protocol/initproducerid"
 
 	"ncs-relay/relay"
@@ -99,7 +97,7 @@ func (s *Sink) identify(ctx context.Context, p *producer) error {
 	}
 	id, epoch, err := s.newProducerID(ctx)
 	if err != nil {
-		if s.refusesIdempotence(ctx, err) {
+		if refusesIdempotence(err) {
 			s.produceAnonymously(err)
 			return nil
 		}
@@ -108,13 +106,6 @@ func (s *Sink) identify(ctx context.Context, p *producer) error {
 	p.id, p.epoch, p.next = id, epoch, 0
 	return nil
 }
-
-// initProducerID is kafka-go's request without its method Transaction, which makes the transport look up a transaction
-// coordinator although there is no transaction: that would create the topic __transaction_state, and fail where no broker
-// may be one. Without a transaction any broker gives ids.
-type initProducerID initproducerid.Request
-
-func (*initProducerID) ApiKey() protocol.ApiKey { return protocol.InitProducerId }
 
 const (
 	idTries = 20
@@ -125,13 +116,15 @@ func (s *Sink) newProducerID(ctx context.Context) (id int64, epoch int16, err er
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	for try := 1; ; try++ {
-		answer, err := s.transport.RoundTrip(ctx, s.client.Addr, &initProducerID{ProducerID: -1, ProducerEpoch: -1})
+		// Without a transaction any broker gives ids. kafka-go's Transport would look up a transaction coordinator: that
+		// creates the topic __transaction_state, and fails where no broker may be one.
+		answer, err := s.cluster.ask(ctx, &initproducerid.Request{ProducerID: -1, ProducerEpoch: -1})
 		if err != nil {
 			return 0, 0, err
 		}
 		response, ok := answer.(*initproducerid.Response)
 		if !ok {
-			return 0, 0, errors.New("odd answer")
+			return 0, 0, errOdd
 		}
 		code := kafka.Error(response.ErrorCode)
 		switch {
@@ -140,29 +133,16 @@ func (s *Sink) newProducerID(ctx context.Context) (id int64, epoch int16, err er
 		case try == idTries || code != kafka.GroupLoadInProgress && code != kafka.GroupCoordinatorNotAvailable:
 			return 0, 0, code
 		}
-		select { // the broker is asking the controller for more ids
-		case <-time.After(idWait):
-		case <-ctx.Done():
-			return 0, 0, ctx.Err()
+		if !pause(ctx, idWait) { // the broker is asking the controller for more ids
+			return 0, 0, code
 		}
 	}
 }
 
 // refusesIdempotence tells whether err, the answer to a request for an id or to one that carried an id, means that this
 // cluster or its access rules have none for us.
-func (s *Sink) refusesIdempotence(ctx context.Context, err error) bool {
-	var code kafka.Error
-	if errors.As(err, &code) {
-		switch code {
-		case kafka.ClusterAuthorizationFailed, kafka.UnsupportedVersion:
-			return true
-		}
-		return false
-	}
-	// A broker that does not know the request ends the connection.
-	versions, versionsErr := s.client.ApiVersions(ctx, &kafka.ApiVersionsRequest{})
-	return versionsErr == nil && versions.Error == nil && !slices.ContainsFunc(versions.ApiKeys,
-		func(k kafka.ApiVersionsResponseApiKey) bool { return k.ApiKey == int(protocol.InitProducerId) })
+func refusesIdempotence(err error) bool {
+	return errors.Is(err, kafka.ClusterAuthorizationFailed) || errors.Is(err, kafka.UnsupportedVersion)
 }
 
 // produceAnonymously goes on without idempotence for the life of the sink.

@@ -28,13 +28,6 @@ import (
 
 const (
 	requestTimeout = 10 * time.Second // of one request; the broker is told half of it for its replicas
-	dialTimeout    = 5 * time.Second  // of one connection, with TLS
-
-	// metadataTTL is both the longest time between two looks at the cluster and the time one look may take. A failed
-	// request asks for a look at once, so this is how long added partitions and a failed controller go unnoticed.
-	metadataTTL = 2 * time.Second
-
-	idleTimeout = 5 * time.Minute // below the brokers' connections.max.idle.ms of 10 minutes
 
 	// unplaced is the key of the one lane of a topic whose partitions are not known yet.
 	unplaced = "?"
@@ -51,11 +44,9 @@ type Sink struct {
 	batchBytes   int
 	log          *slog.Logger
 
-	dialer     *dialer
-	transport  *kafka.Transport
+	cluster    *cluster
 	client     *kafka.Client
-	refreshes  chan time.Time // holds one value: when the last forced refresh began; taken out while one runs
-	idempotent atomic.Bool    // false once the cluster has refused producer ids
+	idempotent atomic.Bool // false once the cluster has refused producer ids
 
 	mu        sync.Mutex                // guards the maps, and each topic
 	topics    map[string]topicState     // topics not in it are unknown
@@ -80,18 +71,7 @@ func New(cfg Config, name string, logger *slog.Logger) (*Sink, error) {
 	if len(cfg.Brokers) == 0 {
 		return nil, errors.New("no broker given")
 	}
-	dialer := newDialer(cfg.TLS)
-	transport := &kafka.Transport{
-		Dial:        dialer.dial,
-		DialTimeout: dialTimeout,
-		IdleTimeout: idleTimeout,
-		MetadataTTL: metadataTTL,
-		// kafka-go freezes this list with its first request, and with none it asks for all topics of the cluster. What
-		// the template can give is known and bounded, so no change of the routes ever needs another list.
-		MetadataTopics: template.all(),
-		ClientID:       cfg.ClientID,
-		SASL:           cfg.SASL.mechanism(),
-	}
+	cluster := newCluster(cfg.Brokers, newConns(cfg.ClientID, cfg.TLS, cfg.SASL.mechanism()))
 	s := &Sink{
 		template:     template,
 		createTopics: cfg.CreateTopics,
@@ -101,14 +81,11 @@ func New(cfg Config, name string, logger *slog.Logger) (*Sink, error) {
 		batchEvents:  cfg.MaxBatchEvents,
 		batchBytes:   int(cfg.MaxBatchBytes),
 		log:          logger.With("sink", name),
-		dialer:       dialer,
-		transport:    transport,
-		client:       &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Timeout: requestTimeout, Transport: transport},
-		refreshes:    make(chan time.Time, 1),
+		cluster:      cluster,
+		client:       &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Timeout: requestTimeout, Transport: cluster},
 		topics:       make(map[string]topicState),
 		producers:    make(map[producerKey]*producer),
 	}
-	s.refreshes <- time.Time{}
 	s.idempotent.Store(cfg.Idempotence)
 	return s, nil
 }
@@ -159,15 +136,11 @@ func (s *Sink) Send(ctx context.Context, lane relay.Lane, batch []relay.Attempt)
 		return 0, fmt.Errorf("%s/%s is not a lane of this sink", lane.Group, lane.Key)
 	}
 	taken, err = s.produce(ctx, s.producer(lane, partition, batch[0].Replay), batch)
-	if err != nil && !relay.IsPermanent(err) {
-		s.refresh(ctx, time.Now())
-	}
 	return taken, explain(err)
 }
 
 // Close ends all connections.
 func (s *Sink) Close() error {
-	s.transport.CloseIdleConnections()
-	s.dialer.closeAll()
+	s.cluster.conns.closeAll()
 	return nil
 }

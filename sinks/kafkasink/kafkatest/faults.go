@@ -75,7 +75,7 @@ func (c *Cluster) AwaitInSync(t testing.TB, topic string) {
 	t.Helper()
 	c.await(t, "replicas in sync", topic, func(p kmsg.MetadataResponseTopicPartition) bool {
 		return p.Leader >= 0 && len(p.ISR) == len(c.brokers)
-	})
+	}, c.admin)
 }
 
 // AwaitLeaderOtherThan returns when no partition of the topic is led by the broker.
@@ -83,13 +83,13 @@ func (c *Cluster) AwaitLeaderOtherThan(t testing.TB, topic string, id int) {
 	t.Helper()
 	c.await(t, "another leader", topic, func(p kmsg.MetadataResponseTopicPartition) bool {
 		return p.Leader >= 0 && p.Leader != int32(id)
-	})
+	}, c.admin.Broker(id%len(c.brokers)+1))
 }
 
-func (c *Cluster) await(t testing.TB, what, topic string, ok func(kmsg.MetadataResponseTopicPartition) bool) {
+func (c *Cluster) await(t testing.TB, what, topic string, ok func(kmsg.MetadataResponseTopicPartition) bool, asked kmsg.Requestor) {
 	t.Helper()
 	deadline := time.Now().Add(startTimeout)
-	for !c.every(t, topic, ok) {
+	for !c.every(t, topic, ok, asked) {
 		if time.Now().After(deadline) {
 			t.Fatalf("topic %s: no %s", topic, what)
 		}
@@ -97,10 +97,10 @@ func (c *Cluster) await(t testing.TB, what, topic string, ok func(kmsg.MetadataR
 	}
 }
 
-func (c *Cluster) every(t testing.TB, topic string, ok func(kmsg.MetadataResponseTopicPartition) bool) bool {
+func (c *Cluster) every(t testing.TB, topic string, ok func(kmsg.MetadataResponseTopicPartition) bool, asked kmsg.Requestor) bool {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // the broker that is asked may be paused
 	defer cancel()
-	response, err := metadataRequest(topic).RequestWith(ctx, c.admin)
+	response, err := metadataRequest(topic).RequestWith(ctx, asked)
 	if err != nil || response.Topics[0].ErrorCode != 0 {
 		return false
 	}
@@ -150,7 +150,7 @@ func (c *Cluster) ElectPreferred(t testing.TB, topic string) {
 	request := kmsg.NewPtrElectLeadersRequest()
 	request.Topics = []kmsg.ElectLeadersRequestTopic{asked}
 	preferred := func(p kmsg.MetadataResponseTopicPartition) bool { return p.Leader == p.Replicas[0] }
-	for deadline := time.Now().Add(startTimeout); !c.every(t, topic, preferred); {
+	for deadline := time.Now().Add(startTimeout); !c.every(t, topic, preferred, c.admin); {
 		response, err := request.RequestWith(t.Context(), c.admin) // again, because a broker that has just come back may be passed over
 		if time.Now().After(deadline) {
 			t.Fatalf("topic %s: not led by the preferred replicas: %+v, %v", topic, response, err)

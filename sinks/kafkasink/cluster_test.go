@@ -1,0 +1,133 @@
+package kafkasink
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"ncs-relay/relay"
+)
+
+func testCluster(t *testing.T, fake *kfake.Cluster) *cluster {
+	c := newCluster(fake.ListenAddrs(), newConns("test", nil, nil))
+	t.Cleanup(c.conns.closeAll)
+	return c
+}
+
+func TestLanesShareALook(t *testing.T) {
+	t.Parallel()
+	fake, err := kfake.NewCluster(kfake.SeedTopics(1, "t"))
+	require.NoError(t, err)
+	defer fake.Close()
+	var looks atomic.Int32
+	fake.ControlKey(int16(kmsg.Metadata), func(kmsg.Request) (kmsg.Response, error, bool) {
+		fake.KeepControl()
+		looks.Add(1)
+		return nil, nil, false
+	})
+	c := testCluster(t, fake)
+
+	failed := time.Now()
+	require.NoError(t, c.look(t.Context(), failed))
+	require.NoError(t, c.look(t.Context(), failed))
+	require.EqualValues(t, 1, looks.Load(), "two lanes failed before the look began")
+	require.NoError(t, c.look(t.Context(), time.Now()))
+	require.EqualValues(t, 2, looks.Load(), "one failed since")
+}
+
+// A broker that hangs takes connections and answers nothing.
+func TestABrokerThatHangsIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(3, "t"))
+	require.NoError(t, err)
+	defer fake.Close()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer silent.Close()
+	c := newCluster([]string{silent.Addr().String(), fake.ListenAddrs()[0]}, newConns("test", nil, nil))
+	defer c.conns.closeAll()
+
+	for range 4 { // each broker comes first now and then
+		require.NoError(t, c.look(t.Context(), time.Now()), "it must not take lookTimeout")
+		c.layout.brokers = nil // as if only the seeds were known
+	}
+	found, err := c.topic(t.Context(), "t")
+	require.NoError(t, err)
+	require.Len(t, found.leaders, 3)
+}
+
+func TestAllBrokersHangIsSaidInTime(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer silent.Close()
+	c := newCluster([]string{silent.Addr().String()}, newConns("test", nil, nil))
+	defer c.conns.closeAll()
+	_, err = c.topic(t.Context(), "t")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.Equal(t, relay.ReasonTimeout, relay.ReasonOf(explain(err)))
+}
+
+func TestConnectionsAreBounded(t *testing.T) {
+	t.Parallel()
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1))
+	require.NoError(t, err)
+	defer fake.Close()
+	address := fake.ListenAddrs()[0]
+	c := newConns("test", nil, nil)
+	var last *conn
+	for range maxConns {
+		last, err = c.get(t.Context(), address)
+		require.NoError(t, err)
+	}
+	_, err = c.get(t.Context(), address)
+	require.ErrorContains(t, err, "open already")
+
+	c.put(last)
+	again, err := c.get(t.Context(), address)
+	require.NoError(t, err)
+	require.Same(t, last, again, "an idle connection is used again")
+	c.close(again)
+	_, err = c.get(t.Context(), address)
+	require.NoError(t, err, "a closed connection makes room")
+
+	c.closeAll()
+	_, err = c.get(t.Context(), address)
+	require.ErrorIs(t, err, net.ErrClosed)
+}
+
+func TestFailedDialsMakeRoom(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	address := listener.Addr().String()
+	require.NoError(t, listener.Close())
+	c := newConns("test", nil, nil)
+	for range maxConns + 1 {
+		_, err := c.get(t.Context(), address)
+		require.ErrorContains(t, err, "refused")
+	}
+}
+
+func TestConnectionsThatAreTooOldAreNotUsed(t *testing.T) {
+	t.Parallel()
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1))
+	require.NoError(t, err)
+	defer fake.Close()
+	c := newConns("test", nil, nil)
+	defer c.closeAll()
+	first, err := c.get(t.Context(), fake.ListenAddrs()[0])
+	require.NoError(t, err)
+	first.session = time.Now().Add(-time.Second) // as if its SASL session ended
+	c.put(first)
+	second, err := c.get(t.Context(), fake.ListenAddrs()[0])
+	require.NoError(t, err)
+	require.NotSame(t, first, second)
+	require.Len(t, c.open, 1)
+}
