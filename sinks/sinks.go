@@ -136,6 +136,20 @@ func Try(ctx context.Context, sink relay.Sink, a relay.Attempt, w io.Writer) err
 	}
 }
 
+// Connect tries what the sink would connect to and says what would fail for the topics it writes, without sending anything.
+// Only clusters of Kafka are tried: to an HTTP service a connection says nothing (see Try), and a file is tried by New.
+func Connect(ctx context.Context, c Config, topics []string) []error {
+	if c.Kafka == nil {
+		return nil
+	}
+	sink, err := kafkasink.New(*c.Kafka, c.Name, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return []error{err}
+	}
+	defer sink.Close()
+	return sink.Connect(ctx, topics)
+}
+
 // kafkaConcurrency is the number of partitions produced to at a time. Each waits for its own replicas, so it is set well above what
 // one broker's round trip needs, and bounds the memory of batches in flight.
 const kafkaConcurrency = 32

@@ -91,6 +91,7 @@ routes:
 		}
 	}
 	load.phase(fmt.Sprintf("all brokers are away for %s", *kafkaAway), func() {
+		away := time.Now()
 		for id := 1; id <= 3; id++ {
 			cluster.Kill(t, id)
 		}
@@ -100,6 +101,8 @@ routes:
 		for id := 1; id <= 3; id++ {
 			cluster.Run(t, id)
 		}
+		cluster.AwaitLeaderOtherThan(t, kafkaTopic, 0)
+		load.leaderless(time.Since(away))
 		cluster.AwaitInSync(t, kafkaTopic)
 	})
 	load.stop()
@@ -218,7 +221,7 @@ func (l *load) judge(cluster *kafkatest.Cluster) {
 		at, err := time.Parse(time.RFC3339, received)
 		require.NoError(t, err)
 		phase := 0
-		for phase+1 < len(l.phases) && at.After(l.phases[phase+1].began) {
+		for phase+1 < len(l.phases) && record.Timestamp.After(l.phases[phase+1].began) {
 			phase++
 		}
 		longest[phase] = max(longest[phase], record.Timestamp.Sub(at))

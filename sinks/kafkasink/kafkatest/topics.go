@@ -142,3 +142,31 @@ func (c *Cluster) Read(t testing.TB, topic string) []*kgo.Record {
 	}
 	return records
 }
+
+// AllowWrite lets the user write the topic; this gives no other right but to see it.
+func (c *Cluster) AllowWrite(t testing.TB, user, topic string) {
+	t.Helper()
+	c.allow(t, user, topic, kmsg.ACLOperationWrite)
+}
+
+// AllowDescribe lets the user see the topic.
+func (c *Cluster) AllowDescribe(t testing.TB, user, topic string) {
+	t.Helper()
+	c.allow(t, user, topic, kmsg.ACLOperationDescribe)
+}
+
+func (c *Cluster) allow(t testing.TB, user, topic string, operation kmsg.ACLOperation) {
+	t.Helper()
+	rule := kmsg.NewCreateACLsRequestCreation()
+	rule.ResourceType, rule.ResourceName, rule.ResourcePatternType = kmsg.ACLResourceTypeTopic, topic, kmsg.ACLResourcePatternTypeLiteral
+	rule.Principal, rule.Host, rule.Operation, rule.PermissionType = "User:"+user, "*", operation, kmsg.ACLPermissionTypeAllow
+	request := kmsg.NewPtrCreateACLsRequest()
+	request.Creations = []kmsg.CreateACLsRequestCreation{rule}
+	response, err := request.RequestWith(t.Context(), c.admin)
+	if err == nil {
+		err = kerr.ErrorForCode(response.Results[0].ErrorCode)
+	}
+	if err != nil {
+		t.Fatalf("allow user %s to use topic %s: %v", user, topic, err)
+	}
+}

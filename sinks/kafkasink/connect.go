@@ -1,0 +1,82 @@
+package kafkasink
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol/apiversions"
+	"github.com/segmentio/kafka-go/protocol/metadata"
+)
+
+// Of what a broker says we may do with a topic (org.apache.kafka.common.acl.AclOperation).
+const (
+	mayWrite        = 1 << 4
+	rightsNotStated = -1 << 31 // by old brokers
+)
+
+// Connect opens connections as Send does and says what would fail there for the given topics. It neither writes nor creates
+// anything.
+func (s *Sink) Connect(ctx context.Context, topics []string) []error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	answer, err := s.cluster.ask(ctx, &metadata.Request{TopicNames: topics, IncludeTopicAuthorizedOperations: true})
+	if err != nil {
+		return []error{explain(err)}
+	}
+	response, ok := answer.(*metadata.Response)
+	if !ok {
+		return []error{errOdd}
+	}
+	var problems []error
+	for _, t := range response.Topics {
+		if err := s.topicProblem(t); err != nil {
+			problems = append(problems, explain(err))
+		}
+	}
+	return append(problems, s.leaderProblems(ctx, layoutOf(response))...)
+}
+
+func (s *Sink) topicProblem(t metadata.ResponseTopic) error {
+	code := kafka.Error(t.ErrorCode)
+	switch {
+	case code == kafka.UnknownTopicOrPartition && s.createTopics != nil:
+		return nil
+	case code == kafka.UnknownTopicOrPartition:
+		return fmt.Errorf("topic %s does not exist on the cluster: %w", t.Name, code)
+	case code != 0:
+		return fmt.Errorf("topic %s: %w", t.Name, code)
+	case t.TopicAuthorizedOperations != rightsNotStated && t.TopicAuthorizedOperations&mayWrite == 0:
+		return fmt.Errorf("topic %s: %w", t.Name, kafka.TopicAuthorizationFailed)
+	}
+	leaderless := 0
+	for _, p := range t.Partitions {
+		if p.LeaderID < 0 {
+			leaderless++
+		}
+	}
+	if leaderless > 0 {
+		return fmt.Errorf("topic %s: %d of %d partitions have no leader: %w", t.Name, leaderless, len(t.Partitions), kafka.LeaderNotAvailable)
+	}
+	return nil
+}
+
+// leaderProblems tries the addresses that the cluster gives out, which are others than those configured, and often wrong.
+func (s *Sink) leaderProblems(ctx context.Context, l layout) (problems []error) {
+	leads := make(map[string]int)
+	for _, t := range l.topics {
+		for _, id := range t.leaders {
+			if address := l.brokers[id]; address != "" {
+				leads[address]++
+			}
+		}
+	}
+	for _, address := range slices.Sorted(maps.Keys(leads)) {
+		if _, err := s.cluster.conns.roundTrip(ctx, address, new(apiversions.Request)); err != nil {
+			problems = append(problems, explain(fmt.Errorf("the leader of %d partitions: %w", leads[address], err)))
+		}
+	}
+	return problems
+}
