@@ -1,10 +1,15 @@
 package kafkasink_test
 
 import (
-	"fmt"
+	"bytes"
+	"encoding/binary"
+	"io"
+	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,7 +25,12 @@ import (
 // TestRealKafka is what a fake broker cannot prove. Its parts run one after the other: the last one restarts the broker.
 func TestRealKafka(t *testing.T) {
 	t.Parallel()
-	cluster := kafkatest.Start(t, kafkatest.Options{})
+	cutter, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer cutter.Close()
+	cluster := kafkatest.Start(t, kafkatest.Options{
+		Listeners: []kafkatest.Listener{{Name: "CUT", Protocol: "PLAINTEXT", Advertised: cutter.Addr().String()}},
+	})
 	for _, part := range []struct {
 		name string
 		run  func(*testing.T, *kafkatest.Cluster)
@@ -30,6 +40,12 @@ func TestRealKafka(t *testing.T) {
 		{"one record too large", realTooLarge},
 		{"topic created later", realTopicCreatedLater},
 		{"partitions added", realPartitionsAdded},
+		{"compressed", realCompression},
+		{"as kcat prints it", realKcat},
+		{"partitions are those of librdkafka", realLibrdkafka},
+		{"topic deleted and created again", realTopicRecreated},
+		{"timestamp refused", realTimestamp},
+		{"lost answers", func(t *testing.T, c *kafkatest.Cluster) { realLostAnswers(t, c, cutter) }},
 		{"order through a crash of the broker", realCrash},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, cluster) })
@@ -79,8 +95,7 @@ func realPartitions(t *testing.T, cluster *kafkatest.Cluster) {
 	cluster.CreateTopic(t, "relay", partitions, nil)
 	sink := realSink(t, cluster, "relay")
 	var java [][2]string
-	for i := range 200 {
-		entity := strings.Repeat("é", i%5) + fmt.Sprintf("entity-%d", i*i)
+	for i, entity := range someKeys() {
 		java = append(java, [2]string{entity, "x"})
 		batch := attempts(entity, "x")
 		if i == 0 {
@@ -154,8 +169,107 @@ func realPartitionsAdded(t *testing.T, cluster *kafkatest.Cluster) {
 	send(t, sink, lane, batch)
 }
 
+func realTopicRecreated(t *testing.T, cluster *kafkatest.Cluster) {
+	cluster.CreateTopic(t, "recreated", 3, nil)
+	sink := realSink(t, cluster, "recreated")
+	batch := attempts("e", "a", "b", "c")
+	send(t, sink, learn(t, sink, batch), batch)
+	cluster.DeleteTopic(t, "recreated")
+	require.Eventually(t, func() bool {
+		_, err := sink.Send(t.Context(), sink.Lane(batch[0].Event), batch)
+		return err != nil && strings.Contains(err.Error(), "does not exist")
+	}, 20*time.Second, 50*time.Millisecond, "it is said")
+
+	cluster.CreateTopic(t, "recreated", 3, nil)
+	send(t, sink, sink.Lane(batch[0].Event), batch)
+
+	require.Equal(t, []string{"a", "b", "c"}, values(cluster.Read(t, "recreated")), "the producer's sequence begins anew")
+}
+
+func realTimestamp(t *testing.T, cluster *kafkatest.Cluster) {
+	cluster.CreateTopic(t, "strict", 1, map[string]string{"message.timestamp.before.max.ms": "3600000"})
+	sink := realSink(t, cluster, "strict")
+	batch := attempts("e", "a", "old", "b", "c")
+	for i := range batch {
+		batch[i].ReceivedAt = time.Now()
+	}
+	batch[1].ReceivedAt = time.Now().Add(-2 * time.Hour)
+	lane := learn(t, sink, batch)
+	taken, err := sink.Send(t.Context(), lane, batch)
+	require.Equal(t, 1, taken)
+	require.True(t, relay.IsPermanent(err), "%v", err)
+	require.ErrorContains(t, err, "[32] Invalid Timestamp")
+	require.ErrorContains(t, err, "Timestamp", "what the broker says of the record")
+	t.Log(err)
+	send(t, sink, lane, batch[2:])
+	require.Equal(t, []string{"a", "b", "c"}, values(cluster.Read(t, "strict")))
+}
+
+// realLostAnswers sends through something that cuts the connection after every other request was passed on, so that the
+// broker has the batch and the sink does not know.
+func realLostAnswers(t *testing.T, cluster *kafkatest.Cluster, cutter net.Listener) {
+	go loseEveryOtherAnswer(cutter, cluster.AddressesOf("CUT")[0])
+	const batches, perBatch = 40, 5
+	cluster.CreateTopic(t, "lost", 1, nil)
+	var log bytes.Buffer
+	sink := newSinkOf(t, configured([]string{cutter.Addr().String()}, "lost"), slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	bodies := numbered(batches * perBatch)
+	lane := learn(t, sink, attempts("e", bodies...))
+	for i := range batches {
+		send(t, sink, lane, attempts("e", bodies[i*perBatch:(i+1)*perBatch]...))
+	}
+	require.Equal(t, bodies, values(cluster.Read(t, "lost")), "each once, in order")
+	require.GreaterOrEqual(t, strings.Count(log.String(), "made again"), batches/4, "answers were lost")
+}
+
+// loseEveryOtherAnswer passes requests on to the broker. After every other produce request it cuts the connection when the
+// broker has answered.
+func loseEveryOtherAnswer(l net.Listener, broker string) {
+	const produce = 0
+	var produced atomic.Int64
+	pass := func(near, far net.Conn) {
+		defer near.Close()
+		defer far.Close()
+		for {
+			request, err := frame(near)
+			if err != nil {
+				return
+			}
+			far.Write(request)
+			answer, err := frame(far)
+			if err != nil || binary.BigEndian.Uint16(request[4:]) == produce && produced.Add(1)%2 == 1 {
+				return
+			}
+			near.Write(answer)
+		}
+	}
+	for {
+		near, err := l.Accept()
+		if err != nil {
+			return
+		}
+		far, err := net.Dial("tcp", broker)
+		if err != nil {
+			near.Close()
+			continue
+		}
+		go pass(near, far)
+	}
+}
+
+// frame reads a request or an answer, with its size.
+func frame(r io.Reader) ([]byte, error) {
+	size := make([]byte, 4)
+	if _, err := io.ReadFull(r, size); err != nil {
+		return nil, err
+	}
+	body := make([]byte, binary.BigEndian.Uint32(size))
+	_, err := io.ReadFull(r, body)
+	return append(size, body...), err
+}
+
 // realCrash sends on several lanes at once while the broker is killed and comes back. Batches of unknown outcome are sent
-// again, so records may be there twice, but none may be missing or come before its time.
+// again; the broker remembers their producers over its restart.
 func realCrash(t *testing.T, cluster *kafkatest.Cluster) {
 	const batches, perBatch = 60, 5
 	cluster.CreateTopic(t, "crash", 12, nil)
@@ -173,6 +287,9 @@ func realCrash(t *testing.T, cluster *kafkatest.Cluster) {
 					halfway.Done()
 				}
 				batch := attempts(entity, bodies[i*perBatch:(i+1)*perBatch]...)
+				for i := range batch {
+					batch[i].ReceivedAt = time.Now() // a broker that starts forgets producers whose last record is a day old by its timestamp
+				}
 				send(t, sink, sink.Lane(batch[0].Event), batch)
 			}
 		})
@@ -181,14 +298,11 @@ func realCrash(t *testing.T, cluster *kafkatest.Cluster) {
 	cluster.Restart(t)
 	senders.Wait()
 
-	first := make(map[string][]string)
+	got := make(map[string][]string)
 	for _, record := range cluster.Consume(t, "crash") {
-		entity, body := string(record.Key), string(record.Value)
-		if !slices.Contains(first[entity], body) {
-			first[entity] = append(first[entity], body)
-		}
+		got[string(record.Key)] = append(got[string(record.Key)], string(record.Value))
 	}
 	for _, entity := range entities {
-		require.Empty(t, cmp.Diff(numbered(batches*perBatch), first[entity]), entity)
+		require.Empty(t, cmp.Diff(numbered(batches*perBatch), got[entity]), entity)
 	}
 }

@@ -6,6 +6,7 @@
 package kafkatest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,7 +43,9 @@ type Options struct {
 // Listener is one more port of every broker.
 type Listener struct {
 	Name     string // in capitals; what Kafka calls listener.name.<name> in lower case
-	Protocol string // SSL, SASL_SSL or SASL_PLAINTEXT
+	Protocol string // PLAINTEXT, SSL, SASL_SSL or SASL_PLAINTEXT
+
+	Advertised string // the address that clients are told, if not the listener's own; for a cluster of one broker
 }
 
 // Cluster is a running Kafka cluster. Its methods end the test on failure.
@@ -167,8 +170,10 @@ func (c *Cluster) properties(b *broker) string {
 	}
 	replicas := strconv.Itoa(min(len(c.brokers), 3))
 	clients, protocols := "PLAINTEXT://"+b.address, "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
+	advertised := clients
 	for i, l := range c.Listeners {
 		clients += "," + l.Name + "://" + b.others[i]
+		advertised += "," + l.Name + "://" + cmp.Or(l.Advertised, b.others[i])
 		protocols += "," + l.Name + ":" + l.Protocol
 	}
 	properties := map[string]string{
@@ -176,7 +181,7 @@ func (c *Cluster) properties(b *broker) string {
 		"node.id":                                  strconv.Itoa(b.id),
 		"controller.quorum.voters":                 strings.Join(voters, ","),
 		"listeners":                                clients + ",CONTROLLER://" + b.controller,
-		"advertised.listeners":                     clients,
+		"advertised.listeners":                     advertised,
 		"listener.security.protocol.map":           protocols,
 		"controller.listener.names":                "CONTROLLER",
 		"log.dirs":                                 filepath.Join(b.dir, "data"),

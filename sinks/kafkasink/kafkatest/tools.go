@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -131,4 +132,17 @@ func (c *Cluster) tool(t testing.TB, input []byte, class string, args ...string)
 		t.Fatalf("%s: %v\n%s", class, err, errors.Bytes())
 	}
 	return output.Bytes()
+}
+
+// Codec is how the first broker has stored the last batch of the topic's first partition.
+func (c *Cluster) Codec(t testing.TB, topic string) string {
+	t.Helper()
+	segment := filepath.Join(c.brokers[0].dir, "data", topic+"-0", "00000000000000000000.log")
+	output := c.tool(t, nil, "org.apache.kafka.tools.DumpLogSegments", "--files", segment)
+	_, last, found := strings.Cut(string(output[max(0, bytes.LastIndex(output, []byte("compresscodec: "))):]), "compresscodec: ")
+	if !found {
+		t.Fatalf("no batch in %s:\n%s", segment, output)
+	}
+	codec, _, _ := strings.Cut(last, " ")
+	return codec
 }

@@ -170,3 +170,32 @@ func (c *Cluster) allow(t testing.TB, user, topic string, operation kmsg.ACLOper
 		t.Fatalf("allow user %s to use topic %s: %v", user, topic, err)
 	}
 }
+
+// DeleteTopic deletes a topic and returns when no broker knows it.
+func (c *Cluster) DeleteTopic(t testing.TB, name string) {
+	t.Helper()
+	topic := kmsg.NewDeleteTopicsRequestTopic()
+	topic.Topic = &name
+	request := kmsg.NewPtrDeleteTopicsRequest()
+	request.TopicNames, request.Topics = []string{name}, []kmsg.DeleteTopicsRequestTopic{topic}
+	response, err := request.RequestWith(t.Context(), c.admin)
+	if err == nil {
+		err = kerr.ErrorForCode(response.Topics[0].ErrorCode)
+	}
+	if err != nil {
+		t.Fatalf("delete topic %s: %v", name, err)
+	}
+	deadline := time.Now().Add(toolTimeout)
+	for _, b := range c.brokers {
+		for {
+			response, err := c.admin.Broker(b.id).RetriableRequest(t.Context(), metadataRequest(name))
+			if err == nil && response.(*kmsg.MetadataResponse).Topics[0].ErrorCode == kerr.UnknownTopicOrPartition.Code {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("topic %s is still there", name)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+}
