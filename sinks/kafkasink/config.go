@@ -5,7 +5,7 @@ import (
 	"net"
 	"strconv"
 
-	"github.com/segmentio/kafka-go/protocol"
+	"github.com/segmentio/kafka-go/compress"
 
 	"ncs-relay/relay/ncs"
 )
@@ -39,12 +39,12 @@ const (
 )
 
 // codecs are the compressions by their names.
-var codecs = map[string]protocol.Attributes{
-	"none":   0,
-	"gzip":   protocol.Gzip,
-	"snappy": protocol.Snappy,
-	"lz4":    protocol.Lz4,
-	"zstd":   protocol.Zstd,
+var codecs = map[string]compress.Compression{
+	"none":   compress.None,
+	"gzip":   compress.Gzip,
+	"snappy": compress.Snappy,
+	"lz4":    compress.Lz4,
+	"zstd":   compress.Zstd,
 }
 
 // SetDefaults fills what the configuration may leave out.

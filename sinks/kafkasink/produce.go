@@ -3,10 +3,8 @@ package kafkasink
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -95,7 +93,9 @@ func (s *Sink) request(ctx context.Context, p *producer, batch []relay.Attempt) 
 	if err := s.identify(ctx, p); err != nil {
 		return err
 	}
-	encoded, err := s.encode(p, batch)
+	builder := builders.Get().(*batchBuilder)
+	defer builders.Put(builder)
+	encoded, err := builder.build(p, batch, s.compression, s.cloudEvents)
 	if err != nil {
 		return fmt.Errorf("encode records: %w", err)
 	}
@@ -198,41 +198,6 @@ func pause(ctx context.Context, wait time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
-}
-
-// Places in an encoded record batch of format 2, after the four bytes of its size. The checksum covers all that follows it.
-const (
-	batchAt       = 4
-	checksumAt    = batchAt + 17
-	checkedFrom   = batchAt + 21
-	producerAt    = batchAt + 43
-	epochAt       = batchAt + 51
-	sequenceAt    = batchAt + 53
-	batchOverhead = batchAt + 61
-)
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// encode makes the record batch of a request. kafka-go's encoder knows no producers, so what names the producer is
-// written over what it left there.
-func (s *Sink) encode(p *producer, batch []relay.Attempt) ([]byte, error) {
-	var buffer bytes.Buffer
-	set := protocol.RecordSet{
-		Version:    2,
-		Attributes: s.compression,
-		Records:    kafka.NewRecordReader(records(batch, s.cloudEvents)...),
-	}
-	if _, err := set.WriteTo(&buffer); err != nil {
-		return nil, err
-	}
-	encoded := buffer.Bytes()
-	if p.id != anonymous {
-		binary.BigEndian.PutUint64(encoded[producerAt:], uint64(p.id))
-		binary.BigEndian.PutUint16(encoded[epochAt:], uint16(p.epoch))
-		binary.BigEndian.PutUint32(encoded[sequenceAt:], uint32(p.next))
-		binary.BigEndian.PutUint32(encoded[checksumAt:], crc32.Checksum(encoded[checkedFrom:], castagnoli))
-	}
-	return encoded, nil
 }
 
 // refusesRecords tells whether the answer is about what the request holds, and not about the state of the cluster.

@@ -1,78 +1,95 @@
 package kafkasink
 
 import (
+	"encoding/binary"
 	"net/url"
 	"strconv"
-
-	"github.com/segmentio/kafka-go"
 
 	"ncs-relay/relay"
 )
 
 const receivedAtFormat = "2006-01-02T15:04:05.000Z07:00"
 
-// records makes the records of a batch, anew for each request: kafka-go reads keys and values as streams, which are empty
-// the second time.
-func records(batch []relay.Attempt, cloudEvents bool) []kafka.Record {
-	made := make([]kafka.Record, len(batch))
-	for i := range batch {
-		made[i] = record(&batch[i], cloudEvents)
+// Key, value and headers of an event's record.
+
+func key(a *relay.Attempt) []byte {
+	if a.Entity == "" { // an empty key would be a key
+		return nil
 	}
-	return made
+	return []byte(a.Entity)
 }
 
-func record(a *relay.Attempt, cloudEvents bool) kafka.Record {
-	body := a.Body
-	if body == nil {
-		body = []byte{} // a record without a value deletes its key from a compacted topic
+// value is never nil: a record without a value deletes its key from a compacted topic.
+func value(a *relay.Attempt) []byte {
+	if a.Body == nil {
+		return []byte{}
 	}
-	made := kafka.Record{
-		Time:    a.ReceivedAt,
-		Value:   kafka.NewBytes(body),
-		Headers: headers(a, cloudEvents),
-	}
-	if a.Entity != "" { // an empty key would be a key
-		made.Key = kafka.NewBytes([]byte(a.Entity))
-	}
-	return made
+	return a.Body
 }
 
-func headers(a *relay.Attempt, cloudEvents bool) []kafka.Header {
-	made := make([]kafka.Header, 0, 18)
-	add := func(key, value string) {
+// headers calls add for each header in turn.
+func headers(a *relay.Attempt, cloudEvents bool, add func(key, value string)) {
+	some := func(key, value string) {
 		if value != "" {
-			made = append(made, kafka.Header{Key: key, Value: []byte(value)})
+			add(key, value)
 		}
 	}
 	id, receivedAt := a.ID.String(), a.ReceivedAt.UTC().Format(receivedAtFormat)
-	add("agora-signature", a.SignatureV1)
-	add("agora-signature-v2", a.SignatureV2)
-	add("content-type", a.ContentType)
-	add("ncs-event-id", id)
-	add("ncs-product", a.Info.Product)
-	add("ncs-event", a.Info.Event)
-	add("ncs-event-type", strconv.Itoa(a.Info.EventType))
-	add("ncs-category", a.Info.Category)
-	add("ncs-source", a.Source)
-	add("ncs-received-at", receivedAt)
+	some("agora-signature", a.SignatureV1)
+	some("agora-signature-v2", a.SignatureV2)
+	some("content-type", a.ContentType)
+	some("ncs-event-id", id)
+	some("ncs-product", a.Info.Product)
+	some("ncs-event", a.Info.Event)
+	some("ncs-event-type", strconv.Itoa(a.Info.EventType))
+	some("ncs-category", a.Info.Category)
+	some("ncs-source", a.Source)
+	some("ncs-received-at", receivedAt)
 	if a.Replay != 0 {
-		add("ncs-replay", strconv.FormatUint(uint64(a.Replay), 10))
+		some("ncs-replay", strconv.FormatUint(uint64(a.Replay), 10))
 	}
 	if a.Test {
-		add("ncs-test", "true")
+		some("ncs-test", "true")
 	}
-	add("traceparent", a.Traceparent)
+	some("traceparent", a.Traceparent)
 	if cloudEvents {
 		// Binary mode of the CloudEvents Kafka binding; its datacontenttype is the header content-type. The time is that
 		// of the relay, because not every product's body has one.
-		add("ce_specversion", "1.0")
-		add("ce_id", id)
-		add("ce_source", "/ncs/"+url.PathEscape(a.Source)) // a URI reference
-		add("ce_type", "agora.ncs."+a.Info.Product+"."+a.Info.Event)
-		add("ce_time", receivedAt)
-		add("ce_subject", a.Entity)
+		some("ce_specversion", "1.0")
+		some("ce_id", id)
+		some("ce_source", "/ncs/"+url.PathEscape(a.Source)) // a URI reference
+		some("ce_type", "agora.ncs."+a.Info.Product+"."+a.Info.Event)
+		some("ce_time", receivedAt)
+		some("ce_subject", a.Entity)
 	}
-	return made
+}
+
+// appendRecord appends the record of an event to dst, in Kafka's format 2 and without the length that stands before it. Its
+// time and offset are told from those of the first record of the batch.
+func appendRecord(dst []byte, a *relay.Attempt, cloudEvents bool, later int64, offset int) []byte {
+	dst = append(dst, 0) // attributes
+	dst = binary.AppendVarint(dst, later)
+	dst = binary.AppendVarint(dst, int64(offset))
+	dst = appendBytes(dst, key(a))
+	dst = appendBytes(dst, value(a))
+	countAt, count := len(dst), 0
+	dst = append(dst, 0)
+	headers(a, cloudEvents, func(key, value string) {
+		count++
+		dst = binary.AppendVarint(dst, int64(len(key)))
+		dst = append(dst, key...)
+		dst = binary.AppendVarint(dst, int64(len(value)))
+		dst = append(dst, value...)
+	})
+	binary.PutVarint(dst[countAt:], int64(count)) // one byte: there are less than 64
+	return dst
+}
+
+func appendBytes(dst, b []byte) []byte {
+	if b == nil {
+		return binary.AppendVarint(dst, -1)
+	}
+	return append(binary.AppendVarint(dst, int64(len(b))), b...)
 }
 
 // fitting tells how many events at the head of batch go into a request of limit bytes; at least one, all if limit is 0.

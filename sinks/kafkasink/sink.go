@@ -21,7 +21,7 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
-	"github.com/segmentio/kafka-go/protocol"
+	"github.com/segmentio/kafka-go/compress"
 
 	"ncs-relay/relay"
 )
@@ -38,7 +38,7 @@ type Sink struct {
 	template     *topicTemplate
 	createTopics *CreateTopics // nil = topics are made by others
 	partitioner  partitioner
-	compression  protocol.Attributes
+	compression  compress.Compression
 	cloudEvents  bool
 	batchEvents  int
 	batchBytes   int
