@@ -26,6 +26,7 @@ func environment(t *testing.T) func(string) (string, bool) {
 	require.NoError(t, os.WriteFile(filepath.Join(secrets, "ncs-recording"), []byte("one-secret-of-a-product\n"), 0o600))
 	for name, content := range map[string]string{
 		"billing-token":   "one-bearer-token",
+		"kafka-password":  "one-password",
 		"billing-webhook": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(secrets, name), []byte(content+"\n"), 0o600))

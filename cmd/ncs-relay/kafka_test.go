@@ -5,6 +5,8 @@ import (
 	"flag"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"ncs-relay/relay"
@@ -251,4 +254,43 @@ func header(t *testing.T, record *kgo.Record, key string) string {
 	}
 	require.FailNow(t, "no header "+key)
 	return ""
+}
+
+func TestCheckConnectSaysForEachSinkWhatWouldFail(t *testing.T) {
+	t.Parallel()
+	cluster, err := kfake.NewCluster(kfake.SeedTopics(3, "there"))
+	require.NoError(t, err)
+	defer cluster.Close()
+	check := func(others ...string) (status int, out, errs string) {
+		file := filepath.Join(t.TempDir(), "relay.yaml")
+		require.NoError(t, os.WriteFile(file, []byte(`
+sources:
+  - {name: recording, path: /ncs, secrets: [`+serveSecret+`]}
+sinks:
+  - {name: archive, file: {path: archive.jsonl}}
+  - `+strings.Join(others, "\n  - ")+`
+routes:
+  - to: [archive, good, bad]
+`), 0o600))
+		var stdout, stderr strings.Builder
+		status = run(t.Context(), []string{"check", "--connect", "-c", file}, strings.NewReader(""), &stdout, &stderr)
+		return status, stdout.String(), stderr.String()
+	}
+	broker := cluster.ListenAddrs()[0]
+	good := `{name: good, kafka: {brokers: ["` + broker + `"], topic: there}}`
+
+	status, out, errs := check(good, `{name: bad, file: {path: other.jsonl}}`)
+	require.Equal(t, exitOK, status, errs)
+	require.Contains(t, out, "sink good: the cluster answers and takes its 1 topics")
+
+	status, out, errs = check(good, `{name: bad, kafka: {brokers: ["`+broker+`"], topic: not-there}}`)
+	require.NotEqual(t, exitOK, status)
+	require.Contains(t, out, "sink good: the cluster answers")
+	require.Contains(t, errs, "sink bad: topic not-there does not exist on the cluster")
+	require.NotContains(t, errs, "sink good")
+
+	status, _, errs = check(good, `{name: bad, kafka: {brokers: ["127.0.0.1:1"], topic: there}}`)
+	require.NotEqual(t, exitOK, status)
+	require.Contains(t, errs, "sink bad: connect to broker 127.0.0.1:1")
+	require.Contains(t, errs, "(connection)")
 }

@@ -131,3 +131,52 @@ func TestConnectionsThatAreTooOldAreNotUsed(t *testing.T) {
 	require.NotSame(t, first, second)
 	require.Len(t, c.open, 1)
 }
+
+// kafka-go's Transport has no deadline here: a broker that stalls while it authenticates stops it for good.
+func TestABrokerThatStallsInItsHandshakeIsGivenUp(t *testing.T) {
+	t.Parallel()
+	for name, request := range map[string]kmsg.Key{"versions": kmsg.ApiVersions, "handshake": kmsg.SASLHandshake, "authentication": kmsg.SASLAuthenticate} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.EnableSASL(), kfake.Superuser("PLAIN", "relay", "secret"))
+			require.NoError(t, err)
+			defer fake.Close()
+			stalled := make(chan struct{}, 100)
+			fake.ControlKey(int16(request), func(kmsg.Request) (kmsg.Response, error, bool) {
+				fake.KeepControl()
+				stalled <- struct{}{}
+				return nil, nil, true // never answered
+			})
+			sasl := &SASL{Mechanism: "plain", Username: "relay", Password: relay.NewSecret("secret")}
+			c := newConns("test", nil, sasl.mechanism())
+			defer c.closeAll()
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() { <-stalled; cancel() }()
+			_, err = c.get(ctx, fake.ListenAddrs()[0])
+			require.ErrorIs(t, err, context.Canceled)
+
+			_, err = c.get(t.Context(), fake.ListenAddrs()[0])
+			require.ErrorIs(t, err, context.DeadlineExceeded, "after connectTimeout")
+			require.Zero(t, c.opening)
+			require.Empty(t, c.open)
+		})
+	}
+}
+
+func TestCloseEndsWhatIsOpen(t *testing.T) {
+	t.Parallel()
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "t"))
+	require.NoError(t, err)
+	defer fake.Close()
+	c := newCluster(fake.ListenAddrs(), newConns("test", nil, nil))
+	asked := make(chan struct{})
+	fake.ControlKey(int16(kmsg.Metadata), func(kmsg.Request) (kmsg.Response, error, bool) {
+		close(asked)
+		return nil, nil, true // never answered
+	})
+	go func() { <-asked; c.conns.closeAll() }()
+	require.Error(t, c.look(t.Context(), time.Now()))
+	require.Empty(t, c.conns.open)
+	require.Empty(t, c.conns.idle)
+	require.ErrorIs(t, c.look(t.Context(), time.Now()), net.ErrClosed)
+}

@@ -276,6 +276,7 @@ func (s *secured) sessionEnds(t *testing.T) {
 		require.Equal(t, 1, taken)
 	}
 	require.NotContains(t, log.String(), "made again", "no connection was cut under a request")
+	require.NotContains(t, log.String(), "gives no producer ids", "the right to write is enough")
 }
 
 func (s *secured) connect(t *testing.T) {

@@ -27,7 +27,7 @@ import (
 
 const (
 	startTimeout = 90 * time.Second // a broker is up in 4 s on an idle machine
-	toolTimeout  = 60 * time.Second
+	toolTimeout  = 120 * time.Second
 	startTries   = 3 // a free port can be taken before Kafka listens on it
 )
 
