@@ -150,9 +150,10 @@ func Connect(ctx context.Context, c Config, topics []string) []error {
 	return sink.Connect(ctx, topics)
 }
 
-// kafkaConcurrency is the number of partitions produced to at a time. Each waits for its own replicas, so it is set well above what
-// one broker's round trip needs, and bounds the memory of batches in flight.
-const kafkaConcurrency = 32
+// kafkaConcurrency is the number of partitions produced to at a time. Each waits for its own replicas, and while a broker is
+// away all that it leads wait for their next leader, so it is set well above what one broker's round trip needs. It bounds
+// the memory of batches in flight.
+const kafkaConcurrency = 64
 
 // Concurrency is how many Sends at a time the sink is worth.
 func (c *Config) Concurrency() int {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -293,4 +294,42 @@ routes:
 	require.NotEqual(t, exitOK, status)
 	require.Contains(t, errs, "sink bad: connect to broker 127.0.0.1:1")
 	require.Contains(t, errs, "(connection)")
+}
+
+// TestADeadKafkaCostsDiskAndNotMemory: brokers that hang, which costs more than brokers that are gone, while events keep
+// coming. It is not parallel, because it measures.
+func TestADeadKafkaCostsDiskAndNotMemory(t *testing.T) {
+	hung, err := net.Listen("tcp", "127.0.0.1:0") // its connections are taken by the system, and nothing is answered
+	require.NoError(t, err)
+	defer hung.Close()
+	r := newRelay(t, `
+listen: "%LISTEN%"
+admin: {listen: "%ADMIN%"}
+data_dir: %DIR%/data
+journal: {min_free: 1MiB}
+sources:
+  - {name: recording, path: /ncs, secrets: [`+serveSecret+`]}
+sinks:
+  - name: kafka
+    kafka: {brokers: ["`+hung.Addr().String()+`"], topic: "ncs.{product}.{category}"}
+    retry: {max_interval: 1s}
+routes:
+  - to: [kafka]
+`)
+	r.start()
+	padding := strings.Repeat("x", 20<<10)
+	post := func(from, events int) {
+		for i := range events {
+			body := strings.Replace(string(recording(fmt.Sprint("sid-", i%50), from+i+1, 1)), `"status":0`, `"status":0,"fileList":"`+padding+`"`, 1)
+			require.Equal(t, "accepted", r.post([]byte(body)))
+		}
+	}
+	post(0, 1000) // 20 MiB: what it holds in memory is held by now
+	before := r.memory()
+	post(1000, 3000)
+	after := r.memory()
+	status := r.sinkStatus("kafka")
+	require.EqualValues(t, 4000, status.Pending)
+	t.Logf("%d events owed, %d MiB of bodies; memory %d MiB, before the last 60 MiB %d MiB", status.Pending, status.PendingBytes>>20, after>>10, before>>10)
+	require.Less(t, after-before, 32<<10, "KiB")
 }

@@ -3,7 +3,9 @@ package kafkasink
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
+	"runtime"
 	"sync"
 
 	"github.com/segmentio/kafka-go/compress"
@@ -11,23 +13,18 @@ import (
 	"ncs-relay/relay"
 )
 
-// Places in a record batch of Kafka's format 2, which in a request stands after the four bytes of its size. The length counts
-// what follows it, the checksum likewise.
+// A record batch of Kafka's format 2 begins with a head of 61 bytes. In a request its size stands before it.
 const (
 	batchAt       = 4
-	lengthAt      = batchAt + 8
-	lengthFrom    = batchAt + 12
-	checksumAt    = batchAt + 17
-	checkedFrom   = batchAt + 21
 	batchOverhead = batchAt + 61
 )
 
 // batchBuilder makes record batches, which kafka-go can do as well, but without naming their producer and at several times
 // the cost. Its buffers are used again; what it returns is valid until then.
 type batchBuilder struct {
-	batch   bytes.Buffer
-	record  []byte
-	records []byte // all of them, where they are to be compressed
+	record []byte
+	plain  []byte
+	packed bytes.Buffer
 }
 
 var builders = sync.Pool{New: func() any { return new(batchBuilder) }}
@@ -37,52 +34,56 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // build makes the batch of a producer's next request, with its size in front.
 func (b *batchBuilder) build(p *producer, batch []relay.Attempt, codec compress.Compression, cloudEvents bool) ([]byte, error) {
 	first, newest := batch[0].ReceivedAt.UnixMilli(), batch[0].ReceivedAt.UnixMilli()
-	b.records = b.records[:0]
+	b.plain = append(b.plain[:0], make([]byte, batchOverhead)...) // filled in below
 	for i := range batch {
 		at := batch[i].ReceivedAt.UnixMilli()
 		newest = max(newest, at)
 		b.record = appendRecord(b.record[:0], &batch[i], cloudEvents, at-first, i)
-		b.records = binary.AppendVarint(b.records, int64(len(b.record)))
-		b.records = append(b.records, b.record...)
+		b.plain = binary.AppendVarint(b.plain, int64(len(b.record)))
+		b.plain = append(b.plain, b.record...)
+	}
+	made, err := b.compressed(codec)
+	if err != nil {
+		return nil, err
 	}
 	epoch, sequence := p.epoch, p.next
 	if p.id == anonymous {
 		epoch, sequence = -1, -1
 	}
-	head := make([]byte, 0, batchOverhead)
-	head = append(head, make([]byte, lengthFrom)...)       // size, offset for the broker to fill, length
-	head = binary.BigEndian.AppendUint32(head, ^uint32(0)) // leader epoch, likewise
-	head = append(head, 2)                                 // format
-	head = append(head, make([]byte, checkedFrom-checksumAt)...)
-	head = binary.BigEndian.AppendUint16(head, uint16(codec))
-	head = binary.BigEndian.AppendUint32(head, uint32(len(batch)-1)) // offset of the last record
-	head = binary.BigEndian.AppendUint64(head, uint64(first))
-	head = binary.BigEndian.AppendUint64(head, uint64(newest))
-	head = binary.BigEndian.AppendUint64(head, uint64(p.id))
-	head = binary.BigEndian.AppendUint16(head, uint16(epoch))
-	head = binary.BigEndian.AppendUint32(head, uint32(sequence))
-	head = binary.BigEndian.AppendUint32(head, uint32(len(batch)))
-	b.batch.Reset()
-	b.batch.Write(head)
-	if err := b.compress(codec); err != nil {
-		return nil, err
-	}
-	made := b.batch.Bytes()
-	binary.BigEndian.PutUint32(made, uint32(len(made)-batchAt))
-	binary.BigEndian.PutUint32(made[lengthAt:], uint32(len(made)-lengthFrom))
-	binary.BigEndian.PutUint32(made[checksumAt:], crc32.Checksum(made[checkedFrom:], castagnoli))
+	be := binary.BigEndian
+	be.PutUint32(made, uint32(len(made)-batchAt))
+	head := made[batchAt:]
+	be.PutUint64(head, 0) // offset, for the broker to fill in
+	be.PutUint32(head[8:], uint32(len(head)-12))
+	be.PutUint32(head[12:], ^uint32(0)) // the leader's epoch, likewise
+	head[16] = 2                        // format
+	be.PutUint16(head[21:], uint16(codec))
+	be.PutUint32(head[23:], uint32(len(batch)-1)) // the last record's offset
+	be.PutUint64(head[27:], uint64(first))
+	be.PutUint64(head[35:], uint64(newest))
+	be.PutUint64(head[43:], uint64(p.id))
+	be.PutUint16(head[51:], uint16(epoch))
+	be.PutUint32(head[53:], uint32(sequence))
+	be.PutUint32(head[57:], uint32(len(batch)))
+	be.PutUint32(head[17:], crc32.Checksum(head[21:], castagnoli))
 	return made, nil
 }
 
-func (b *batchBuilder) compress(codec compress.Compression) error {
+// encoders bounds the batches being compressed: an encoder of zstd holds megabytes, and more than there are processors are
+// no faster.
+var encoders = make(chan struct{}, runtime.GOMAXPROCS(0))
+
+// compressed gives the batch with its records packed; what stands before them is still to be filled in.
+func (b *batchBuilder) compressed(codec compress.Compression) ([]byte, error) {
 	if codec == compress.None {
-		b.batch.Write(b.records)
-		return nil
+		return b.plain, nil
 	}
-	w := codec.Codec().NewWriter(&b.batch)
-	if _, err := w.Write(b.records); err != nil {
-		w.Close()
-		return err
-	}
-	return w.Close()
+	encoders <- struct{}{}
+	defer func() { <-encoders }()
+	b.packed.Reset()
+	b.packed.Write(b.plain[:batchOverhead])
+	w := codec.Codec().NewWriter(&b.packed)
+	_, err := w.Write(b.plain[batchOverhead:])
+	err = errors.Join(err, w.Close()) // which writes the rest
+	return b.packed.Bytes(), err
 }
