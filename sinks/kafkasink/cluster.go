@@ -68,6 +68,7 @@ type layout struct {
 type topicLayout struct {
 	err     kafka.Error     // 0 = none
 	leaders map[int32]int32 // of each partition
+	doubted bool            // a broker said that there are fewer partitions
 }
 
 func newCluster(seeds []string, conns *conns) *cluster {
@@ -254,10 +255,23 @@ func (c *cluster) learn(ctx context.Context) error {
 	}
 	learnt := layoutOf(response)
 	learnt.at = began
+	c.adopt(learnt)
+	return nil
+}
+
+// adopt takes over what a broker said. Partitions are never taken away, so a topic that has fewer was deleted and made again,
+// or the broker is behind the others; which of them, the next broker tells.
+func (c *cluster) adopt(learnt layout) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for name, found := range learnt.topics {
+		known := c.layout.topics[name]
+		if found.err == 0 && len(found.leaders) < len(known.leaders) && !known.doubted {
+			known.doubted = true
+			learnt.topics[name] = known
+		}
+	}
 	c.layout = learnt
-	return nil
 }
 
 func layoutOf(response *metadata.Response) layout {

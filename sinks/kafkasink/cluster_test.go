@@ -132,6 +132,28 @@ func TestConnectionsThatAreTooOldAreNotUsed(t *testing.T) {
 	require.Len(t, c.open, 1)
 }
 
+func TestABrokerThatIsBehindMovesNoEntity(t *testing.T) {
+	t.Parallel()
+	with := func(partitions int32) layout {
+		topic := topicLayout{leaders: make(map[int32]int32)}
+		for p := range partitions {
+			topic.leaders[p] = 1
+		}
+		return layout{topics: map[string]topicLayout{"t": topic}}
+	}
+	c := newCluster(nil, nil)
+	partitions := func(said int32) int {
+		c.adopt(with(said))
+		return len(c.current().topics["t"].leaders)
+	}
+	require.Equal(t, 3, partitions(3))
+	require.Equal(t, 12, partitions(12), "partitions were added")
+	require.Equal(t, 12, partitions(3), "a broker that does not know it yet")
+	require.Equal(t, 12, partitions(12))
+	require.Equal(t, 12, partitions(3))
+	require.Equal(t, 3, partitions(3), "the topic was made again")
+}
+
 // kafka-go's Transport has no deadline here: a broker that stalls while it authenticates stops it for good.
 func TestABrokerThatStallsInItsHandshakeIsGivenUp(t *testing.T) {
 	t.Parallel()

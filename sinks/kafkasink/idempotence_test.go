@@ -200,9 +200,29 @@ func TestALostProducerIsReplacedAtOnce(t *testing.T) {
 			require.Equal(t, 2, taken)
 			require.Equal(t, []string{"producer 0: 1+2", "producer 1: 0+2"}, requests.identities())
 			require.Equal(t, []string{"a", "b", "c"}, values(read(t, cluster, 3)))
-			require.Contains(t, log.String(), "takes a new id")
+			require.Contains(t, log.String(), "may_be_doubled=0", "the broker did not write it")
 		})
 	}
+}
+
+// The answer to the first request is lost, and then the broker forgets the producer: nobody knows whether it is there.
+func TestWhatMayBeDoubledIsSaid(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t, 1)
+	var log bytes.Buffer
+	sink := newSinkOf(t, configured(cluster.ListenAddrs(), topic), slog.New(slog.NewTextHandler(&log, nil)))
+	batch := attempts("e", "a", "b", "c")
+	lane := learn(t, sink, batch)
+	requests := watchProduce(cluster)
+	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.RequestTimedOut})
+	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.UnknownProducerID, When: func(kmsg.Request) bool {
+		return len(requests.identities()) == 2
+	}})
+	taken, err := sink.Send(t.Context(), lane, batch)
+	require.NoError(t, err)
+	require.Equal(t, 3, taken)
+	require.Equal(t, []string{"producer 0: 0+3", "producer 0: 0+3", "producer 1: 0+3"}, requests.identities())
+	require.Contains(t, log.String(), "may_be_doubled=3")
 }
 
 func TestARepetitionThatTheBrokerCallsDuplicateIsTaken(t *testing.T) {

@@ -99,9 +99,8 @@ func (s *Sink) request(ctx context.Context, p *producer, batch []relay.Attempt) 
 	if err != nil {
 		return fmt.Errorf("encode records: %w", err)
 	}
-	response, err := s.write(ctx, p, encoded)
+	response, err := s.write(ctx, p, batch, encoded)
 	if err != nil {
-		p.unanswered = sentOf(batch)
 		return fmt.Errorf("produce to %s/%d: %w", p.topic, p.partition, err)
 	}
 	var code kafka.Error
@@ -145,7 +144,7 @@ const (
 // write sends an encoded batch, and while its partition has no leader, or one that does not answer any more, sends it again,
 // byte for byte, to whoever leads then. Elections belong to a cluster that is well. The dispatcher's pauses, which grow, are
 // for one that is not, and would be added to the time that the cluster needs.
-func (s *Sink) write(ctx context.Context, p *producer, encoded []byte) (*kafka.ProduceResponse, error) {
+func (s *Sink) write(ctx context.Context, p *producer, batch []relay.Attempt, encoded []byte) (*kafka.ProduceResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
@@ -159,7 +158,14 @@ func (s *Sink) write(ctx context.Context, p *producer, encoded []byte) (*kafka.P
 		if err == nil {
 			reason = response.Error
 		}
-		if !leaderless(reason) {
+		if reason == nil {
+			return response, nil
+		}
+		again := leaderless(reason)
+		if again || err != nil {
+			p.unanswered = sentOf(batch)
+		}
+		if !again {
 			return response, err
 		}
 		if ctx.Err() == nil {

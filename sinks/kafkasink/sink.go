@@ -6,8 +6,9 @@
 // brokers know the producer; a restart makes a new one, so consumers that must not see a record twice look at the header
 // ncs-event-id. Retries, backoff and dead letters are left to the dispatcher.
 //
-// It stands on kafka-go's Client and not on its Writer, which cannot keep order over failures, fails a whole batch for one
-// record, and goes on sending what its caller has given up. DESIGN.md says more.
+// It stands on kafka-go's Client and protocol. The library's Writer cannot keep order over failures, fails a whole batch for
+// one record, and goes on sending what its caller has given up; its Transport is slow to notice that a leader has failed.
+// DESIGN.md says more.
 package kafkasink
 
 import (
