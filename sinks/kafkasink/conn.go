@@ -46,6 +46,7 @@ type conns struct {
 // conn is a connection that has shaken hands.
 type conn struct {
 	*protocol.Conn
+	raw      net.Conn // closed in place of the other: TLS would first say goodbye to a broker that may not listen any more
 	address  string
 	versions map[protocol.ApiKey]int16
 	session  time.Time // no request is sent after this, because its SASL session ends; zero = never
@@ -93,7 +94,7 @@ func (c *conns) get(ctx context.Context, address string) (*conn, error) {
 	case err != nil:
 		return nil, fmt.Errorf("connect to broker %s: %w", address, err)
 	case c.closed:
-		conn.Close()
+		conn.raw.Close()
 		return nil, net.ErrClosed
 	}
 	c.open[conn] = struct{}{}
@@ -161,7 +162,7 @@ func (c *conns) closeIdle(address string) {
 
 func (c *conns) drop(conn *conn) {
 	delete(c.open, conn)
-	conn.Close()
+	conn.raw.Close()
 }
 
 // closeAll makes what still waits for a broker end now.
@@ -176,19 +177,20 @@ func (c *conns) closeAll() {
 }
 
 // connect opens a connection. No step of it can wait for ever: a broker that hangs would hold up its partitions for good.
-func (c *conns) connect(ctx context.Context, address string) (_ *conn, err error) {
+func (c *conns) connect(ctx context.Context, address string) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	inner, err := c.DialContext(ctx, "tcp", address)
+	raw, err := c.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
+	inner := raw
 	if c.handshaker != nil {
-		if inner, err = c.handshaker.client(ctx, inner, address); err != nil {
+		if inner, err = c.handshaker.client(ctx, raw, address); err != nil {
 			return nil, err
 		}
 	}
-	made := &conn{Conn: protocol.NewConn(inner, c.clientID), address: address}
+	made := &conn{Conn: protocol.NewConn(inner, c.clientID), raw: raw, address: address}
 	err = made.within(ctx, func() error {
 		if err := made.negotiate(); err != nil {
 			return fmt.Errorf("ask for versions: %w", err)
@@ -202,7 +204,7 @@ func (c *conns) connect(ctx context.Context, address string) (_ *conn, err error
 		return nil
 	})
 	if err != nil {
-		made.Close()
+		raw.Close()
 		return nil, err
 	}
 	return made, nil
