@@ -38,7 +38,7 @@ func TestNewBuildsTheKindConfigured(t *testing.T) {
 		want        relay.Sink
 		concurrency int
 	}{
-		"kafka": {withKafka, (*kafkasink.Sink)(nil), 32},
+		"kafka": {withKafka, (*kafkasink.Sink)(nil), 64},
 		"http":  {withHTTP, (*httpsink.Sink)(nil), 16},
 		"file":  {withFile, (*filesink.Sink)(nil), 1},
 	}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -67,6 +69,11 @@ routes:
 		big := strings.Replace(string(recording("big", 1, 1)), `"status":0`, `"status":0,"fileList":"`+strings.Repeat("x", 2<<20)+`"`, 1)
 		require.Equal(t, "accepted", r.post([]byte(big)))
 		r.eventually(func() bool { return r.sinkStatus("kafka").Dead == 1 }, "the large event is no dead letter")
+	})
+	load.phase("partitions are added", func() {
+		load.await(200)
+		cluster.AddPartitions(t, kafkaTopic, 12)
+		load.await(1000) // for longer than they go unnoticed
 	})
 	ways := []struct {
 		name          string
@@ -200,12 +207,16 @@ func (l *load) phase(name string, run func()) {
 
 func (l *load) leaderless(d time.Duration) { l.phases[len(l.phases)-1].leaderless = d }
 
+// span is what a partition has of an entity's sequences. An entity may move when partitions are added, once and for good.
+type span struct{ first, last int }
+
 // judge reads the topic with another client and compares.
 func (l *load) judge(cluster *kafkatest.Cluster) {
 	t := l.r.t
 	records := cluster.Read(t, kafkaTopic)
 	ids := make(map[string]bool)
 	last := make(map[string]int)
+	spans := make(map[string]map[int32]*span)
 	duplicates, inversions := 0, 0
 	longest := make([]time.Duration, len(l.phases))
 	for _, record := range records {
@@ -218,10 +229,19 @@ func (l *load) judge(cluster *kafkatest.Cluster) {
 		_, rest, _ := strings.Cut(string(record.Value), `"sequence":`)
 		_, err := fmt.Sscanf(rest, "%d", &sequence)
 		require.NoError(t, err)
-		if sequence <= last[string(record.Key)] {
-			inversions++
+		key := string(record.Key)
+		if spans[key] == nil {
+			spans[key] = make(map[int32]*span)
 		}
-		last[string(record.Key)] = max(sequence, last[string(record.Key)])
+		if here := spans[key][record.Partition]; here == nil {
+			spans[key][record.Partition] = &span{sequence, sequence}
+		} else {
+			if sequence <= here.last {
+				inversions++
+			}
+			here.last = max(sequence, here.last)
+		}
+		last[key] = max(sequence, last[key])
 		at, err := time.Parse(time.RFC3339, received)
 		require.NoError(t, err)
 		phase := 0
@@ -230,6 +250,17 @@ func (l *load) judge(cluster *kafkatest.Cluster) {
 		}
 		longest[phase] = max(longest[phase], record.Timestamp.Sub(at))
 	}
+	moved := 0
+	for _, byPartition := range spans {
+		inOrder := slices.SortedFunc(maps.Values(byPartition), func(a, b *span) int { return a.first - b.first })
+		moved += len(inOrder) - 1
+		for i := 1; i < len(inOrder); i++ {
+			if inOrder[i].first <= inOrder[i-1].last {
+				inversions++
+			}
+		}
+	}
+	require.Positive(t, moved, "no entity has another partition since some were added")
 	missing := 0
 	for i, n := range l.sent {
 		missing += n - last[fmt.Sprintf("sid-%d", i)]

@@ -193,6 +193,7 @@ func (c *Cluster) properties(b *broker) string {
 		"transaction.state.log.replication.factor": replicas,
 		"transaction.state.log.min.isr":            "1",
 		"group.initial.rebalance.delay.ms":         "0",
+		"log.retention.ms":                         "-1", // records of tests may have any time
 		"num.network.threads":                      "2",
 		"num.io.threads":                           "2",
 		"log.cleaner.dedupe.buffer.size":           "2097152", // 128 MiB of the heap otherwise

@@ -49,7 +49,7 @@ func (c *Cluster) Consume(t testing.TB, topic string) []Record {
 		return nil
 	}
 	args := []string{"--bootstrap-server", strings.Join(c.Addresses(), ","), "--topic", topic, "--from-beginning",
-		"--max-messages", strconv.Itoa(total), "--timeout-ms", "60000"}
+		"--max-messages", strconv.Itoa(total), "--timeout-ms", "20000"}
 	for _, property := range []string{
 		"print.timestamp=true", "print.partition=true", "print.offset=true", "print.headers=true", "print.key=true",
 		"key.separator=" + fieldSeparator, "headers.separator=" + headerSeparator,
