@@ -45,6 +45,7 @@ func TestRealKafka(t *testing.T) {
 		{"partitions are those of librdkafka", realLibrdkafka},
 		{"topic deleted and created again", realTopicRecreated},
 		{"timestamp refused", realTimestamp},
+		{"record without the key that it needs", realInvalid},
 		{"lost answers", func(t *testing.T, c *kafkatest.Cluster) { realLostAnswers(t, c, cutter) }},
 		{"order through a crash of the broker", realCrash},
 	} {
@@ -205,6 +206,20 @@ func realTimestamp(t *testing.T, cluster *kafkatest.Cluster) {
 	require.Equal(t, []string{"a", "b", "c"}, values(cluster.Read(t, "strict")))
 }
 
+// realInvalid: a compacted topic takes no record without a key.
+func realInvalid(t *testing.T, cluster *kafkatest.Cluster) {
+	cluster.CreateTopic(t, "compacted", 1, map[string]string{"cleanup.policy": "compact"})
+	sink := realSink(t, cluster, "compacted")
+	batch := slices.Concat(attempts("e", "a", "b"), attempts("", "no key"), attempts("f", "c"))
+	lane := learn(t, sink, batch)
+	taken, err := sink.Send(t.Context(), lane, batch)
+	require.Equal(t, 2, taken)
+	require.True(t, relay.IsPermanent(err), "%v", err)
+	require.ErrorContains(t, err, "Compacted topic cannot accept message without key")
+	send(t, sink, lane, batch[3:])
+	require.Equal(t, []string{"a", "b", "c"}, values(cluster.Read(t, "compacted")))
+}
+
 // realLostAnswers sends through something that cuts the connection after every other request was passed on, so that the
 // broker has the batch and the sink does not know.
 func realLostAnswers(t *testing.T, cluster *kafkatest.Cluster, cutter net.Listener) {
@@ -288,7 +303,7 @@ func realCrash(t *testing.T, cluster *kafkatest.Cluster) {
 				}
 				batch := attempts(entity, bodies[i*perBatch:(i+1)*perBatch]...)
 				for i := range batch {
-					batch[i].ReceivedAt = time.Now() // a broker that starts forgets producers whose last record is a day old by its timestamp
+					batch[i].ReceivedAt = time.Now() // brokers forget producers whose last record is a day old by its timestamp
 				}
 				send(t, sink, sink.Lane(batch[0].Event), batch)
 			}

@@ -51,6 +51,8 @@ func TestRealKafkaSecurity(t *testing.T) {
 	}
 	users := `user_relay="` + password + `" user_guest="` + password + `"`
 	config := map[string]string{
+		"producer.id.expiration.ms":                                         "1000",
+		"producer.id.expiration.check.interval.ms":                          "100",
 		"authorizer.class.name":                                             "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
 		"super.users":                                                       "User:ANONYMOUS;User:broker", // of the plain listener: the test itself
 		"ssl.keystore.type":                                                 "PEM",
@@ -89,6 +91,7 @@ func TestRealKafkaSecurity(t *testing.T) {
 	t.Run("refused", func(t *testing.T) { s.refused(t) })
 	t.Run("files are read again", func(t *testing.T) { s.filesAreReadAgain(t) })
 	t.Run("a session that ends costs nothing", func(t *testing.T) { s.sessionEnds(t) })
+	t.Run("a forgotten producer goes on", func(t *testing.T) { s.forgotten(t) })
 	t.Run("check --connect", func(t *testing.T) { s.connect(t) })
 }
 
@@ -277,6 +280,21 @@ func (s *secured) sessionEnds(t *testing.T) {
 	}
 	require.NotContains(t, log.String(), "made again", "no connection was cut under a request")
 	require.NotContains(t, log.String(), "gives no producer ids", "the right to write is enough")
+}
+
+// forgotten sends again after the broker has forgotten the producer, which it does here after a second.
+func (s *secured) forgotten(t *testing.T) {
+	s.cluster.CreateTopic(t, "forgotten", 1, nil)
+	sink := newSinkOf(t, configured(s.cluster.Addresses(), "forgotten"), discard)
+	batch := attempts("e", "a", "b", "c")
+	lane := learn(t, sink, batch)
+	send(t, sink, lane, batch[:2])
+	require.NotZero(t, s.cluster.Producers(t, "forgotten"))
+	require.Eventually(t, func() bool { return s.cluster.Producers(t, "forgotten") == 0 }, 20*time.Second, 100*time.Millisecond)
+	taken, err := sink.Send(t.Context(), lane, batch[2:])
+	require.NoError(t, err)
+	require.Equal(t, 1, taken)
+	require.Equal(t, []string{"a", "b", "c"}, values(s.cluster.Read(t, "forgotten")))
 }
 
 func (s *secured) connect(t *testing.T) {

@@ -199,3 +199,20 @@ func (c *Cluster) DeleteTopic(t testing.TB, name string) {
 		}
 	}
 }
+
+// Producers tells how many producers the leader of the topic's first partition remembers.
+func (c *Cluster) Producers(t testing.TB, name string) int {
+	t.Helper()
+	topic := kmsg.NewDescribeProducersRequestTopic()
+	topic.Topic, topic.Partitions = name, []int32{0}
+	request := kmsg.NewPtrDescribeProducersRequest()
+	request.Topics = []kmsg.DescribeProducersRequestTopic{topic}
+	response, err := request.RequestWith(t.Context(), c.admin)
+	if err == nil {
+		err = kerr.ErrorForCode(response.Topics[0].Partitions[0].ErrorCode)
+	}
+	if err != nil {
+		t.Fatalf("producers of topic %s: %v", name, err)
+	}
+	return len(response.Topics[0].Partitions[0].ActiveProducers)
+}
