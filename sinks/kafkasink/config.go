@@ -90,6 +90,16 @@ func (c *Config) Check(report func(path, problem, hint string)) {
 	}
 }
 
+// Warn reports what is legal and probably not meant.
+func (c *Config) Warn(report func(path, problem, hint string)) {
+	if c.TLS != nil && c.TLS.InsecureSkipVerify {
+		report("tls.insecure_skip_verify", "the certificates of the brokers are not verified: anybody on the way can read events and credentials", "use ca_file")
+	}
+	if c.TLS == nil && c.SASL != nil && (c.SASL.Mechanism == saslPlain || c.SASL.Mechanism == saslOAuthBearer) {
+		report("sasl.mechanism", fmt.Sprintf("%q sends its secret as it is, and there is no TLS", c.SASL.Mechanism), "add tls: {}")
+	}
+}
+
 // Check reports what is wrong with c.
 func (c *CreateTopics) Check(report func(path, problem, hint string)) {
 	const most = 10_000

@@ -86,3 +86,28 @@ func TestATopicWithoutPlaceholdersIsOne(t *testing.T) {
 	cfg := kafkasink.Config{Topic: "ncs"}
 	require.Equal(t, []string{"ncs"}, cfg.Topics(ncs.Catalogue()))
 }
+
+func TestWarningsAboutSecretsThatOthersCanRead(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		tls  *kafkasink.TLS
+		sasl *kafkasink.SASL
+		want []string
+	}{
+		"nothing":                  {nil, nil, nil},
+		"TLS":                      {&kafkasink.TLS{}, &kafkasink.SASL{Mechanism: "plain"}, nil},
+		"any certificate":          {&kafkasink.TLS{InsecureSkipVerify: true}, nil, []string{"tls.insecure_skip_verify"}},
+		"password in clear":        {nil, &kafkasink.SASL{Mechanism: "plain"}, []string{"sasl.mechanism"}},
+		"token in clear":           {nil, &kafkasink.SASL{Mechanism: "oauthbearer"}, []string{"sasl.mechanism"}},
+		"SCRAM keeps it to itself": {nil, &kafkasink.SASL{Mechanism: "scram-sha-512"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := configured([]string{"k1:9092"}, "t")
+			cfg.TLS, cfg.SASL = test.tls, test.sasl
+			var got []string
+			cfg.Warn(func(path, _, _ string) { got = append(got, path) })
+			require.Equal(t, test.want, got)
+		})
+	}
+}

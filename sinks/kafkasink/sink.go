@@ -88,6 +88,9 @@ func New(cfg Config, name string, logger *slog.Logger) (*Sink, error) {
 		producers:    make(map[producerKey]*producer),
 	}
 	s.idempotent.Store(cfg.Idempotence)
+	if cfg.TLS != nil && cfg.TLS.InsecureSkipVerify {
+		s.log.Warn("the certificates of the brokers are NOT verified (tls.insecure_skip_verify)", "brokers", cfg.Brokers)
+	}
 	return s, nil
 }
 
