@@ -391,13 +391,18 @@ func TestALeaderThatHangsIsLeftWhenItIsReplaced(t *testing.T) {
 	batch := attempts("e", numbered(20)...)
 	lane := learn(t, sink, batch)
 	send(t, sink, lane, batch[:10])
-	cluster.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
-		leader := cluster.LeaderFor(topic, 0)
-		go func() { require.NoError(t, cluster.MoveTopicPartition(topic, 0, (leader+1)%3)) }() // not within the cluster's own loop
-		return nil, nil, true                                                                  // never answered
+	asked, moved := make(chan struct{}), make(chan error, 1)
+	cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		close(asked)
+		return nil, nil, true // never answered
 	})
+	go func() {
+		<-asked
+		moved <- cluster.MoveTopicPartition(topic, 0, (cluster.LeaderFor(topic, 0)+1)%3)
+	}()
 	taken, err := sink.Send(t.Context(), lane, batch[10:])
-	require.NoError(t, err, "in less time than a request has")
+	require.NoError(t, <-moved)
+	require.NoError(t, err)
 	require.Equal(t, 10, taken)
 	require.Equal(t, numbered(20), values(read(t, cluster, 20)))
 }
