@@ -106,7 +106,6 @@ func realCompression(t *testing.T, cluster *kafkatest.Cluster) {
 		for _, r := range cluster.Consume(t, name) {
 			got = append(got, string(r.Value))
 		}
-		t.Log(codec, "read")
 		require.Empty(t, cmp.Diff(bodies, got), codec)
 		require.Equal(t, codec, cluster.Codec(t, name), "as the broker stored it")
 	}
