@@ -91,15 +91,9 @@ func newTransport(cfg *Config) (*http.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	egress, err := cfg.Egress.policy()
+	dialer, err := newDialer(cfg)
 	if err != nil {
 		return nil, err
-	}
-	dialer := &net.Dialer{
-		// The transport dials on after a call has given up; a limit of its own ends that.
-		Timeout:   min(cfg.Timeout, maxConnectTime),
-		KeepAlive: 30 * time.Second,
-		Control:   egress.control,
 	}
 	return &http.Transport{
 		Proxy:                  proxy,
@@ -116,6 +110,19 @@ func newTransport(cfg *Config) (*http.Transport, error) {
 		// An HTTP/2 connection that died silently would take calls until TCP gives up, many minutes. StrictMaxConcurrentRequests
 		// stays off: with it, calls to a server that allows few streams were stuck until their time-out.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
+	}, nil
+}
+
+func newDialer(cfg *Config) (*net.Dialer, error) {
+	egress, err := cfg.Egress.policy()
+	if err != nil {
+		return nil, err
+	}
+	return &net.Dialer{
+		// The transport dials on after a call has given up; a limit of its own ends that.
+		Timeout:   min(cfg.Timeout, maxConnectTime),
+		KeepAlive: 30 * time.Second,
+		Control:   egress.control,
 	}, nil
 }
 

@@ -26,9 +26,13 @@ var sensitive = prefixes(
 	"100.100.100.200/32", // Alibaba Cloud
 	"168.63.129.16/32",   // Azure
 	"192.0.0.192/32",     // Oracle Cloud
-	"fd00:ec2::/32",      // AWS, IPv6
-	"fd20:ce::254/128",   // Google Cloud, IPv6
-	"fd00:42::42/128",    // Scaleway, IPv6
+	// IPv6
+	"fd00:ec2::/32",          // AWS
+	"fd20:ce::254/128",       // Google Cloud
+	"fd00:c1::a9fe:a9fe/128", // Oracle Cloud
+	"fd00:100::100:200/128",  // Alibaba Cloud
+	"fd00:a9fe:a9fe::1/128",  // Akamai
+	"fd00:42::42/128",        // Scaleway
 )
 
 func prefixes(texts ...string) []netip.Prefix {
@@ -96,14 +100,21 @@ func (p policy) control(_, address string, _ syscall.RawConn) error {
 	return nil
 }
 
+// permits refuses an address if any form of it is refused. It is allowed as it is, or by all that it can turn into.
 func (p policy) permits(a netip.Addr) bool {
-	forms := embedded(a)
-	in := func(ranges []netip.Prefix) bool {
-		return slices.ContainsFunc(forms, func(a netip.Addr) bool {
-			return slices.ContainsFunc(ranges, func(r netip.Prefix) bool { return r.Contains(a) })
-		})
+	in := func(ranges []netip.Prefix, a netip.Addr) bool {
+		return slices.ContainsFunc(ranges, func(r netip.Prefix) bool { return r.Contains(a) })
 	}
-	return !in(p.deny) && (!in(sensitive) || in(p.named())) && (len(p.allow) == 0 || in(p.allow))
+	allowed := func(a netip.Addr) bool { return len(p.allow) == 0 || in(p.allow, a) }
+	refused := func(a netip.Addr) bool { return in(p.deny, a) || in(sensitive, a) && !in(p.named(), a) }
+
+	a = a.Unmap().WithZone("")
+	becomes := embedded(a)
+	if refused(a) || slices.ContainsFunc(becomes, refused) {
+		return false
+	}
+	notAllowed := func(a netip.Addr) bool { return !allowed(a) }
+	return allowed(a) || len(becomes) > 0 && !slices.ContainsFunc(becomes, notAllowed)
 }
 
 // named are the ranges of allow that lie in a sensitive one.
@@ -117,30 +128,37 @@ func (p policy) named() []netip.Prefix {
 	return named
 }
 
-// embedded gives an address and the IPv4 address that a gateway of the network makes of it, if there is one.
-func embedded(a netip.Addr) []netip.Addr {
-	a = a.Unmap().WithZone("")
-	forms := []netip.Addr{a}
-	if a.Is4() {
-		return forms
+// embedded gives the addresses that the kernel, or a gateway of the network, can make of a.
+func embedded(a netip.Addr) (becomes []netip.Addr) {
+	if a.IsUnspecified() { // connects to this host
+		if a.Is4() {
+			return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+		}
+		return []netip.Addr{netip.IPv6Loopback()}
 	}
 	b := a.As16()
-	add := func(b []byte) { forms = append(forms, netip.AddrFrom4([4]byte(b))) }
+	add := func(b ...byte) { becomes = append(becomes, netip.AddrFrom4([4]byte(b))) }
 	switch {
-	case nat64.Contains(a), localNAT64.Contains(a), compatible.Contains(a):
-		add(b[12:16])
+	case nat64.Contains(a), translated.Contains(a), compatible.Contains(a):
+		add(b[12:16]...)
+	case localNAT64.Contains(a): // the network chooses the length of its prefix: 96, 64, 56 or 48
+		add(b[12:16]...)
+		add(b[9:13]...)
+		add(b[7], b[9], b[10], b[11])
+		add(b[6], b[7], b[9], b[10])
 	case sixToFour.Contains(a):
-		add(b[2:6])
+		add(b[2:6]...)
 	case teredo.Contains(a):
-		add([]byte{^b[12], ^b[13], ^b[14], ^b[15]})
+		add(^b[12], ^b[13], ^b[14], ^b[15])
 	}
-	return forms
+	return becomes
 }
 
 var (
-	nat64      = netip.MustParsePrefix("64:ff9b::/96")   // RFC 6052
-	localNAT64 = netip.MustParsePrefix("64:ff9b:1::/48") // RFC 8215
-	compatible = netip.MustParsePrefix("::/96")          // RFC 4291, deprecated
-	sixToFour  = netip.MustParsePrefix("2002::/16")      // RFC 3056
-	teredo     = netip.MustParsePrefix("2001::/32")      // RFC 4380
+	nat64      = netip.MustParsePrefix("64:ff9b::/96")    // RFC 6052
+	localNAT64 = netip.MustParsePrefix("64:ff9b:1::/48")  // RFC 8215
+	translated = netip.MustParsePrefix("::ffff:0:0:0/96") // RFC 2765
+	compatible = netip.MustParsePrefix("::/96")           // RFC 4291, deprecated
+	sixToFour  = netip.MustParsePrefix("2002::/16")       // RFC 3056
+	teredo     = netip.MustParsePrefix("2001::/32")       // RFC 4380
 )

@@ -3,6 +3,7 @@ package httpsink
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"net"
 	"net/netip"
 	"time"
 
@@ -12,6 +13,17 @@ import (
 // Trust makes the sink trust the authorities of a test server.
 func (s *Sink) Trust(pool *x509.CertPool) {
 	s.current.transport.TLSClientConfig = &tls.Config{RootCAs: pool}
+}
+
+// Resolve makes the sink ask another resolver for names.
+func (s *Sink) Resolve(r *net.Resolver) error {
+	dialer, err := newDialer(&s.cfg)
+	if err != nil {
+		return err
+	}
+	dialer.Resolver = r
+	s.current.transport.DialContext = dialer.DialContext
+	return nil
 }
 
 // LookAgain lets the next call look at the files.
