@@ -148,7 +148,8 @@ func (t template) inPath(e *relay.Event) (string, error) {
 		whole.WriteString(plain)
 		sent.WriteString(percentEncode(value))
 	}
-	if slices.Contains([]string{"", ".", ".."}, whole.String()) {
+	name, _, _ := strings.Cut(whole.String(), ";") // servers of Java take what follows for a parameter: "..;" is ".."
+	if slices.Contains([]string{"", ".", ".."}, name) {
 		return "", fmt.Errorf("%s leaves an empty segment or one of dots in the URL's path", strings.Join(t, ""))
 	}
 	return sent.String(), nil
