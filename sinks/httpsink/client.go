@@ -15,9 +15,9 @@ import (
 
 // client is what calls are made with: all that depends on files. A new one takes its place when one of them changes.
 type client struct {
+	*redactor
 	fixed       http.Header // goes with every call
 	webhookKeys [][]byte
-	redact      *strings.Replacer // takes our credentials out of the far side's words
 	transport   *http.Transport
 }
 
@@ -32,8 +32,8 @@ func (s *Sink) newClient() (*client, error) {
 		return nil, err
 	}
 	c := &client{
+		redactor:  newRedactor(&full, full.URL, proxyURL(full.Proxy)),
 		fixed:     fixedHeaders(&full, s.userAgent),
-		redact:    redactor(&full, full.URL, proxyURL(full.Proxy)),
 		transport: transport,
 	}
 	if full.StandardWebhooks != nil {

@@ -3,6 +3,7 @@ package httpsink
 import (
 	"cmp"
 	"encoding/json"
+	"html"
 	"net/url"
 	"slices"
 	"strconv"
@@ -21,9 +22,14 @@ const (
 	minPathSecret = 16
 )
 
-// redactor knows all that we send and must not show: a far side may answer a refused call by repeating it. cfg holds the
-// secrets of its files too.
-func redactor(cfg *Config, rawURL string, proxy *url.URL) *strings.Replacer {
+// redactor takes our credentials out of the far side's words: it may answer a refused call by repeating it.
+type redactor struct {
+	secrets  []string // in each of their spellings
+	replacer *strings.Replacer
+}
+
+// newRedactor knows all that we send and must not show. cfg holds the secrets of its files too.
+func newRedactor(cfg *Config, rawURL string, proxy *url.URL) *redactor {
 	secrets := urlSecrets(rawURL)
 	add := func(secret string) { secrets = append(secrets, secret) }
 	add(cfg.BearerToken.Reveal())
@@ -57,7 +63,24 @@ func redactor(cfg *Config, rawURL string, proxy *url.URL) *strings.Replacer {
 	for _, secret := range all {
 		pairs = append(pairs, secret, hidden)
 	}
-	return strings.NewReplacer(pairs...)
+	return &redactor{all, strings.NewReplacer(pairs...)}
+}
+
+// mask also takes away the beginning of a secret at the end of text: an answer may break off, or be longer than what is read.
+func (r *redactor) mask(text string) string {
+	text = r.replacer.Replace(text)
+	longest := 0
+	for _, secret := range r.secrets {
+		for n := min(len(secret), len(text)); n > longest && n >= minSecret; n-- {
+			if strings.HasSuffix(text, secret[:n]) {
+				longest = n
+			}
+		}
+	}
+	if longest > 0 {
+		text = text[:len(text)-longest] + hidden
+	}
+	return text
 }
 
 // urlSecrets are the values of the query and the long segments of the path, without what is filled in per event.
@@ -88,9 +111,9 @@ func urlSecrets(raw string) []string {
 	return secrets
 }
 
-// spellings are the forms in which a far side may repeat a secret: as it is, in a URL, in JSON, quoted.
+// spellings are the forms in which a far side may repeat a secret: as it is, in a URL, in HTML, in JSON, quoted.
 func spellings(secret string) []string {
-	forms := []string{secret, url.QueryEscape(secret), url.PathEscape(secret)}
+	forms := []string{secret, url.QueryEscape(secret), url.PathEscape(secret), html.EscapeString(secret)}
 	if b, err := json.Marshal(secret); err == nil {
 		forms = append(forms, string(b[1:len(b)-1]))
 	}
@@ -101,8 +124,9 @@ func spellings(secret string) []string {
 }
 
 // excerpt makes the far side's words fit for logs: our credentials gone, control characters escaped, cut short.
-func (c *client) excerpt(text string, most int) string {
-	text = c.redact.Replace(text)
+func (r *redactor) excerpt(text string, most int) string { return escaped(r.mask(text), most) }
+
+func escaped(text string, most int) string {
 	var b strings.Builder
 	for len(text) > 0 {
 		_, size := utf8.DecodeRuneInString(text)

@@ -272,8 +272,14 @@ func TestRetryAfter(t *testing.T) {
 		{"zero", 429, "0", 0, 0},
 		{"negative", 429, "-1", 0, 0},
 		{"signed", 429, "+1", 0, 0},
-		{"overflow", 429, "99999999999999999999", 0, 0},
+		{"huge", 429, "4294967296", time.Hour, time.Hour},
+		{"overflow", 429, "99999999999999999999", time.Hour, time.Hour},
+		{"far date", 503, "Fri, 31 Dec 9999 23:59:59 GMT", time.Hour, time.Hour},
+		{"spaces around", 429, "  7 ", 7 * time.Second, 7 * time.Second},
 		{"fraction", 429, "1.5", 0, 0},
+		{"hexadecimal", 429, "0x10", 0, 0},
+		{"two", 429, "7, 8", 0, 0},
+		{"control characters", 429, "7\t\t8", 0, 0},
 		{"past date", 503, date(-time.Hour), 0, 0},
 		{"words", 503, "soon", 0, 0},
 		{"absent", 503, "", 0, 0},
@@ -354,6 +360,45 @@ func TestErrorShowsTheAnswerSafely(t *testing.T) {
 			require.Less(t, len(err.Error()), 300)
 		})
 	}
+}
+
+// TestSecretsCutShort: an answer that breaks off, or goes on beyond what is read, in the middle of what it repeats.
+func TestSecretsCutShort(t *testing.T) {
+	t.Parallel()
+	const secret = "canary<bearer>&"
+	for name, answer := range map[string]string{
+		"breaks off":   "HTTP/1.1 403 No\r\nContent-Length: 99\r\n\r\ngot Bearer canar",
+		"whole":        "HTTP/1.1 403 No\r\n\r\ngot Bearer " + secret,
+		"as HTML":      "HTTP/1.1 403 No\r\n\r\n<p>got Bearer canary&lt;bearer&gt;&amp;</p>",
+		"as HTML, cut": "HTTP/1.1 403 No\r\n\r\n<p>got Bearer canary&lt;bea",
+		"as JSON, cut": "HTTP/1.1 403 No\r\n\r\n{\"got\":\"Bearer canary\\u003cbear",
+		"in words":     "HTTP/1.1 403 " + secret + "\r\nContent-Length: 0\r\n\r\n",
+		"no HTTP":      "500 Bearer " + secret + "\r\n\r\n",
+		"in a header":  "HTTP/1.1 307 No\r\nLocation: https://user:" + secret + "@h/" + secret + "?" + secret + "#" + secret + "\r\n\r\n",
+	} {
+		addr := listen(t, func(c net.Conn) { readCall(c); io.WriteString(c, answer) })
+		s := newSink(t, config("http://"+addr, func(c *httpsink.Config) { c.BearerToken = relay.NewSecret(secret) }))
+		err := send(t, s, sinktest.Event(1, "sid"))
+		require.Error(t, err, name)
+		require.NotContains(t, err.Error(), "cana", name)
+		var shown strings.Builder
+		require.Error(t, s.Try(t.Context(), sinktest.Batch(sinktest.Event(1, "sid"))[0], &shown), name)
+		require.NotContains(t, shown.String(), "cana", name)
+	}
+}
+
+// TestTryCutsAfterMasking: what is shown of a long answer ends in the middle of a secret.
+func TestTryCutsAfterMasking(t *testing.T) {
+	t.Parallel()
+	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, strings.Repeat("x", 4090)+r.Header.Get("Authorization")+strings.Repeat("x", 100))
+	}))
+	t.Cleanup(far.Close)
+	s := newSink(t, config(far.URL, func(c *httpsink.Config) { c.BearerToken = relay.NewSecret("canary-bearer") }))
+	var shown strings.Builder
+	require.NoError(t, s.Try(t.Context(), sinktest.Batch(sinktest.Event(1, "sid"))[0], &shown))
+	require.NotContains(t, shown.String(), "cana")
+	require.Contains(t, shown.String(), "\n< ...\n", "that there was more is said")
 }
 
 // TestMisbehavingServers runs servers that do not speak HTTP as they should. Each call must end, well within the time-out unless

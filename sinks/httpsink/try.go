@@ -63,9 +63,12 @@ func (c *client) writeMessage(w io.Writer, mark string, header http.Header, body
 		}
 	}
 	fmt.Fprintln(w, strings.TrimSpace(mark))
-	if len(body) > 0 {
-		for line := range strings.Lines(string(body[:min(len(body), maxShown)])) {
-			fmt.Fprintf(w, "%s%s\n", mark, strings.ReplaceAll(c.excerpt(strings.TrimRight(line, "\r\n"), maxShown), `\"`, `"`))
-		}
+	text := c.mask(string(body)) // before it is cut, which would leave the half of a secret
+	for line := range strings.Lines(text[:min(len(text), maxShown)]) {
+		line = escaped(strings.TrimRight(line, "\r\n"), len(text)*4)
+		fmt.Fprintf(w, "%s%s\n", mark, strings.ReplaceAll(line, `\"`, `"`))
+	}
+	if len(text) > maxShown {
+		fmt.Fprintf(w, "%s...\n", mark)
 	}
 }

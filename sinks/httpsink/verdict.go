@@ -1,6 +1,7 @@
 package httpsink
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -116,7 +117,8 @@ func (c *client) redirectTo(answer *http.Response) string {
 
 // retryAfter reads both forms of Retry-After; 0 means none that makes sense.
 func retryAfter(value string, now time.Time) time.Duration {
-	if seconds, err := strconv.ParseUint(value, 10, 32); err == nil {
+	seconds, err := strconv.ParseUint(value, 10, 32)
+	if err == nil || errors.Is(err, strconv.ErrRange) { // then seconds is the highest there is
 		return min(time.Duration(seconds)*time.Second, maxRetryAfter)
 	}
 	at, err := http.ParseTime(value)
