@@ -441,6 +441,38 @@ func TestMisbehavingServers(t *testing.T) {
 			hold(c)
 		}, "101 Switching Protocols"},
 		{"two content lengths", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab") }, "Content-Length"},
+		{"endless trailers", time.Minute, func(c net.Conn) {
+			io.WriteString(c, "HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n")
+			forever(c, "X-A: "+strings.Repeat("a", 1000)+"\r\n")
+		}, `500 Internal Server Error: "a"`},
+		{"endless chunk extension", time.Minute, func(c net.Conn) {
+			io.WriteString(c, "HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\n1;")
+			forever(c, strings.Repeat("a", 1000))
+		}, "500 Internal Server Error"},
+		{"endless chunks of one byte", time.Minute, func(c net.Conn) {
+			io.WriteString(c, "HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\n")
+			forever(c, "1;x="+strings.Repeat("a", 1000)+"\r\na\r\n")
+		}, "500 Internal Server Error"},
+		{"body that trickles, 200", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"\r\n"); trickle(c, "a") }, ""},
+		{"body that trickles, 500", time.Minute, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 500 No\r\n\r\n"); trickle(c, "a") }, "500 Internal Server Error"},
+		{"headers that trickle", 300 * time.Millisecond, func(c net.Conn) { io.WriteString(c, ok); trickle(c, "X: a\r\n") }, "no answer from "},
+		{"1xx that trickle", 300 * time.Millisecond, func(c net.Conn) { trickle(c, "HTTP/1.1 102 Processing\r\n\r\n") }, "no answer from "},
+		{"100 only", time.Minute, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\n") }, "EOF"},
+		{"1xx, then 200", time.Minute, func(c net.Conn) {
+			io.WriteString(c, "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n"+ok+"Content-Length: 0\r\n\r\n")
+		}, ""},
+		{"status 000", time.Minute, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 000 OK\r\nContent-Length: 0\r\n\r\n") }, "answered 0"},
+		{"status of two digits", time.Minute, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 20 OK\r\n\r\n") }, "malformed"},
+		{"status of four digits", time.Minute, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 2000 OK\r\n\r\n") }, "malformed"},
+		{"negative status", time.Minute, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 -20 OK\r\n\r\n") }, "malformed"},
+		{"negative length", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"Content-Length: -1\r\n\r\n") }, "Content-Length"},
+		{"odd encoding", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"Transfer-Encoding: gzip, chunked\r\n\r\n") }, "transfer encoding"},
+		{"breaks off in the headers", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"X-A: b\r\n") }, "EOF"},
+		{"reset", time.Minute, func(c net.Conn) { c.(*net.TCPConn).SetLinger(0) }, "call to "},
+		{"reset in the headers", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"X-A: b\r\n"); c.(*net.TCPConn).SetLinger(0) }, "call to "},
+		{"answer to nothing asked", time.Minute, func(c net.Conn) {
+			io.WriteString(c, ok+"Content-Length: 0\r\n\r\n"+ok+"Content-Length: 0\r\n\r\n")
+		}, ""},
 		{"never answers", 50 * time.Millisecond, hold, "no answer from "},
 		{"header trickle", 50 * time.Millisecond, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 200 OK\r\nX-"); hold(c) }, "within 50ms"},
 	}
@@ -591,6 +623,22 @@ func TestHTTP2Streams(t *testing.T) {
 	require.EqualValues(t, lanes*rounds, taken.Load())
 }
 
+// TestAnswerBeforeTheCallIsRead: a receiver with a limit of its own answers the head of a large call. Its verdict counts.
+func TestAnswerBeforeTheCallIsRead(t *testing.T) {
+	t.Parallel()
+	addr := listen(t, func(c net.Conn) {
+		c.Read(make([]byte, 500))
+		io.WriteString(c, "HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+		hold(c) // as servers do: hanging up with unread bytes would take the answer away from us too
+	})
+	e := sinktest.Event(1, "sid")
+	e.Body = bytes.Repeat([]byte("x"), 4<<20)
+	s := newSink(t, config("http://"+addr))
+	for range 20 {
+		require.Equal(t, "dead letter", verdict(send(t, s, e)))
+	}
+}
+
 func TestBatchStopsAtTheFirstFailure(t *testing.T) {
 	t.Parallel()
 	far := newReceiver(t)
@@ -627,6 +675,13 @@ func listen(t *testing.T, serve func(net.Conn)) string {
 
 // hold keeps a connection open until the other side closes it.
 func hold(c net.Conn) { io.Copy(io.Discard, c) }
+
+// trickle sends text again and again, slowly, for as long as somebody listens.
+func trickle(c net.Conn, text string) {
+	for _, err := io.WriteString(c, text); err == nil; _, err = io.WriteString(c, text) {
+		time.Sleep(10 * time.Millisecond) // is the fault, not a wait for something
+	}
+}
 
 // readCall reads one call and returns its head.
 func readCall(c net.Conn) (head []string, body []byte) {

@@ -1,0 +1,212 @@
+package httpsink_test
+
+import (
+	"bytes"
+	"crypto/tls"
+	"io"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"ncs-relay/sinks/httpsink"
+	"ncs-relay/sinks/sinktest"
+)
+
+// http2Conn is the far side of one HTTP/2 connection, frame by frame.
+type http2Conn struct {
+	*http2.Framer
+	net.Conn
+	number int64 // of the connections of this server, from 1
+}
+
+func (c *http2Conn) Close() error { return c.Conn.Close() }
+
+// headers are those of an answer, encoded.
+func headers(pairs ...string) []byte {
+	var b bytes.Buffer
+	e := hpack.NewEncoder(&b)
+	for i := 0; i < len(pairs); i += 2 {
+		e.WriteField(hpack.HeaderField{Name: pairs[i], Value: pairs[i+1]})
+	}
+	return b.Bytes()
+}
+
+func (c *http2Conn) answer(stream uint32, end bool, pairs ...string) error {
+	return c.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, EndHeaders: true, EndStream: end, BlockFragment: headers(pairs...)})
+}
+
+// listenHTTP2 runs serve for every call that has arrived whole, or, where the call may not come, for its headers.
+func listenHTTP2(t *testing.T, settings []http2.Setting, whole bool, serve func(c *http2Conn, stream uint32)) (address string, a *authority) {
+	a = newAuthority(t)
+	pair, err := tls.X509KeyPair(a.issue("far.test"))
+	require.NoError(t, err)
+	cfg := &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"h2"}}
+	var connections atomic.Int64
+	return listen(t, func(plain net.Conn) {
+		conn := tls.Server(plain, cfg)
+		preface := make([]byte, len(http2.ClientPreface))
+		if _, err := io.ReadFull(conn, preface); err != nil {
+			return
+		}
+		c := &http2Conn{http2.NewFramer(conn, conn), conn, connections.Add(1)}
+		c.AllowIllegalWrites = true
+		c.WriteSettings(settings...)
+		for {
+			frame, err := c.ReadFrame()
+			if err != nil {
+				return
+			}
+			switch f := frame.(type) {
+			case *http2.SettingsFrame:
+				if !f.IsAck() {
+					c.WriteSettingsAck()
+				}
+			case *http2.HeadersFrame:
+				if !whole {
+					serve(c, f.StreamID)
+				}
+			case *http2.DataFrame:
+				if whole && f.StreamEnded() {
+					serve(c, f.StreamID)
+				}
+			}
+		}
+	}), a
+}
+
+// TestMisbehavingHTTP2Servers is the table of TestMisbehavingServers for the ways in which HTTP/2 can fail. What the far side
+// says it has not begun is sent again at once; of everything else the outcome is unknown, and it is tried again.
+func TestMisbehavingHTTP2Servers(t *testing.T) {
+	t.Parallel()
+	// first runs fault on the first connection; the others are healthy.
+	first := func(fault func(*http2Conn, uint32)) func(*http2Conn, uint32) {
+		return func(c *http2Conn, stream uint32) {
+			if c.number == 1 {
+				fault(c, stream)
+				return
+			}
+			c.answer(stream, true, ":status", "204")
+		}
+	}
+	forever := func(write func() error) {
+		for write() == nil {
+		}
+	}
+	const short = 300 * time.Millisecond
+	tests := []struct {
+		name     string
+		timeout  time.Duration
+		settings []http2.Setting
+		headers  bool // serve does not wait for the body
+		serve    func(*http2Conn, uint32)
+		want     string // of the error; "" = delivered
+	}{
+		{name: "GOAWAY before the call was begun", serve: first(func(c *http2Conn, _ uint32) {
+			c.WriteGoAway(0, http2.ErrCodeNo, nil)
+		})},
+		{name: "GOAWAY, the call is finished", serve: first(func(c *http2Conn, stream uint32) {
+			c.WriteGoAway(stream, http2.ErrCodeNo, nil)
+			c.answer(stream, true, ":status", "200")
+		})},
+		{name: "GOAWAY after the call was begun, hangs up", serve: func(c *http2Conn, stream uint32) {
+			c.WriteGoAway(stream, http2.ErrCodeInternal, []byte("\x1b[31m"))
+			c.Close()
+		}, want: "call to "},
+		{name: "stream refused", serve: func() func(*http2Conn, uint32) {
+			var refused atomic.Bool
+			return func(c *http2Conn, stream uint32) {
+				if refused.CompareAndSwap(false, true) {
+					c.WriteRSTStream(stream, http2.ErrCodeRefusedStream)
+					return
+				}
+				c.answer(stream, true, ":status", "200")
+			}
+		}()},
+		{name: "streams refused for ever", timeout: short, serve: func(c *http2Conn, stream uint32) {
+			c.WriteRSTStream(stream, http2.ErrCodeRefusedStream)
+		}, want: "no answer from "},
+		{name: "reset", serve: func(c *http2Conn, stream uint32) {
+			c.WriteRSTStream(stream, http2.ErrCodeInternal)
+		}, want: "INTERNAL_ERROR"},
+		{name: "reset after 200", serve: func(c *http2Conn, stream uint32) {
+			c.answer(stream, false, ":status", "200")
+			c.WriteRSTStream(stream, http2.ErrCodeInternal)
+		}},
+		{name: "reset after 503", serve: func(c *http2Conn, stream uint32) {
+			c.answer(stream, false, ":status", "503")
+			c.WriteRSTStream(stream, http2.ErrCodeInternal)
+		}, want: "answered 503"},
+		{name: "hangs up", serve: func(c *http2Conn, _ uint32) { c.Close() }, want: "call to "},
+		{name: "silent", timeout: short, serve: func(*http2Conn, uint32) {}, want: "no answer from "},
+		{name: "takes no byte of the body", timeout: short, headers: true,
+			settings: []http2.Setting{{ID: http2.SettingInitialWindowSize, Val: 0}}, serve: func(*http2Conn, uint32) {}, want: "no answer from "},
+		{name: "allows no call", timeout: short, headers: true,
+			settings: []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 0}}, serve: func(c *http2Conn, stream uint32) {}, want: "no answer from "},
+		{name: "answers 413 to the headers", headers: true, serve: func(c *http2Conn, stream uint32) {
+			c.answer(stream, true, ":status", "413")
+			c.WriteRSTStream(stream, http2.ErrCodeNo)
+		}, want: "answered 413"},
+		{name: "no status", serve: func(c *http2Conn, stream uint32) { c.answer(stream, true, "x-a", "b") }, want: "call to "},
+		{name: "odd status", serve: func(c *http2Conn, stream uint32) { c.answer(stream, true, ":status", "OK") }, want: "call to "},
+		{name: "two statuses", serve: func(c *http2Conn, stream uint32) {
+			c.answer(stream, true, ":status", "500", ":status", "200")
+		}, want: "call to "},
+		{name: "1xx flood", serve: func(c *http2Conn, stream uint32) {
+			forever(func() error { return c.answer(stream, false, ":status", "103", "link", "</a>") })
+		}, want: "call to "},
+		{name: "endless headers", serve: func(c *http2Conn, stream uint32) {
+			c.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: headers(":status", "200")})
+			more := headers("x-a", strings.Repeat("a", 10_000))
+			forever(func() error { return c.WriteContinuation(stream, false, more) })
+		}, want: "call to "},
+		{name: "headers that unpack into many", serve: func(c *http2Conn, stream uint32) {
+			c.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: headers(":status", "200", "x-a", strings.Repeat("a", 4000))})
+			again := bytes.Repeat([]byte{0xbe}, 10_000) // the last one, 10,000 times
+			forever(func() error { return c.WriteContinuation(stream, false, again) })
+		}, want: "call to "},
+		{name: "endless body", serve: func(c *http2Conn, stream uint32) {
+			c.answer(stream, false, ":status", "500")
+			forever(func() error { return c.WriteData(stream, false, make([]byte, 1000)) })
+		}, want: "answered 500"},
+		{name: "ping flood", timeout: short, serve: func(c *http2Conn, _ uint32) {
+			go io.Copy(io.Discard, c.Conn)
+			forever(func() error { return c.WritePing(false, [8]byte{}) })
+		}, want: "no answer from "},
+		{name: "settings flood", timeout: short, serve: func(c *http2Conn, _ uint32) {
+			go io.Copy(io.Discard, c.Conn)
+			forever(func() error { return c.WriteSettings() })
+		}, want: "no answer from "},
+		{name: "garbage", serve: func(c *http2Conn, _ uint32) {
+			forever(func() error { _, err := io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\n\r\n"); return err })
+		}, want: "call to "},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			addr, ca := listenHTTP2(t, tt.settings, !tt.headers, tt.serve)
+			s := newSink(t, config("https://"+addr, func(c *httpsink.Config) {
+				c.Timeout = time.Minute
+				if tt.timeout > 0 {
+					c.Timeout = tt.timeout
+				}
+				c.TLS = &httpsink.TLS{CAFile: files(t, ca.pem)[0], ServerName: "far.test"}
+			}))
+			err := send(t, s, sinktest.Event(1, "sid"))
+			if tt.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, tt.want)
+			if !strings.Contains(tt.want, "413") {
+				require.Equal(t, "tried again", verdict(err), err)
+			}
+			require.NotContains(t, err.Error(), "\x1b")
+		})
+	}
+}
