@@ -59,7 +59,7 @@ func parseRange(text string) (netip.Prefix, error) {
 	}
 	p, err := netip.ParsePrefix(text)
 	if err == nil && p.Addr().Is4In6() {
-		return netip.Prefix{}, fmt.Errorf("write it as IPv4")
+		return netip.Prefix{}, errors.New("write it as IPv4")
 	}
 	return p.Masked(), err
 }

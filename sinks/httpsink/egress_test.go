@@ -71,7 +71,7 @@ func TestEgressIsAskedAfterDNS(t *testing.T) {
 	err := send(t, denied, sinktest.Event(1, "sid"))
 	require.ErrorContains(t, err, "egress policy refuses the address")
 	require.Equal(t, "tried again", verdict(err))
-	require.Equal(t, relay.ReasonEgress, relay.ReasonOf(err))
+	require.Equal(t, relay.ReasonEgress, relay.ReasonOf(err), "metrics tell it from a service that is down")
 
 	for _, host := range []string{
 		"169.254.169.254", "[::ffff:169.254.169.254]", "[::ffff:a9fe:a9fe]", "[::a9fe:a9fe]", "[64:ff9b::a9fe:a9fe]", "[2002:a9fe:a9fe::]",
