@@ -237,7 +237,7 @@ var bomb = sync.OnceValue(func() []byte {
 	return b.Bytes()
 })
 
-func misbehaving(t *testing.T, serve func(net.Conn)) string {
+func misbehaving(t *testing.T, serve func(net.Conn, *http.Request)) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
@@ -251,7 +251,7 @@ func misbehaving(t *testing.T, serve func(net.Conn)) string {
 				defer c.Close()
 				if call, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
 					io.Copy(io.Discard, call.Body)
-					serve(c)
+					serve(c, call)
 				}
 			}()
 		}
@@ -313,7 +313,9 @@ func TestMisbehavingReceiversDisturbNoOther(t *testing.T) {
 	good := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }))
 	defer good.Close()
 	reference, _, _ := measure(others(func(func(net.Conn)) string { return good.Listener.Addr().String() }))
-	beside, before, after := measure(others(func(serve func(net.Conn)) string { return misbehaving(t, serve) }))
+	beside, before, after := measure(others(func(serve func(net.Conn)) string {
+		return misbehaving(t, func(c net.Conn, _ *http.Request) { serve(c) })
+	}))
 	require.Less(t, beside[events/2], timeout, "an event that waits for another sink waits for its time-out")
 	require.Less(t, after-before, 64<<10, "KiB of memory grown")
 	t.Logf("to a healthy receiver beside %d others: median %s, p99 %s; when these misbehave: median %s (x%.2f), p99 %s; memory %d KiB after a third, %d KiB at the end",
@@ -339,6 +341,10 @@ func TestNoSecretComesOut(t *testing.T) {
 	refused := &repeater{}
 	far := httptest.NewServer(refused)
 	defer far.Close()
+	// chatty goes on after its answer, which net/http has words for.
+	chatty := misbehaving(t, func(c net.Conn, call *http.Request) {
+		io.WriteString(c, "HTTP/1.1 422 No\r\nContent-Length: 0\r\n\r\n"+call.Header.Get("Authorization"))
+	})
 	collector := &receiver{}
 	collectorAddress := freePort(t)
 	listenAt(t, collectorAddress, collector)
@@ -362,10 +368,21 @@ sinks:
   - name: proxied
     http: {url: "http://billing.internal/", proxy: "http://user:canary-proxy@`+far.Listener.Addr().String()+`"}
     retry: {initial: 10ms, max_interval: 50ms, max_attempts: 3}
-routes: [{to: [bearer, basic, proxied]}]
+  - name: through
+    http: {url: "http://billing.internal/422", bearer_token: canary-bearer}
+  - name: tunnelled
+    http: {url: "https://billing.internal/", bearer_token: canary-bearer}
+    retry: {initial: 10ms, max_interval: 50ms, max_attempts: 3}
+  - name: chatty
+    http: {url: "http://`+chatty+`/", bearer_token: canary-bearer}
+routes: [{to: [bearer, basic, proxied, through, tunnelled, chatty]}]
 `)
 	require.NoError(t, os.WriteFile(filepath.Join(r.dir, "canary"), []byte("canary-file\n"), 0o600))
-	r.environment = []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + collectorAddress, "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"}
+	require.NoError(t, os.WriteFile(filepath.Join(r.dir, "token"), []byte("canary-admin-token\n"), 0o600))
+	proxy := "@" + far.Listener.Addr().String()
+	r.environment = []string{
+		"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + collectorAddress, "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf", "HTTP_PROXY=envuser:canary-plain" + proxy, "HTTPS_PROXY=http://envuser:canary-environment" + proxy,
+	}
 	r.start()
 	for i := range 5 {
 		require.Equal(t, "accepted", r.post(recording(fmt.Sprint("s", i), i, 1)))
@@ -381,16 +398,32 @@ routes: [{to: [bearer, basic, proxied]}]
 		require.NoError(t, err)
 		return string(b)
 	}
+	sinks := []string{"bearer", "basic", "proxied", "through", "tunnelled", "chatty"}
 	r.eventually(func() bool {
-		return strings.Count(get("/metrics", ""), `outcome="dead"`) >= 3 && strings.Contains(get("/metrics", ""), `ncs_relay_dead_letters{sink="proxied"} 5`)
+		return !slices.ContainsFunc(sinks, func(sink string) bool {
+			return !strings.Contains(get("/metrics", ""), `ncs_relay_dead_letters{sink="`+sink+`"} 5`)
+		})
 	}, "dead letters")
 	outputs := map[string]string{"metrics": get("/metrics", ""), "status": get("/api/v1/status", "canary-admin-token"), "refused": get("/api/v1/status", "canary-wrong")}
+	token := filepath.Join(r.dir, "token")
+	for _, command := range []string{
+		"status", "status --json", "sinks list", "pending list --all", "deadletters list --all", "deadletters list --all --json", "deadletters show tunnelled 1",
+		"deadletters show bearer 1 --json", "inspect --entity s0", "inspect --entity s0 --json", "replay list",
+	} {
+		outputs[command] = r.mustAsk(append(strings.Fields(command), "--token-file", token)...)
+	}
 	r.terminate()
 	outputs["log"] = r.log.String()
 	outputs["traces"] = strings.Join(collector.got(), "\n")
-	for _, args := range [][]string{{"check", "-c", r.config}, {"config", "schema"}, {"sinks", "test", "bearer", "-c", r.config}, {"sinks", "test", "basic", "-c", r.config}, {"sinks", "test", "proxied", "-c", r.config}} {
-		out, _ := exec.Command("ncs-relay", args...).CombinedOutput()
-		outputs[strings.Join(args[:min(3, len(args))], " ")] = string(out)
+	commands := []string{"check -c " + r.config, "config schema", "journal verify -c " + r.config, "journal export -c " + r.config}
+	for _, sink := range sinks {
+		commands = append(commands, "sinks test "+sink+" -c "+r.config)
+	}
+	for _, command := range commands {
+		cmd := exec.Command("ncs-relay", strings.Fields(command)...)
+		cmd.Env = append(os.Environ(), r.environment...)
+		out, _ := cmd.CombinedOutput()
+		outputs[command] = string(out)
 	}
 	require.NoError(t, filepath.WalkDir(filepath.Join(r.dir, "data"), func(path string, d os.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
@@ -405,10 +438,13 @@ routes: [{to: [bearer, basic, proxied]}]
 
 	require.True(t, refused.sawAll(), "the receivers were not sent the secrets, so that nothing is proven")
 	require.Contains(t, outputs["log"], "403 Forbidden", "the answers were not shown, so that nothing is proven")
+	require.Contains(t, outputs["log"], "the proxy answered 407", "the tunnel was not refused, so that nothing is proven")
 	require.Contains(t, outputs["traces"], "service.name")
+	require.Contains(t, outputs["inspect --entity s0"], "403 Forbidden")
+	require.Contains(t, outputs["deadletters list --all"], "<secret>")
 	for name, out := range outputs {
 		require.NotEmpty(t, out, name)
-		for _, secret := range []string{"canary", serveSecret, "Y2FuYXJ5LWNhbmFyeS1jYW5hcnktY2FuYXJ5", "cmVsYXk6Y2FuYXJ5", "dXNlcjpjYW5hcnk"} {
+		for _, secret := range []string{"canary", serveSecret, "Y2FuYXJ5LWNhbmFyeS1jYW5hcnktY2FuYXJ5", "cmVsYXk6Y2FuYXJ5", "dXNlcjpjYW5hcnk", "ZW52dXNlcjpj"} {
 			out := strings.ReplaceAll(out, r.dir+"/canary", "") // the name of a file is no secret
 			require.NotContains(t, out, secret, name)
 		}
@@ -430,6 +466,14 @@ func (f *repeater) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	f.seen += strings.Join(said, "\n")
 	f.mu.Unlock()
+	if r.Method == http.MethodConnect { // of such an answer net/http would show the words of its first line
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err == nil {
+			fmt.Fprintf(conn, "HTTP/1.1 407 %s\r\n\r\n", r.Header.Get("Proxy-Authorization"))
+			conn.Close()
+		}
+		return
+	}
 	status := http.StatusForbidden
 	if strings.Contains(r.URL.Path, "422") {
 		status = http.StatusUnprocessableEntity
@@ -448,6 +492,6 @@ func (f *repeater) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (f *repeater) sawAll() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return !slices.ContainsFunc([]string{"canary-bearer", "canary-header", "canary-file", "canary-query", "canary-path-token", "dXNlcjpjYW5hcnk"},
+	return !slices.ContainsFunc([]string{"canary-bearer", "canary-header", "canary-file", "canary-query", "canary-path-token", "dXNlcjpjYW5hcnk", "ZW52dXNlcjpj"},
 		func(s string) bool { return !strings.Contains(f.seen, s) })
 }

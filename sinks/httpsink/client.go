@@ -1,13 +1,14 @@
 package httpsink
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"ncs-relay/relay"
@@ -32,7 +33,7 @@ func (s *Sink) newClient() (*client, error) {
 		return nil, err
 	}
 	c := &client{
-		redactor:  newRedactor(&full, full.URL, proxyURL(full.Proxy)),
+		redactor:  newRedactor(&full, proxyUsers(full.Proxy)),
 		fixed:     fixedHeaders(&full, s.userAgent),
 		transport: transport,
 	}
@@ -97,6 +98,7 @@ func newTransport(cfg *Config) (*http.Transport, error) {
 	}
 	return &http.Transport{
 		Proxy:                  proxy,
+		OnProxyConnectResponse: tunnelled,
 		DialContext:            dialer.DialContext,
 		TLSClientConfig:        tlsConfig,
 		TLSHandshakeTimeout:    min(cfg.Timeout, maxConnectTime),
@@ -111,6 +113,14 @@ func newTransport(cfg *Config) (*http.Transport, error) {
 		// stays off: with it, calls to a server that allows few streams were stuck until their time-out.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
 	}, nil
+}
+
+// tunnelled tells a proxy that opened no tunnel to the receiver. Without it, all that is known of its answer is its words.
+func tunnelled(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
+	if answer.StatusCode == http.StatusOK {
+		return nil
+	}
+	return relay.BecauseOfStatus(answer.StatusCode, fmt.Errorf("the proxy answered %s", statusText(answer.StatusCode)))
 }
 
 func newDialer(cfg *Config) (*net.Dialer, error) {
@@ -134,8 +144,8 @@ func proxyFunc(proxy relay.Secret) (func(*http.Request) (*url.URL, error), error
 	case "", "env":
 		return environmentProxy, nil
 	}
-	u := proxyURL(proxy)
-	if u == nil || u.Host == "" || !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) {
+	u, err := url.Parse(proxy.Reveal())
+	if err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) {
 		return nil, errors.New("is not the URL of a proxy")
 	}
 	return http.ProxyURL(u), nil
@@ -149,20 +159,22 @@ func environmentProxy(req *http.Request) (*url.URL, error) {
 	return u, nil
 }
 
-// proxyURL is nil for none, and for what is no URL. That of the environment is known per call only; for the sake of its
-// password any will do.
-func proxyURL(proxy relay.Secret) *url.URL {
-	text := proxy.Reveal()
-	if text == "" || text == "env" {
-		for _, name := range []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"} {
-			if text = os.Getenv(name); strings.Contains(text, "@") {
-				break
-			}
+// proxyUsers are the credentials of every proxy that calls may go through; which of the environment's it is shows only per call.
+func proxyUsers(proxy relay.Secret) (users []*url.Userinfo) {
+	texts := []string{proxy.Reveal()}
+	if texts[0] == "" || texts[0] == "env" {
+		for _, name := range []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"} {
+			texts = append(texts, os.Getenv(name))
 		}
 	}
-	u, err := url.Parse(text)
-	if err != nil || u.Host == "" {
-		return nil
+	for _, text := range texts {
+		u, err := url.Parse(text)
+		if err != nil || u.Host == "" {
+			u, err = url.Parse("http://" + text) // as net/http does with those of the environment
+		}
+		if err == nil && u.User != nil {
+			users = append(users, u.User)
+		}
 	}
-	return u
+	return users
 }

@@ -98,6 +98,14 @@ func TestProxy(t *testing.T) {
 	require.ErrorContains(t, err, "407 Proxy Authentication Required")
 	require.NotContains(t, err.Error(), "canary")
 
+	// A tunnel that is refused: the status is shown and counts as the reason, the proxy's words are not shown.
+	tunnel := newSink(t, config("https://billing.internal/hooks", func(c *httpsink.Config) { c.Proxy = relay.NewSecret(address) }))
+	err = send(t, tunnel, sinktest.Event(1, "sid"))
+	require.Equal(t, seen{"billing.internal:443", "Basic cmVsYXk6Y2FuYXJ5LXBhc3N3b3Jk"}, <-calls)
+	require.ErrorContains(t, err, "the proxy answered 407 Proxy Authentication Required")
+	require.Equal(t, relay.ReasonAuth, relay.ReasonOf(err))
+	require.Equal(t, "tried again", verdict(err))
+
 	// The policy sees the proxy's address: that is all it can see.
 	denied := newSink(t, config("http://billing.internal/hooks", func(c *httpsink.Config) {
 		c.Proxy = relay.NewSecret(address)

@@ -29,8 +29,8 @@ type redactor struct {
 }
 
 // newRedactor knows all that we send and must not show. cfg holds the secrets of its files too.
-func newRedactor(cfg *Config, rawURL string, proxy *url.URL) *redactor {
-	secrets := urlSecrets(rawURL)
+func newRedactor(cfg *Config, proxies []*url.Userinfo) *redactor {
+	secrets := urlSecrets(cfg.URL)
 	add := func(secret string) { secrets = append(secrets, secret) }
 	add(cfg.BearerToken.Reveal())
 	for _, value := range cfg.Headers {
@@ -45,11 +45,11 @@ func newRedactor(cfg *Config, rawURL string, proxy *url.URL) *redactor {
 			add(strings.TrimPrefix(secret.Reveal(), "whsec_"))
 		}
 	}
-	if proxy != nil {
-		password, _ := proxy.User.Password()
+	for _, user := range proxies {
+		password, _ := user.Password()
 		add(password)
-		add(proxy.User.String())
-		add(credentials(proxy.User.Username(), password)) // as the transport sends them to the proxy
+		add(user.String())
+		add(credentials(user.Username(), password)) // as the transport sends them to the proxy
 	}
 	var all []string
 	for _, secret := range secrets {
