@@ -21,7 +21,7 @@ func (s *Sink) rotate() error {
 	if n := len(stamps); n > 0 && !stamp.After(stamps[n-1]) {
 		stamp = stamps[n-1].Add(time.Millisecond) // the clock went back: names stay in order, nothing is overwritten
 	}
-	if err := os.Rename(s.cfg.Path, s.archive(stamp)); err != nil {
+	if err := os.Rename(s.path, s.archive(stamp)); err != nil {
 		return err
 	}
 	if err := s.reopen(); err != nil {
@@ -48,7 +48,7 @@ func (s *Sink) prune(stamps []time.Time) {
 
 // archives are the times of the archived files, oldest first.
 func (s *Sink) archives() ([]time.Time, error) {
-	entries, err := os.ReadDir(filepath.Dir(s.cfg.Path)) // sorted by name, and so by time
+	entries, err := os.ReadDir(filepath.Dir(s.path)) // sorted by name, and so by time
 	if err != nil {
 		return nil, err
 	}
@@ -71,6 +71,6 @@ func (s *Sink) archive(stamp time.Time) string {
 }
 
 func (s *Sink) archiveParts() (before, after string) {
-	after = filepath.Ext(s.cfg.Path)
-	return strings.TrimSuffix(s.cfg.Path, after) + "-", after
+	after = filepath.Ext(s.path)
+	return strings.TrimSuffix(s.path, after) + "-", after
 }

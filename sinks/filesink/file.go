@@ -31,7 +31,15 @@ func openAppend(path string) (file, error) {
 	return f, nil
 }
 
-var errLocked = errors.New("another sink or process is writing this file")
+var (
+	errLocked  = errors.New("another sink or process is writing this file")
+	errNotOurs = errors.New("is not of a file sink")
+)
+
+// wrongPath tells a path that will never do from a disk that cannot be written now.
+func wrongPath(err error) bool {
+	return errors.Is(err, errNotOurs) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTDIR)
+}
 
 // lock makes f ours until it is closed.
 func lock(f file) error {
@@ -98,7 +106,7 @@ func requireOurs(f io.ReaderAt, end, size int64) error {
 		return err
 	}
 	if start[0] != 0 && !bytes.HasPrefix([]byte(lineStart), start) {
-		return errors.New("the last line has no end and is not of a file sink; choose another path or complete the line")
+		return fmt.Errorf("the last line has no end and %w: choose another path or complete the line", errNotOurs)
 	}
 	return nil
 }

@@ -33,24 +33,29 @@ type Sink struct {
 	open   func(path string) (file, error) // tests put failing disks here
 	now    func() time.Time
 
-	file  file  // nil: to be opened
-	end   int64 // where the next line begins
-	dirty bool  // a failed write may have left bytes after end
+	file  file   // nil: to be opened
+	path  string // of the file, where symbolic links lead to
+	end   int64  // where the next line begins
+	dirty bool   // a failed write may have left bytes after end
 	buf   bytes.Buffer
 }
 
 var _ relay.Sink = (*Sink)(nil)
 
-// New makes a sink of cfg, which must pass its Check. It tries to open the file, and removes a torn last line, so that a
-// path that cannot be written is found at start; but it holds nothing open until the first Send: on a reload
-// the sink that this one replaces still has the file, and that is no error.
+// New makes a sink of cfg, which must pass its Check. It tries to open the file, and removes a torn last line; but it holds
+// nothing open until the first Send: on a reload the sink that this one replaces still has the file, and that is no
+// error. Neither is a disk that is full or away, which may pass: events wait, and nobody else does.
 func New(cfg Config, name string, logger *slog.Logger) (*Sink, error) {
 	s := &Sink{cfg: cfg, logger: logger.With("sink", name), open: openAppend, now: time.Now}
 	if err := check(cfg); err != nil {
 		return nil, err
 	}
-	if err := s.reopen(); err != nil && !errors.Is(err, errLocked) {
+	switch err := s.reopen(); {
+	case err == nil, errors.Is(err, errLocked):
+	case wrongPath(err):
 		return nil, err
+	default:
+		s.logger.Error("the file cannot be written; events wait until it can", "path", cfg.Path, "error", err)
 	}
 	return s, s.Close()
 }
@@ -186,8 +191,7 @@ func (s *Sink) reopen() error {
 	if err := s.Close(); err != nil {
 		s.logger.Warn("closing", "path", s.cfg.Path, "error", err) // all in it was synced
 	}
-	dir := filepath.Dir(s.cfg.Path)
-	if err := makeDir(dir); err != nil {
+	if err := makeDir(filepath.Dir(s.cfg.Path)); err != nil {
 		return err
 	}
 	f, err := s.open(s.cfg.Path)
@@ -195,14 +199,17 @@ func (s *Sink) reopen() error {
 		return err
 	}
 	s.file, s.dirty = f, false
-	if err := s.adopt(dir); err != nil {
+	if err := s.adopt(); err != nil {
 		return errors.Join(err, s.Close())
 	}
 	return nil
 }
 
 // adopt makes the file just opened ours.
-func (s *Sink) adopt(dir string) error {
+func (s *Sink) adopt() (err error) {
+	if s.path, err = filepath.EvalSymlinks(s.cfg.Path); err != nil {
+		return err
+	}
 	if err := lock(s.file); err != nil {
 		return fmt.Errorf("%s: %w", s.cfg.Path, err)
 	}
@@ -211,9 +218,9 @@ func (s *Sink) adopt(dir string) error {
 		return err
 	}
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is not an ordinary file", s.cfg.Path)
+		return fmt.Errorf("%s %w: it is no ordinary file", s.cfg.Path, errNotOurs)
 	}
-	if err := syncDir(dir); err != nil {
+	if err := syncDir(filepath.Dir(s.path)); err != nil {
 		return err
 	}
 	return s.findEnd(info.Size())

@@ -6,12 +6,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -301,6 +305,179 @@ func TestNewFindsBadPaths(t *testing.T) {
 	for name, path := range map[string]string{"a directory": dir, "below a file": filepath.Join(notDir, "events.jsonl"), "a device": os.DevNull} {
 		_, err := filesink.New(config(path), "archive", slog.New(slog.DiscardHandler))
 		require.Error(t, err, name)
+	}
+}
+
+// TestDiskThatIsAway: what may pass is no reason not to start. The path leads to a volume that is not there yet.
+func TestDiskThatIsAway(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path, volume := filepath.Join(dir, "events.jsonl"), filepath.Join(dir, "volume")
+	require.NoError(t, os.Symlink(filepath.Join(volume, "events.jsonl"), path))
+	var log bytes.Buffer
+	s, err := filesink.New(config(path), "archive", slog.New(slog.NewTextHandler(&log, nil)))
+	require.NoError(t, err)
+	require.Contains(t, log.String(), "the file cannot be written; events wait until it can")
+	e := sinktest.Event(1, "sid")
+	require.ErrorIs(t, send(t, s, e), os.ErrNotExist)
+	require.NoError(t, os.Mkdir(volume, 0o750))
+	require.NoError(t, send(t, s, e))
+	require.NoError(t, s.Close())
+	require.Equal(t, idsOf(e), ids(read(t, filepath.Join(volume, "events.jsonl"))))
+}
+
+// TestSymbolicLink: what is set aside stays beside the file, on its volume, and the link stays.
+func TestSymbolicLink(t *testing.T) {
+	t.Parallel()
+	path, volume := filepath.Join(t.TempDir(), "events.jsonl"), t.TempDir()
+	require.NoError(t, os.Symlink(filepath.Join(volume, "big.jsonl"), path))
+	s := newSink(t, config(path, func(c *filesink.Config) { c.MaxSize = 4 << 10 }))
+	var want, got []string
+	for n := range 20 {
+		e := sinktest.Event(n, "sid")
+		want = append(want, e.ID.String())
+		require.NoError(t, send(t, s, e))
+	}
+	files, err := filepath.Glob(filepath.Join(volume, "big*.jsonl"))
+	require.NoError(t, err)
+	require.Greater(t, len(files), 2)
+	for _, file := range files {
+		got = append(got, ids(read(t, file))...)
+	}
+	require.Equal(t, want, got)
+	info, err := os.Lstat(path)
+	require.NoError(t, err)
+	require.NotZero(t, info.Mode()&os.ModeSymlink)
+
+	other := filepath.Join(t.TempDir(), "other.jsonl") // the link is changed while the sink writes
+	require.NoError(t, errors.Join(os.Remove(path), os.Symlink(other, path)))
+	e := sinktest.Event(100, "sid")
+	require.NoError(t, send(t, s, e))
+	require.Equal(t, idsOf(e), ids(read(t, other)))
+}
+
+// TestFullDisk fills a real file system.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	volume := t.TempDir()
+	if err := syscall.Mount("tmpfs", volume, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skipf("needs the right to mount a file system: %v", err)
+	}
+	t.Cleanup(func() { require.NoError(t, syscall.Unmount(volume, syscall.MNT_DETACH)) })
+	filler, path := filepath.Join(volume, "filler"), filepath.Join(volume, "events.jsonl")
+	require.NoError(t, os.WriteFile(filler, make([]byte, 128<<10), 0o600))
+	s := newSink(t, config(path, func(c *filesink.Config) { c.MaxSize = 32 << 10 }))
+	var want []string
+	full := 0
+	for n := 0; n < 200; {
+		batch := []*relay.Event{sinktest.Event(n, "sid"), sinktest.Event(n+1, "sid"), sinktest.Event(n+2, "sid")}
+		if err := send(t, s, batch...); err != nil {
+			require.ErrorIs(t, err, syscall.ENOSPC)
+			if full++; full == 3 {
+				require.NoError(t, os.Remove(filler))
+			}
+			continue
+		}
+		n += 3
+		want = append(want, idsOf(batch...)...)
+	}
+	require.Equal(t, 3, full, "the disk was never full")
+	require.NoError(t, s.Close())
+	files, err := filepath.Glob(filepath.Join(volume, "events*.jsonl"))
+	require.NoError(t, err)
+	var got []string
+	for _, file := range append(files[1:], files[0]) { // "events-" comes after "events."
+		got = append(got, ids(read(t, file))...)
+	}
+	require.ElementsMatch(t, want, got, "each once")
+}
+
+// TestAnyHistory: writes, failures, restarts in the middle of a line, rotation and logrotate in any order. Whatever happened, every
+// line is whole, and what was reported is there, in order.
+func TestAnyHistory(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(40) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		dir := t.TempDir()
+		path := filepath.Join(dir, "events.jsonl")
+		cfg := config(path, func(c *filesink.Config) { c.MaxSize = 6 << 10 })
+		d := &disk{}
+		start := func() *filesink.Sink {
+			s, err := filesink.New(cfg, "archive", slog.New(slog.DiscardHandler))
+			require.NoError(t, err)
+			s.Wrap(d.wrap)
+			return s
+		}
+		s := start()
+		var files []string // that were set aside, in the order in which they were
+		setAside := func() {
+			all, err := filepath.Glob(filepath.Join(dir, "events?*.jsonl")) // by name, which is by time
+			require.NoError(t, err)
+			for _, file := range all {
+				if !slices.Contains(files, file) {
+					files = append(files, file)
+				}
+			}
+		}
+		var reported []string
+		next, half := 0, false
+		for step := range 60 {
+			switch action := random.IntN(10); {
+			case action < 6:
+				var batch []*relay.Event
+				for n := range 1 + random.IntN(4) {
+					batch = append(batch, sinktest.Event(next+n, "sid"))
+				}
+				if random.IntN(3) == 0 {
+					d.set(failing{onWrite: `{"id"`, keep: random.IntN(3000), truncate: random.IntN(2) == 0})
+				}
+				if random.IntN(6) == 0 {
+					d.set(failing{sync: true, truncate: random.IntN(2) == 0})
+				}
+				err := send(t, s, batch...)
+				half = err != nil && d.get().truncate
+				if err == nil {
+					reported = append(reported, idsOf(batch...)...)
+					next += len(batch)
+				}
+				d.set(failing{})
+				setAside()
+			case action < 8: // a crash in the middle of a write, and a start
+				require.NoError(t, s.Close())
+				if !half {
+					line := lines(t, sinktest.Event(next, "sid"))
+					f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+					require.NoError(t, err)
+					_, err = io.WriteString(f, line[:random.IntN(len(line)+1)])
+					require.NoError(t, errors.Join(err, f.Close()))
+				}
+				s = start()
+				half = false
+			case half: // moved away now, and forgotten by a restart, its half line would stay
+			default: // logrotate
+				moved := filepath.Join(dir, fmt.Sprintf("moved-%03d", step))
+				if os.Rename(path, moved) == nil {
+					files = append(files, moved)
+				}
+			}
+		}
+		if next > 0 { // and the last word is a success, which cleans up
+			e := sinktest.Event(next, "sid")
+			require.NoError(t, send(t, s, e))
+			reported = append(reported, e.ID.String())
+			setAside()
+			var got []string
+			for _, file := range append(files, path) {
+				for _, id := range ids(read(t, file)) {
+					if !slices.Contains(got, id) {
+						got = append(got, id)
+					}
+				}
+			}
+			require.GreaterOrEqual(t, len(got), len(reported), "seed %d", seed)
+			require.Equal(t, reported, got[:len(reported)], "seed %d", seed) // what follows was written and not reported
+		}
+		require.NoError(t, s.Close())
 	}
 }
 
