@@ -88,7 +88,7 @@ func (r *reloader) run(ctx context.Context, hup <-chan os.Signal) error {
 		defer watcher.Close()
 	}
 	r.watch(watcher)
-	settle := time.NewTimer(pollInterval)
+	settle := time.NewTimer(settleTime) // what changed before there was a watch raised no event
 	defer settle.Stop()
 	for {
 		select {
