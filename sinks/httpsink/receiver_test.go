@@ -101,6 +101,7 @@ func (r *receiver) keep(h http.Header, body []byte) {
 		Source:         h.Get("Ncs-Relay-Source"),
 		ReceivedAt:     h.Get("Ncs-Relay-Received-At"),
 		Replay:         h.Get("Ncs-Relay-Replay"),
+		Test:           h.Get("Ncs-Relay-Test"),
 		Body:           body,
 		ContentType:    h.Get("Content-Type"),
 		SignatureV1:    h.Get("Agora-Signature"),
@@ -163,7 +164,7 @@ func send(t *testing.T, s *httpsink.Sink, e *relay.Event) error {
 
 func TestContract(t *testing.T) {
 	sinktest.Run(t, sinktest.Harness{CarriesAttempt: true, CarriesIdempotencyKey: true, CarriesTraceparent: true,
-		New: func(t *testing.T, _ *slog.Logger) sinktest.Fixture {
+		New: func(t *testing.T, logger *slog.Logger) sinktest.Fixture {
 			far := newReceiver(t)
 			cfg := config(far.URL+"/hooks?token=canary%2Fquery", func(c *httpsink.Config) {
 				c.Timeout = time.Minute
@@ -171,7 +172,7 @@ func TestContract(t *testing.T) {
 				c.Headers = map[string]relay.Secret{"X-Api-Key": relay.NewSecret("canary-key")}
 				c.StandardWebhooks = &httpsink.StandardWebhooks{Secrets: []relay.Secret{relay.NewSecret(webhookSecret)}}
 			})
-			s, err := httpsink.New(cfg, "ncs-relay/test", slog.New(slog.DiscardHandler))
+			s, err := httpsink.New(cfg, "ncs-relay/test", logger)
 			require.NoError(t, err)
 			return sinktest.Fixture{
 				Sink:     s,

@@ -101,7 +101,7 @@ func received(t *testing.T, cluster *kfake.Cluster) []sinktest.Received {
 		all = append(all, sinktest.Received{
 			ID: header["ncs-event-id"], Product: header["ncs-product"], Event: header["ncs-event"],
 			EventType: header["ncs-event-type"], Category: header["ncs-category"], Source: header["ncs-source"],
-			ReceivedAt: header["ncs-received-at"], Replay: header["ncs-replay"], Traceparent: header["traceparent"],
+			ReceivedAt: header["ncs-received-at"], Replay: header["ncs-replay"], Test: header["ncs-test"], Traceparent: header["traceparent"],
 			ContentType: header["content-type"], SignatureV1: header["agora-signature"], SignatureV2: header["agora-signature-v2"],
 			Entity: string(record.Key), Body: record.Value,
 		})

@@ -71,6 +71,7 @@ type Received struct {
 	Source     string
 	ReceivedAt string
 	Replay     string
+	Test       string // "true" or absent
 	Body       []byte
 
 	ContentType string

@@ -35,6 +35,7 @@ type Harness struct {
 	// sink's connections at the far side. Everything the sink logs must go to logger.
 	New func(t *testing.T, logger *slog.Logger) Fixture
 
+	OneLane               bool // all events are one lane
 	CarriesAttempt        bool // the number of the attempt reaches the far side
 	CarriesIdempotencyKey bool
 	CarriesTraceparent    bool
@@ -63,7 +64,7 @@ type Fixture struct {
 func Run(t *testing.T, h Harness) {
 	t.Run("bodies arrive byte for byte", suite(h, testBodies))
 	t.Run("everything known of an event arrives", suite(h, testMetadata))
-	t.Run("attempt, replay and trace arrive", suite(h, testAttempt))
+	t.Run("attempt, replay, test and trace arrive", suite(h, testAttempt))
 	t.Run("order holds within an entity", suite(h, testOrder))
 	t.Run("lanes do not wait for each other", suite(h, testLanesIndependent))
 	t.Run("taken is true when some fail", suite(h, testTaken))
@@ -288,10 +289,11 @@ func testMetadata(t *testing.T, b *bench) {
 
 func testAttempt(t *testing.T, b *bench) {
 	const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-	batch := Batch(Event(1, "a"), Event(2, "b"), Event(3, "c"), Event(4, "d"))
+	batch := Batch(Event(1, "a"), Event(2, "b"), Event(3, "c"), Event(4, "d"), Event(5, "e"))
 	batch[1].Number = 7
 	batch[2].Replay = 3
 	batch[3].Traceparent = traceparent
+	batch[4].Test = true
 	for _, a := range batch {
 		_, err := b.send(t, t.Context(), b.Sink.Lane(a.Event), []relay.Attempt{a})
 		require.NoError(t, err)
@@ -323,6 +325,9 @@ func (b *bench) want(a relay.Attempt) Received {
 		ContentType: a.ContentType,
 		SignatureV1: a.SignatureV1,
 		SignatureV2: a.SignatureV2,
+	}
+	if a.Test {
+		r.Test = "true"
 	}
 	key := r.ID
 	if a.Replay > 0 {
@@ -375,8 +380,8 @@ func (b *bench) requireInOrder(t *testing.T, events []*relay.Event) {
 }
 
 func testLanesIndependent(t *testing.T, b *bench) {
-	if b.Hang == nil {
-		t.Skip("the far side cannot hang")
+	if b.OneLane {
+		t.Skip("this sink has one lane")
 	}
 	stuck := Event(0, "stuck")
 	others := b.otherLanes(t, stuck)
@@ -403,9 +408,7 @@ func (b *bench) otherLanes(t *testing.T, e *relay.Event) []*relay.Event {
 			others = append(others, other)
 		}
 	}
-	if len(others) == 0 {
-		t.Skip("this sink has one lane")
-	}
+	require.NotEmpty(t, others, "all events are one lane")
 	return others
 }
 
@@ -501,7 +504,7 @@ func testCancelled(t *testing.T, b *bench) {
 	require.Empty(t, b.Received(t))
 }
 
-// testSecrets provokes every kind of error; suite looks at what was printed.
+// testSecrets provokes every kind of failure; suite looks at what was printed.
 func testSecrets(t *testing.T, b *bench) {
 	if len(b.Secrets) == 0 {
 		t.Skip("no secrets configured")
@@ -514,6 +517,9 @@ func testSecrets(t *testing.T, b *bench) {
 		fault(id(e))
 		_, err := b.send(t, t.Context(), b.Sink.Lane(e), Batch(e))
 		require.Error(t, err)
+	}
+	if b.Hang != nil {
+		testCancel(t, b)
 	}
 }
 
