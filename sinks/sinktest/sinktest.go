@@ -125,6 +125,7 @@ func (b *bench) send(t *testing.T, ctx context.Context, lane relay.Lane, batch [
 	// assert-like, because lanes run in goroutines of their own
 	if taken < 0 || taken > len(batch) || (err == nil) != (taken == len(batch)) {
 		t.Errorf("Send of %d events returned (%d, %v)", len(batch), taken, err)
+		return len(batch), nil // so that nobody waits for more
 	}
 	return taken, err
 }
