@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"net"
+	"net/http"
 	"net/netip"
 	"time"
 
@@ -24,6 +25,11 @@ func (s *Sink) Resolve(r *net.Resolver) error {
 	dialer.Resolver = r
 	s.current.transport.DialContext = dialer.DialContext
 	return nil
+}
+
+// Header is what a call carries.
+func (s *Sink) Header(a relay.Attempt) http.Header {
+	return s.current.header(a, s.cfg.CloudEvents, time.Now())
 }
 
 // LookAgain lets the next call look at the files.

@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -35,10 +36,13 @@ func credentials(username, password string) string {
 
 // header is what one call carries. What the event does not have is left out, as it was when Agora called.
 func (c *client) header(a relay.Attempt, cloudEvents bool, now time.Time) http.Header {
-	h := c.fixed.Clone()
+	h := make(http.Header, len(c.fixed)+mostSet)
+	maps.Copy(h, c.fixed)
+	values := make([]string, 0, mostSet) // one allocation, not one a header
 	set := func(name, value string) {
 		if value != "" {
-			h[name] = []string{value} // names below are in canonical form
+			values = append(values, value)
+			h[name] = values[len(values)-1 : len(values) : len(values)] // names below are in canonical form
 		}
 	}
 	id, key, receivedAt := a.ID.String(), idempotencyKey(a), a.ReceivedAt.UTC().Format(rfc3339Milli)
@@ -80,6 +84,8 @@ func (c *client) header(a relay.Attempt, cloudEvents bool, now time.Time) http.H
 	}
 	return h
 }
+
+const mostSet = 24 // headers that header sets
 
 const rfc3339Milli = "2006-01-02T15:04:05.000Z07:00"
 
