@@ -125,10 +125,14 @@ func Try(ctx context.Context, sink relay.Sink, a relay.Attempt, w io.Writer) err
 	if t, ok := sink.(trier); ok {
 		return t.Try(ctx, a, w)
 	}
+	fmt.Fprintf(w, "> %s\n", a.Body)
 	for {
 		lane := sink.Lane(a.Event)
 		_, err := sink.Send(ctx, lane, []relay.Attempt{a})
 		r, ok := sink.(relay.Relaner)
+		if ok && err == nil {
+			fmt.Fprintf(w, "< topic %s, partition %s\n", lane.Group, lane.Key)
+		}
 		if !ok || !errors.Is(err, relay.ErrRelane) || ctx.Err() != nil {
 			return err
 		}
