@@ -495,3 +495,105 @@ func (f *repeater) sawAll() bool {
 	return !slices.ContainsFunc([]string{"canary-bearer", "canary-header", "canary-file", "canary-query", "canary-path-token", "dXNlcjpjYW5hcnk", "ZW52dXNlcjpj"},
 		func(s string) bool { return !strings.Contains(f.seen, s) })
 }
+
+// statusReceiver answers as it is told to and notes when it was called.
+type statusReceiver struct {
+	mu     sync.Mutex
+	answer func(call int) (status int, retryAfter string)
+	calls  []time.Time
+	taken  int
+}
+
+func (s *statusReceiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	io.Copy(io.Discard, r.Body)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	status, after := s.answer(len(s.calls))
+	s.calls = append(s.calls, time.Now())
+	if after != "" {
+		w.Header().Set("Retry-After", after)
+	}
+	if status == http.StatusOK {
+		s.taken++
+	}
+	w.WriteHeader(status)
+}
+
+func (s *statusReceiver) set(answer func(call int) (int, string)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = answer
+}
+
+func (s *statusReceiver) seen() (calls []time.Time, taken int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.calls), s.taken
+}
+
+// TestGoneReceiverIsLeftAlone: after a 410 nothing is sent, also after a restart, until an operator resumes the sink. Nothing is
+// given up, and nobody else waits.
+func TestGoneReceiverIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	gone := &statusReceiver{answer: func(int) (int, string) { return http.StatusGone, "" }}
+	other := &statusReceiver{answer: func(int) (int, string) { return http.StatusOK, "" }}
+	goneAt, otherAt := httptest.NewServer(gone), httptest.NewServer(other)
+	defer goneAt.Close()
+	defer otherAt.Close()
+	r := newRelay(t, strings.Replace(httpSinkHead, ", token: canary-admin-token", "", 1)+httpSinkSource+`
+sinks:
+  - {name: gone, http: {url: "`+goneAt.URL+`"}, retry: {initial: 10ms, max_interval: 20ms}}
+  - {name: other, http: {url: "`+otherAt.URL+`"}}
+routes: [{to: [gone, other]}]
+`)
+	r.start()
+	paused := func() bool { return strings.Contains(r.page(), `ncs_relay_sink_state{sink="gone",state="paused"} 1`) }
+	require.Equal(t, "accepted", r.post(recording("s0", 1, 1)))
+	r.eventually(paused, "not paused")
+	require.Contains(t, r.mustAsk("sinks", "list"), "410 Gone")
+	r.terminate()
+	r.start()
+	require.True(t, paused(), "the restart forgot the pause")
+	for i := 1; i < 5; i++ {
+		require.Equal(t, "accepted", r.post(recording(fmt.Sprint("s", i), 1, 1)))
+	}
+	r.eventually(func() bool { _, taken := other.seen(); return taken == 5 }, "others wait")
+	calls, _ := gone.seen()
+	require.Len(t, calls, 1)
+
+	gone.set(func(int) (int, string) { return http.StatusOK, "" })
+	r.mustAsk("sinks", "resume", "gone")
+	r.eventually(func() bool { _, taken := gone.seen(); return taken == 5 }, "what was owed does not come")
+	require.Contains(t, r.page(), `ncs_relay_dead_letters{sink="gone"} 0`)
+	r.terminate()
+}
+
+// TestThrottlingReceiverPacesTheSink: the Retry-After of a 429 holds for other entities too. It measures the least time that may
+// pass.
+func TestThrottlingReceiverPacesTheSink(t *testing.T) {
+	t.Parallel()
+	far := &statusReceiver{answer: func(call int) (int, string) {
+		if call == 0 {
+			return http.StatusTooManyRequests, "2"
+		}
+		return http.StatusOK, ""
+	}}
+	service := httptest.NewServer(far)
+	defer service.Close()
+	r := newRelay(t, httpSinkHead+httpSinkSource+`
+sinks:
+  - {name: service, http: {url: "`+service.URL+`"}, retry: {initial: 10ms, max_interval: 20ms}}
+routes: [{to: [service]}]
+`)
+	r.start()
+	require.Equal(t, "accepted", r.post(recording("s0", 1, 1)))
+	r.eventually(func() bool { calls, _ := far.seen(); return len(calls) == 1 }, "no call")
+	r.eventually(func() bool { return strings.Contains(r.page(), `reason="throttled",sink="service"} 1`) }, "the answer was not read")
+	for i := 1; i < 5; i++ {
+		require.Equal(t, "accepted", r.post(recording(fmt.Sprint("s", i), 1, 1)))
+	}
+	r.eventually(func() bool { _, taken := far.seen(); return taken == 5 }, "not delivered")
+	calls, _ := far.seen()
+	require.GreaterOrEqual(t, calls[1].Sub(calls[0]), 1900*time.Millisecond, "another entity was sent meanwhile")
+	r.terminate()
+}
