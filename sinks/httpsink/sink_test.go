@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"regexp"
 	"runtime"
@@ -71,6 +72,39 @@ func TestWireBytes(t *testing.T) {
 		"Ncs-Relay-Source: recording",
 	}
 	require.Empty(t, gocmp.Diff(want, <-heads))
+}
+
+// TestOddValuesInHeaders: what comes from outside stays in its header, whatever it is.
+func TestOddValuesInHeaders(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct{ contentType, entity string }{
+		"line breaks":  {"application/json", "a\r\nX-Evil: 1\r\n\r\nPOST /evil HTTP/1.1\r\n"},
+		"control":      {"application/json", "\x00\x7f\x1b[31m"},
+		"not ASCII":    {"application/json; name=\"\u00e9\xff\"", "\u4f1a\u8bae\u5ba4 \U0001f600\xff"},
+		"long":         {strings.Repeat("x", 30_000), strings.Repeat("\u4f1a", 10_000)},
+		"spaces":       {"application/json", "  a  "},
+		"nothing":      {"", ""},
+		"already so":   {"application/json", "%0d%0a"},
+		"two of these": {"text/plain, application/json", "a, b"},
+	} {
+		var got http.Header
+		far := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r.Header.Clone() }))
+		s := newSink(t, config(far.URL, func(c *httpsink.Config) { c.CloudEvents = true }))
+		e := sinktest.Event(1, tt.entity)
+		e.ContentType = tt.contentType
+		require.NoError(t, send(t, s, e), name)
+		far.Close()
+		require.Empty(t, got.Get("X-Evil"), name)
+		require.Equal(t, tt.contentType, got.Get("Content-Type"), name)
+		for _, header := range []string{"Ncs-Relay-Entity", "Ce-Subject"} {
+			require.Regexp(t, `^[A-Za-z0-9._~%-]*$`, got.Get(header), name)
+			entity, err := url.PathUnescape(got.Get(header))
+			require.NoError(t, err, name)
+			require.True(t, tt.entity == entity, "%s: %.60q", name, entity)
+		}
+		_, there := got["Content-Type"]
+		require.Equal(t, tt.contentType != "", there, name)
+	}
 }
 
 func TestHeadersConfigured(t *testing.T) {
