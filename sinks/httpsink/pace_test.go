@@ -2,10 +2,14 @@ package httpsink_test
 
 import (
 	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -115,4 +119,64 @@ func TestProxy(t *testing.T) {
 
 	direct := newReceiver(t)
 	require.NoError(t, send(t, newSink(t, config(direct.URL, func(c *httpsink.Config) { c.Proxy = relay.NewSecret("none") })), sinktest.Event(1, "sid")))
+}
+
+// TestTunnels: TLS goes through a proxy from end to end, so the proxy sees neither bodies nor credentials, and the receiver's
+// certificate is checked.
+func TestTunnels(t *testing.T) {
+	t.Parallel()
+	far := newReceiver(t)
+	ca := newAuthority(t)
+	pair, err := tls.X509KeyPair(ca.issue("billing.internal"))
+	require.NoError(t, err)
+	secure := httptest.NewUnstartedServer(far)
+	secure.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+	secure.EnableHTTP2 = true
+	secure.StartTLS()
+	t.Cleanup(secure.Close)
+
+	tunnel := func(client net.Conn) {
+		server, err := net.Dial("tcp", secure.Listener.Addr().String())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		go func() { io.Copy(server, client); server.Close() }()
+		io.Copy(client, server)
+		client.Close()
+	}
+	var asked atomic.Value
+	proxies := map[string]string{
+		"http": listen(t, func(c net.Conn) {
+			head, _ := readCall(c)
+			if len(head) > 0 {
+				asked.Store(strings.Fields(head[0])[1])
+				io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+				tunnel(c)
+			}
+		}),
+		"socks5": listen(t, func(c net.Conn) {
+			read := func(n int) []byte { b := make([]byte, n); io.ReadFull(c, b); return b }
+			read(int(read(2)[1])) // methods of authentication
+			c.Write([]byte{5, 0})
+			name := read(int(read(5)[4]))
+			port := binary.BigEndian.Uint16(read(2))
+			asked.Store(fmt.Sprintf("%s:%d", name, port))
+			c.Write([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0})
+			tunnel(c)
+		}),
+	}
+	for scheme, address := range proxies {
+		s := newSink(t, config("https://billing.internal/hooks", func(c *httpsink.Config) {
+			c.Proxy = relay.NewSecret(scheme + "://" + address)
+			c.TLS = &httpsink.TLS{CAFile: files(t, ca.pem)[0]}
+		}))
+		for i := range 3 {
+			require.NoError(t, send(t, s, sinktest.Event(i, scheme)))
+		}
+		require.Equal(t, "billing.internal:443", asked.Load(), scheme)
+		untrusting := newSink(t, config("https://billing.internal/hooks", func(c *httpsink.Config) { c.Proxy = relay.NewSecret(scheme + "://" + address) }))
+		require.ErrorContains(t, send(t, untrusting, sinktest.Event(9, scheme)), "certificate", scheme)
+	}
+	require.Len(t, far.all(t), 6)
 }
