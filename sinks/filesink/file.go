@@ -33,7 +33,7 @@ func openAppend(path string) (file, error) {
 
 var (
 	errLocked  = errors.New("another sink or process is writing this file")
-	errNotOurs = errors.New("is not of a file sink")
+	errNotOurs = errors.New("was not written by a file sink; choose another path")
 )
 
 // wrongPath tells a path that will never do from a disk that cannot be written now.
@@ -98,15 +98,12 @@ func lineEnd(f io.ReaderAt, size int64) (int64, error) {
 	return 0, nil
 }
 
-// requireOurs refuses to cut bytes that no sink wrote: somebody may have pointed the path at another file. A power cut
-// can leave zeros where a line was.
-func requireOurs(f io.ReaderAt, end, size int64) error {
-	start := make([]byte, min(size-end, int64(len(lineStart))))
-	if _, err := f.ReadAt(start, end); err != nil && !errors.Is(err, io.EOF) {
-		return err
+// isOurs tells whether what is in f from offset on was written by a sink; a power cut can leave zeros where a line was.
+func isOurs(f io.ReaderAt, offset int64) (bool, error) {
+	start := make([]byte, len(lineStart))
+	n, err := f.ReadAt(start, offset)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return false, err
 	}
-	if start[0] != 0 && !bytes.HasPrefix([]byte(lineStart), start) {
-		return fmt.Errorf("the last line has no end and %w: choose another path or complete the line", errNotOurs)
-	}
-	return nil
+	return n == 0 || start[0] == 0 || bytes.HasPrefix([]byte(lineStart), start[:n]), nil
 }

@@ -218,7 +218,7 @@ func (s *Sink) adopt() (err error) {
 		return err
 	}
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s %w: it is no ordinary file", s.cfg.Path, errNotOurs)
+		return fmt.Errorf("%s %w", s.cfg.Path, errNotOurs)
 	}
 	if err := syncDir(filepath.Dir(s.path)); err != nil {
 		return err
@@ -226,16 +226,23 @@ func (s *Sink) adopt() (err error) {
 	return s.findEnd(info.Size())
 }
 
-// findEnd sets end behind the last newline and cuts off what follows it.
+// findEnd sets end behind the last newline and cuts off what follows it. Somebody may have pointed the path at another file:
+// that one is neither cut nor added to.
 func (s *Sink) findEnd(size int64) error {
 	end, err := lineEnd(s.file, size)
 	if err != nil {
 		return err
 	}
-	if end < size {
-		if err := requireOurs(s.file, end, size); err != nil {
-			return fmt.Errorf("%s: %w", s.cfg.Path, err)
+	for _, offset := range []int64{0, end} {
+		ours, err := isOurs(s.file, offset)
+		if err != nil {
+			return err
 		}
+		if !ours {
+			return fmt.Errorf("%s %w", s.cfg.Path, errNotOurs)
+		}
+	}
+	if end < size {
 		if err := s.file.Truncate(end); err != nil {
 			return err
 		}

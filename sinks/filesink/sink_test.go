@@ -287,15 +287,19 @@ func lines(t *testing.T, events ...*relay.Event) string {
 	return string(content)
 }
 
-func TestForeignFileIsNotCut(t *testing.T) {
+// TestForeignFileIsLeftAlone: the path was pointed at a file of somebody else's, such as the configuration.
+func TestForeignFileIsLeftAlone(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "notes.txt")
-	require.NoError(t, os.WriteFile(path, []byte("first\nsecond without an end"), 0o640))
-	_, err := filesink.New(config(path), "archive", slog.New(slog.DiscardHandler))
-	require.ErrorContains(t, err, "not of a file sink")
-	content, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.Equal(t, "first\nsecond without an end", string(content))
+	ours := lines(t, sinktest.Event(1, "sid"))
+	for _, content := range []string{"first\nsecond without an end", "listen: :8080\n", "x", "{}\n", ours + "a note without an end"} {
+		path := filepath.Join(t.TempDir(), "notes.txt")
+		require.NoError(t, os.WriteFile(path, []byte(content), 0o640))
+		_, err := filesink.New(config(path), "archive", slog.New(slog.DiscardHandler))
+		require.ErrorContains(t, err, path+" was not written by a file sink; choose another path")
+		got, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.Equal(t, content, string(got))
+	}
 }
 
 func TestNewFindsBadPaths(t *testing.T) {
