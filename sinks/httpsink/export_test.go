@@ -1,6 +1,7 @@
 package httpsink
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"net"
@@ -30,6 +31,11 @@ func (s *Sink) Resolve(r *net.Resolver) error {
 // Header is what a call carries.
 func (s *Sink) Header(a relay.Attempt) http.Header {
 	return s.current.header(a, s.cfg.CloudEvents, time.Now())
+}
+
+// Dial makes the sink connect to what dial gives.
+func (s *Sink) Dial(dial func() net.Conn) {
+	s.current.transport.DialContext = func(context.Context, string, string) (net.Conn, error) { return dial(), nil }
 }
 
 // LookAgain lets the next call look at the files.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -44,11 +45,15 @@ func (c *http2Conn) answer(stream uint32, end bool, pairs ...string) error {
 // listenHTTP2 runs serve for every call that has arrived whole, or, where the call may not come, for its headers.
 func listenHTTP2(t *testing.T, settings []http2.Setting, whole bool, serve func(c *http2Conn, stream uint32)) (address string, a *authority) {
 	a = newAuthority(t)
+	return listen(t, http2Server(a, settings, whole, serve)), a
+}
+
+func http2Server(a *authority, settings []http2.Setting, whole bool, serve func(c *http2Conn, stream uint32)) func(net.Conn) {
 	pair, err := tls.X509KeyPair(a.issue("far.test"))
-	require.NoError(t, err)
+	require.NoError(a.t, err)
 	cfg := &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"h2"}}
 	var connections atomic.Int64
-	return listen(t, func(plain net.Conn) {
+	return func(plain net.Conn) {
 		conn := tls.Server(plain, cfg)
 		preface := make([]byte, len(http2.ClientPreface))
 		if _, err := io.ReadFull(conn, preface); err != nil {
@@ -77,7 +82,7 @@ func listenHTTP2(t *testing.T, settings []http2.Setting, whole bool, serve func(
 				}
 			}
 		}
-	}), a
+	}
 }
 
 // TestMisbehavingHTTP2Servers is the table of TestMisbehavingServers for the ways in which HTTP/2 can fail. What the far side
@@ -209,4 +214,74 @@ func TestMisbehavingHTTP2Servers(t *testing.T) {
 			require.NotContains(t, err.Error(), "\x1b")
 		})
 	}
+}
+
+// TestSilentHTTP2ConnectionIsLeft: a connection that is dead and does not say so takes the calls that were sent into it, not
+// those of the next minutes, until TCP gives up.
+func TestSilentHTTP2ConnectionIsLeft(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ca := newAuthority(t)
+		var ended atomic.Bool // the dead one
+		serve := http2Server(ca, nil, true, func(c *http2Conn, stream uint32) {
+			if c.number == 1 {
+				io.Copy(io.Discard, c.Conn)
+				ended.Store(true)
+				return
+			}
+			c.answer(stream, true, ":status", "204")
+		})
+		s := newSink(t, config("https://far.test", func(c *httpsink.Config) { c.TLS = &httpsink.TLS{CAFile: files(t, ca.pem)[0]} }))
+		s.Dial(func() net.Conn {
+			near, far := net.Pipe()
+			go func() { defer far.Close(); serve(buffered(far)) }()
+			return buffered(near)
+		})
+		began := time.Now()
+		attempts := 1
+		for ; send(t, s, sinktest.Event(1, "sid")) != nil; attempts++ {
+			require.Less(t, attempts, 4)
+		}
+		require.LessOrEqual(t, time.Since(began), 25*time.Second)
+		require.NoError(t, s.Close())
+		time.Sleep(time.Minute)
+		require.True(t, ended.Load(), "the dead connection is kept")
+	})
+}
+
+// bufferedConn is an end of a net.Pipe that takes what is written to it before it is read, as a socket does.
+type bufferedConn struct {
+	net.Conn
+	arrived chan []byte
+	left    []byte
+}
+
+func buffered(c net.Conn) net.Conn {
+	b := &bufferedConn{Conn: c, arrived: make(chan []byte, 1000)}
+	go func() {
+		defer close(b.arrived)
+		for {
+			part := make([]byte, 16<<10)
+			n, err := c.Read(part)
+			if n > 0 {
+				b.arrived <- part[:n]
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return b
+}
+
+func (b *bufferedConn) Read(p []byte) (int, error) {
+	if len(b.left) == 0 {
+		var ok bool
+		if b.left, ok = <-b.arrived; !ok {
+			return 0, io.EOF
+		}
+	}
+	n := copy(p, b.left)
+	b.left = b.left[n:]
+	return n, nil
 }

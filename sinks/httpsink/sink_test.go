@@ -513,12 +513,17 @@ func TestMisbehavingServers(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
+			var open atomic.Int64
 			addr := listen(t, func(c net.Conn) {
+				open.Add(1)
+				defer open.Add(-1)
 				readCall(c)
 				tt.serve(c)
 			})
 			s := newSink(t, config("http://"+addr, func(c *httpsink.Config) { c.Timeout = tt.timeout }))
 			err := send(t, s, sinktest.Event(1, "sid"))
+			require.NoError(t, s.Close())
+			require.Eventually(t, func() bool { return open.Load() == 0 }, 10*time.Second, time.Millisecond, "a connection is left")
 			if tt.want == "" {
 				require.NoError(t, err)
 				return
