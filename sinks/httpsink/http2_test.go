@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -24,6 +26,7 @@ type http2Conn struct {
 	*http2.Framer
 	net.Conn
 	number int64 // of the connections of this server, from 1
+	calls  int
 }
 
 func (c *http2Conn) Close() error { return c.Conn.Close() }
@@ -59,7 +62,7 @@ func http2Server(a *authority, settings []http2.Setting, whole bool, serve func(
 		if _, err := io.ReadFull(conn, preface); err != nil {
 			return
 		}
-		c := &http2Conn{http2.NewFramer(conn, conn), conn, connections.Add(1)}
+		c := &http2Conn{Framer: http2.NewFramer(conn, conn), Conn: conn, number: connections.Add(1)}
 		c.AllowIllegalWrites = true
 		c.WriteSettings(settings...)
 		for {
@@ -214,6 +217,51 @@ func TestMisbehavingHTTP2Servers(t *testing.T) {
 			require.NotContains(t, err.Error(), "\x1b")
 		})
 	}
+}
+
+// TestNoCallIsLostOnHTTP2ConnectionsThatEnd: a server that takes ten calls a connection and says so when others are already on
+// their way, as in a rolling update or at a limit of age. They are sent again on another connection, and none comes twice.
+func TestNoCallIsLostOnHTTP2ConnectionsThatEnd(t *testing.T) {
+	t.Parallel()
+	const each = 10
+	var taken, late atomic.Int64
+	addr, ca := listenHTTP2(t, nil, true, func(c *http2Conn, stream uint32) {
+		if c.calls++; c.calls > each {
+			late.Add(1)
+			return
+		}
+		taken.Add(1)
+		c.answer(stream, true, ":status", "204")
+		if c.calls == each {
+			c.WriteGoAway(stream, http2.ErrCodeNo, nil)
+		}
+	})
+	s := newSink(t, config("https://"+addr, func(c *httpsink.Config) {
+		c.TLS = &httpsink.TLS{CAFile: files(t, ca.pem)[0], ServerName: "far.test"}
+	}))
+	const lanes, rounds = 8, 50
+	var sends sync.WaitGroup
+	for lane := range lanes {
+		sends.Go(func() {
+			for n := range rounds {
+				e := sinktest.Event(n, strconv.Itoa(lane))
+				// A call that meets several ending connections waits between them, and may reach its time-out.
+				for attempt := 0; ; attempt++ {
+					_, err := s.Send(t.Context(), s.Lane(e), sinktest.Batch(e))
+					if err == nil {
+						break
+					}
+					if attempt == 5 {
+						t.Error(err)
+						return
+					}
+				}
+			}
+		})
+	}
+	sends.Wait()
+	require.EqualValues(t, lanes*rounds, taken.Load(), "each once")
+	require.Positive(t, late.Load(), "no call met an ending connection, so that nothing is proven")
 }
 
 // TestSilentHTTP2ConnectionIsLeft: a connection that is dead and does not say so takes the calls that were sent into it, not
