@@ -106,7 +106,6 @@ func TestMisbehavingHTTP2Servers(t *testing.T) {
 		for write() == nil {
 		}
 	}
-	const short = 300 * time.Millisecond
 	tests := []struct {
 		name     string
 		timeout  time.Duration
