@@ -1,11 +1,13 @@
 package httpsink_test
 
 import (
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -80,4 +82,28 @@ func TestConfigIsNotChangedByItsFiles(t *testing.T) {
 	require.Len(t, cfg.Headers, 1, "a reload compares configurations")
 	require.False(t, cfg.BasicAuth.Password.IsSet())
 	require.Len(t, cfg.StandardWebhooks.Secrets, 1)
+}
+
+func TestConnectionsOfOldCredentialsAreClosed(t *testing.T) {
+	t.Parallel()
+	closed := make(chan struct{}, 10)
+	far := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	far.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			closed <- struct{}{}
+		}
+	}
+	far.Start()
+	t.Cleanup(far.Close)
+	names := files(t, []byte("canary-1"))
+	s := newSink(t, config(far.URL, func(c *httpsink.Config) { c.BearerTokenFile, c.IdleTimeout = names[0], time.Hour }))
+	require.NoError(t, send(t, s, sinktest.Event(1, "sid")))
+	write(t, names[0], []byte("canary-2"))
+	s.LookAgain()
+	require.NoError(t, send(t, s, sinktest.Event(2, "sid")))
+	select {
+	case <-closed:
+	case <-time.After(30 * time.Second):
+		require.Fail(t, "the connection stays")
+	}
 }

@@ -67,7 +67,7 @@ func TestNoCallIsLostOnClosingConnections(t *testing.T) {
 
 func TestIdleConnectionsAreClosed(t *testing.T) {
 	t.Parallel()
-	closed := make(chan struct{}, 1)
+	closed := make(chan struct{}, 10)
 	far := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	far.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateClosed {

@@ -458,8 +458,8 @@ func TestMisbehavingServers(t *testing.T) {
 		{"half a status line", time.Minute, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 20") }, "malformed"},
 		{"not HTTP", time.Minute, func(c net.Conn) { io.WriteString(c, "SSH-2.0-\x1b[2J\r\n") }, `malformed HTTP response \"SSH-2.0-\\x1b[2J\"`},
 		{"1xx flood", time.Minute, func(c net.Conn) { forever(c, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n") }, "call to "},
-		{"endless headers", time.Minute, func(c net.Conn) { io.WriteString(c, ok); forever(c, "X-A: "+strings.Repeat("a", 1000)+"\r\n") }, "headers exceeded"},
-		{"endless header line", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"X-A: "); forever(c, strings.Repeat("a", 1000)) }, "headers exceeded"},
+		{"endless headers", time.Minute, func(c net.Conn) { io.WriteString(c, ok); forever(c, "X-A: "+strings.Repeat("a", 1000)+"\r\n") }, "headers exceeded 65536 bytes"},
+		{"endless header line", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"X-A: "); forever(c, strings.Repeat("a", 1000)) }, "headers exceeded 65536 bytes"},
 		{"endless body, 200", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"\r\n"); forever(c, strings.Repeat("a", 1000)) }, ""},
 		{"endless body, 500", time.Minute, func(c net.Conn) {
 			io.WriteString(c, "HTTP/1.1 500 No\r\n\r\n")
@@ -664,6 +664,37 @@ func TestHTTP2Streams(t *testing.T) {
 	}
 	sends.Wait()
 	require.EqualValues(t, lanes*rounds, taken.Load())
+}
+
+// TestAnswersAreReadNoFurther: of an endless body, no more leaves the far side than what is read and what sockets hold.
+func TestAnswersAreReadNoFurther(t *testing.T) {
+	t.Parallel()
+	written := make(chan int, 1)
+	addr := listen(t, func(c net.Conn) {
+		readCall(c)
+		io.WriteString(c, "HTTP/1.1 500 No\r\n\r\n")
+		total := 0
+		for n, err := c.Write(make([]byte, 64<<10)); err == nil; n, err = c.Write(make([]byte, 64<<10)) {
+			total += n
+		}
+		written <- total
+	})
+	require.ErrorContains(t, send(t, newSink(t, config("http://"+addr)), sinktest.Event(1, "sid")), "500")
+	require.Less(t, <-written, 16<<20)
+}
+
+// TestHandshakesThatHangAreGivenUp: the call ends with its time-out, and the connection with it.
+func TestHandshakesThatHangAreGivenUp(t *testing.T) {
+	t.Parallel()
+	ended := make(chan struct{}, 1)
+	addr := listen(t, func(c net.Conn) { hold(c); ended <- struct{}{} })
+	s := newSink(t, config("https://"+addr, func(c *httpsink.Config) { c.Timeout = time.Second }))
+	require.Equal(t, "tried again", verdict(send(t, s, sinktest.Event(1, "sid"))))
+	select {
+	case <-ended:
+	case <-time.After(30 * time.Second):
+		require.Fail(t, "the connection stays")
+	}
 }
 
 // TestAnswerBeforeTheCallIsRead: a receiver with a limit of its own answers the head of a large call. Its verdict counts.
