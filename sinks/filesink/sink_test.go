@@ -672,6 +672,24 @@ func TestTruncatedThenFailing(t *testing.T) {
 	require.Equal(t, idsOf(second), ids(read(t, path)))
 }
 
+// TestMovedWithHalfALine: the file is moved away before what a failed write left in it could be cut off.
+func TestMovedWithHalfALine(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "events.jsonl")
+	s := newSink(t, config(path))
+	d := &disk{}
+	s.Wrap(d.wrap)
+	first, second := sinktest.Event(1, "sid"), sinktest.Event(2, "sid")
+	require.NoError(t, send(t, s, first))
+	d.set(failing{onWrite: `{"id"`, keep: 100, truncate: true})
+	require.ErrorIs(t, send(t, s, second), errDisk)
+	require.NoError(t, os.Rename(path, path+".1"))
+	d.set(failing{})
+	require.NoError(t, send(t, s, second))
+	require.Equal(t, idsOf(first), ids(read(t, path+".1")))
+	require.Equal(t, idsOf(second), ids(read(t, path)))
+}
+
 // TestOneWriter: two sinks on one file. The second waits with a clear error, and takes over when the first ends, as
 // on a reload.
 func TestOneWriter(t *testing.T) {

@@ -425,6 +425,20 @@ func TestSecretsCutShort(t *testing.T) {
 	}
 }
 
+func TestSecretThatBeginsLikeAnother(t *testing.T) {
+	t.Parallel()
+	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusForbidden)
+		io.WriteString(w, r.Header.Get("X-B")+" is wrong")
+	}))
+	t.Cleanup(far.Close)
+	err := send(t, newSink(t, config(far.URL, func(c *httpsink.Config) {
+		c.BearerToken = relay.NewSecret("canary")
+		c.Headers = map[string]relay.Secret{"X-B": relay.NewSecret("canary-longer")}
+	})), sinktest.Event(1, "sid"))
+	require.ErrorContains(t, err, `"<secret> is wrong"`)
+}
+
 // TestTryCutsAfterMasking: what is shown of a long answer ends in the middle of a secret.
 func TestTryCutsAfterMasking(t *testing.T) {
 	t.Parallel()
