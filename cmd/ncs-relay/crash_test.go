@@ -111,9 +111,8 @@ type crashHarness struct {
 
 func newCrashHarness(t *testing.T) *crashHarness {
 	h := &crashHarness{books: newBooks()}
-	service := freePort(t)
 	h.service = &shakyService{books: h.books}
-	listenAt(t, service, h.service)
+	service := listenAt(t, "127.0.0.1:0", h.service)
 	h.broker = startShakyBroker(t, h.books)
 	h.relayUnderTest = newRelay(t, `
 listen: "%LISTEN%"

@@ -55,8 +55,7 @@ func newPlainDiskRelay(t *testing.T) *diskRelay { return diskRelayAt(t, "%DIR%/d
 func diskRelayAt(t *testing.T, dataDir, journal string) *diskRelay {
 	t.Helper()
 	r := &diskRelay{service: &switchedService{}}
-	service := freePort(t)
-	listenAt(t, service, r.service)
+	service := listenAt(t, "127.0.0.1:0", r.service)
 	r.relayUnderTest = newRelay(t, `
 listen: "%LISTEN%"
 admin: {listen: "%ADMIN%"}
@@ -292,7 +291,6 @@ func TestReadyAgainWithoutTraffic(t *testing.T) {
 // A file system that finds itself damaged makes itself read-only under its users; here it is told to.
 func TestReadOnlyDisk(t *testing.T) {
 	t.Parallel()
-	t.Skip("the journal opens segments for writing also where it only reads, so nothing is delivered from a read-only volume")
 	image, volume := filepath.Join(t.TempDir(), "image"), t.TempDir()
 	if out, err := exec.Command("sh", "-ec", `truncate -s 64M "$0"; mkfs.ext4 -q "$0"; mount -o loop "$0" "$1"`, image, volume).CombinedOutput(); err != nil {
 		t.Skipf("needs ext4 on a loop device: %v: %s", err, out)
@@ -314,6 +312,68 @@ func TestReadOnlyDisk(t *testing.T) {
 	r.accept(5)
 	r.deliversAll()
 	r.terminate()
+}
+
+// A data_dir that is not ours to use, or whose state cannot be believed, ends the start with a reason, and stays as it is.
+func TestUnusableDataDir(t *testing.T) {
+	t.Parallel()
+	state, format := filepath.Join("data", "state.db"), filepath.Join("data", "FORMAT")
+	for name, c := range map[string]struct {
+		spoil func(dir string) error
+		says  []string
+	}{
+		"foreign": {func(dir string) error {
+			return errors.Join(os.Remove(filepath.Join(dir, format)), os.WriteFile(filepath.Join(dir, "data", "thesis.txt"), nil, 0o600))
+		}, []string{"not empty and not a journal"}},
+		"newer": {func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, format), []byte("ncs-relay journal 99\n"), 0o600)
+		}, []string{"newer version"}},
+		"another kind of FORMAT": {func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, format), []byte{0xff}, 0o600)
+		}, []string{"not a journal"}},
+		"state gone":      {func(dir string) error { return os.Remove(filepath.Join(dir, state)) }, []string{"missing or empty", "journal export"}},
+		"state emptied":   {func(dir string) error { return os.Truncate(filepath.Join(dir, state), 0) }, []string{"missing or empty", "journal export"}},
+		"state cut short": {func(dir string) error { return os.Truncate(filepath.Join(dir, state), 100) }, []string{"damaged", "journal export"}},
+		"state garbled": {func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, state), bytes.Repeat([]byte("garbage "), 8192), 0o600)
+		}, []string{"damaged", "journal export"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newPlainDiskRelay(t)
+			r.service.down.Store(true)
+			r.start()
+			r.accept(3)
+			r.kill()
+			require.NoError(t, c.spoil(r.dir))
+			before := tree(t, filepath.Join(r.dir, "data"))
+			var stderr bytes.Buffer
+			cmd := exec.CommandContext(t.Context(), "ncs-relay", "serve", "-c", r.config)
+			cmd.Stderr = &stderr
+			var exit *exec.ExitError
+			require.ErrorAs(t, cmd.Run(), &exit)
+			require.Equal(t, exitFailed, exit.ExitCode(), stderr.String())
+			for _, text := range c.says {
+				require.Contains(t, stderr.String(), text)
+			}
+			require.Equal(t, before, tree(t, filepath.Join(r.dir, "data")))
+		})
+	}
+}
+
+// tree is the content of all files in a directory.
+func tree(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	require.NoError(t, filepath.WalkDir(dir, func(name string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(name)
+		all[name] = string(b)
+		return err
+	}))
+	return all
 }
 
 // What such a disk holds is delivered when it can be written again: the journal must be ours before it is read.

@@ -88,7 +88,7 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 		Settings: settings(cfg, log), Journal: j, Logger: log, Metrics: metrics, Tracing: tracing, Trail: events,
 	})
 	if err != nil {
-		return err
+		return damageHint(err, cfg.DataDir)
 	}
 
 	var server *relay.Server

@@ -143,13 +143,15 @@ func (s *receiver) got() []string {
 	return append([]string(nil), s.bodies...)
 }
 
-func listenAt(t *testing.T, address string, h http.Handler) {
+// listenAt serves h, and gives the address, which the system chooses where the port is 0.
+func listenAt(t *testing.T, address string, h http.Handler) string {
 	t.Helper()
 	l, err := net.Listen("tcp", address)
 	require.NoError(t, err)
 	server := &http.Server{Handler: h}
 	go server.Serve(l)
 	t.Cleanup(func() { server.Close() })
+	return l.Addr().String()
 }
 
 func TestKilledRightAfterTheAnswerNothingIsLost(t *testing.T) {

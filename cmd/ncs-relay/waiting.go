@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -18,7 +19,7 @@ const reopenInterval = time.Second
 
 // openJournal opens the journal. A disk that is full, read-only or failing may get well again, and a relay that is gone
 // cannot say why: so until then every notification is answered 503, and /readyz says what is wrong. Only a directory
-// that is not ours to use is an error.
+// that is not ours to use, or whose state is damaged, is an error.
 func openJournal(ctx context.Context, cfg *config.Config, log *slog.Logger) (*journal.Journal, error) {
 	open := func() (*journal.Journal, error) {
 		return journal.Open(cfg.DataDir, journal.Options{
@@ -26,11 +27,12 @@ func openJournal(ctx context.Context, cfg *config.Config, log *slog.Logger) (*jo
 		})
 	}
 	final := func(err error) bool {
-		return err == nil || errors.Is(err, journal.ErrLocked) || errors.Is(err, journal.ErrForeign) || errors.Is(err, journal.ErrNewer)
+		return err == nil || errors.Is(err, journal.ErrLocked) || errors.Is(err, journal.ErrForeign) || errors.Is(err, journal.ErrNewer) ||
+			errors.Is(err, journal.ErrDamaged)
 	}
 	j, err := open()
 	if final(err) {
-		return j, err
+		return j, damageHint(err, cfg.DataDir)
 	}
 	log.Error("the journal cannot be opened; answering 503 and trying again", "data_dir", cfg.DataDir, "error", err)
 	room, err := enterWaitingRoom(cfg, log)
@@ -45,9 +47,17 @@ func openJournal(ctx context.Context, cfg *config.Config, log *slog.Logger) (*jo
 		case <-time.After(reopenInterval):
 		}
 		if j, err := open(); final(err) {
-			return j, err
+			return j, damageHint(err, cfg.DataDir)
 		}
 	}
+}
+
+// damageHint says what to do about a journal whose state cannot be believed.
+func damageHint(err error, dir string) error {
+	if errors.Is(err, journal.ErrDamaged) {
+		return fmt.Errorf("%w; nothing was changed: ncs-relay journal verify %[2]s says more, ncs-relay journal export %[2]s writes the events that can be read; put state.db back as it was, or move the directory away", err, dir)
+	}
+	return err
 }
 
 // waitingRoom answers at both addresses while there is no journal.

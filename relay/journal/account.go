@@ -98,7 +98,7 @@ func (a *Account) outcomes() [6]*uint64 {
 }
 
 func (j *Journal) loadAccounts(tx *bbolt.Tx) error {
-	return tx.Bucket(bucketAccounts).ForEach(func(k, v []byte) error {
+	return tableOf(tx, bucketAccounts).ForEach(func(k, v []byte) error {
 		source := string(k[len(accountPrefix):])
 		var n Account
 		d := decoder{b: v}
@@ -133,7 +133,7 @@ func putAccounts(tx *bbolt.Tx, accounts map[string]Account) error {
 		for _, v := range n.outcomes() {
 			b = binary.AppendUvarint(b, *v)
 		}
-		if err := tx.Bucket(bucketAccounts).Put([]byte(accountPrefix+source), b); err != nil {
+		if err := tableOf(tx, bucketAccounts).Put([]byte(accountPrefix+source), b); err != nil {
 			return err
 		}
 	}

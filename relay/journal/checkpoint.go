@@ -87,11 +87,11 @@ func (j *Journal) save(more func(*bbolt.Tx, *snapshot) error) error {
 			return err
 		}
 		for c, s := range snap.cursors {
-			if err := tx.Bucket(bucketCursors).Put(sinkKey(c.id), s.encode()); err != nil {
+			if err := tableOf(tx, bucketCursors).Put(sinkKey(c.id), s.encode()); err != nil {
 				return err
 			}
 		}
-		return tx.Bucket(bucketMeta).Put(metaFrontier, snap.known.encode())
+		return tableOf(tx, bucketMeta).Put(metaFrontier, snap.known.encode())
 	})
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -154,7 +154,7 @@ func (s *snapshot) putLetters(tx *bbolt.Tx) error {
 	for c, buried := range s.buried {
 		for i := range buried {
 			l := &buried[i]
-			if err := tx.Bucket(bucketDead).Put(deadKey(c.id, l.Position), encodeLetter(l)); err != nil {
+			if err := tableOf(tx, bucketDead).Put(deadKey(c.id, l.Position), encodeLetter(l)); err != nil {
 				return err
 			}
 			s.cursors[c].letters++
@@ -192,7 +192,7 @@ func (j *Journal) Keys(n int, since time.Time, fn func(key, id [16]byte, t time.
 		}
 	}
 	err := j.state.view(func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketKeys).ForEach(func(k, chunk []byte) error {
+		return tableOf(tx, bucketKeys).ForEach(func(k, chunk []byte) error {
 			n := len(chunk) / keySize
 			if skip >= n {
 				skip -= n
@@ -255,9 +255,9 @@ func (j *Journal) DropLetter(sink string, pos Position) error {
 
 func (s *snapshot) dropLetter(tx *bbolt.Tx, c *Cursor, pos Position) error {
 	k := deadKey(c.id, pos)
-	v := tx.Bucket(bucketDead).Get(k)
+	v, err := tableOf(tx, bucketDead).Get(k)
 	if v == nil {
-		return nil
+		return err
 	}
 	l, err := decodeLetter(pos, v)
 	if err != nil {
@@ -265,5 +265,5 @@ func (s *snapshot) dropLetter(tx *bbolt.Tx, c *Cursor, pos Position) error {
 	}
 	s.cursors[c].letters--
 	s.cursors[c].letterBytes -= uint64(l.Size + letterOverhead)
-	return tx.Bucket(bucketDead).Delete(k)
+	return tableOf(tx, bucketDead).Delete(k)
 }

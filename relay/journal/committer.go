@@ -195,6 +195,7 @@ func (c *committer) start(room int64) error {
 	c.log.list = append(c.log.list, s)
 	c.log.mu.Unlock()
 	c.log.removeStrays()
+	c.space.grown()
 	return nil
 }
 
@@ -217,6 +218,7 @@ func (c *committer) reserve(end int64) error {
 	c.log.mu.Lock()
 	c.active.size = size
 	c.log.mu.Unlock()
+	c.space.grown()
 	return nil
 }
 
@@ -312,6 +314,7 @@ type space struct {
 	dir     string
 	minFree int64 // 0: the smaller of 1 GiB and 5 % of the volume
 	maxSize int64 // 0: none
+	segment int64 // size of one
 	used    func() int64
 	sweep   chan struct{} // asks for room
 
@@ -334,42 +337,59 @@ func (s *space) volume(maxAge time.Duration) (free, total int64, err error) {
 	return s.free, s.total, s.err
 }
 
+// check says why appends must be refused, and asks for room.
 func (s *space) check() error {
-	err := s.belowMin(spaceInterval)
-	if err != nil {
-		err = s.belowMin(faultPause)
+	lacking, limit := s.lacking(spaceInterval)
+	if lacking > 0 {
+		lacking, limit = s.lacking(faultPause)
 	}
-	if err != nil {
+	switch used := s.used(); {
+	case lacking > 0:
 		s.ask()
-		return err
-	}
-	return s.overMax()
-}
-
-func (s *space) belowMin(maxAge time.Duration) error {
-	free, total, err := s.volume(maxAge)
-	if err != nil {
-		return nil // not knowing is no reason to refuse; the write will tell
-	}
-	limit := s.minFree
-	if limit == 0 {
-		limit = min(1<<30, total/20)
-	}
-	if free < limit {
-		return fmt.Errorf("%w: %d bytes free, min_free is %d", ErrFull, free, limit)
-	}
-	return nil
-}
-
-func (s *space) overMax() error {
-	if s.maxSize <= 0 {
-		return nil
-	}
-	if used := s.used(); used > s.maxSize {
+		return fmt.Errorf("%w: %d bytes free, min_free is %d", ErrFull, limit-lacking, limit)
+	case s.maxSize > 0 && used > s.maxSize:
 		s.ask()
 		return fmt.Errorf("%w: the journal takes %d bytes, max_size is %d", ErrFull, used, s.maxSize)
 	}
 	return nil
+}
+
+// lacking is what the volume has too little, and the limit. Not knowing is no reason to refuse; the write will tell.
+func (s *space) lacking(maxAge time.Duration) (bytes, limit int64) {
+	free, total, err := s.volume(maxAge)
+	if err != nil {
+		return 0, 0
+	}
+	limit = s.minFree
+	if limit == 0 {
+		limit = min(1<<30, total/20)
+	}
+	return limit - free, limit
+}
+
+// reserve is the distance from a limit at which room is made, so that none is refused where settled history can go.
+func (s *space) reserve(limit int64) int64 { return min(2*s.segment, limit/8) }
+
+// excess is what the journal takes too much, in the long run.
+func (s *space) excess() int64 {
+	if s.maxSize <= 0 {
+		return 0
+	}
+	return s.used() + s.reserve(s.maxSize) - s.maxSize
+}
+
+// short tells whether a limit is not kept, or soon will not be.
+func (s *space) short() bool {
+	lacking, limit := s.lacking(0)
+	return s.excess() > 0 || lacking+s.reserve(limit) > 0
+}
+
+// grown is called when the log takes more of the volume.
+func (s *space) grown() {
+	lacking, limit := s.lacking(spaceInterval)
+	if s.excess() > 0 || lacking+s.reserve(limit) > 0 {
+		s.ask()
+	}
 }
 
 func (s *space) ask() {

@@ -79,6 +79,7 @@ type fate struct {
 	settled, buried bool
 	raised          bool // a dead letter that a replay has delivered
 	saved           bool // a checkpoint after it succeeded
+	perhaps         bool // settled, if a move that was reported as failed took effect
 }
 
 func newMachine(t interface {
@@ -223,6 +224,9 @@ func (m *machine) checkpoint() {
 func (m *machine) markSaved() {
 	for _, fates := range m.fates {
 		for _, f := range fates {
+			if f.perhaps { // what was saved now says that it was not moved
+				*f = fate{}
+			}
 			f.saved = f.settled || f.buried
 		}
 	}

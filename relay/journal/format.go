@@ -12,7 +12,7 @@ import (
 const (
 	formatName    = "FORMAT"
 	formatMagic   = "ncs-relay journal "
-	formatVersion = 1
+	formatVersion = 2
 	lockName      = "LOCK"
 )
 
@@ -68,6 +68,9 @@ func claimFormat(fsys FS, dir string) error {
 	var version int
 	if _, err := fmt.Sscanf(string(b[:n]), formatMagic+"%d", &version); err != nil {
 		return fmt.Errorf("%s does not name the format of a journal: %w", name, ErrForeign)
+	}
+	if version < formatVersion {
+		return fmt.Errorf("%s says format %d, which was never released: %w", name, version, ErrForeign)
 	}
 	if version > formatVersion {
 		return fmt.Errorf("%s says format %d, this program knows up to %d: %w", name, version, formatVersion, ErrNewer)

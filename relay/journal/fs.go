@@ -6,14 +6,16 @@ import "io"
 // not synced and fails on demand. Names are paths as the journal builds them with filepath.Join. Methods may be called
 // concurrently. Errors keep their errno, so that errors.Is(err, syscall.ENOSPC) and fs.ErrNotExist work.
 type FS interface {
-	// MkdirAll creates a directory, and its parents, readable by the owner only.
+	// MkdirAll creates a directory, and its parents, readable by the owner only, and makes them durable.
 	MkdirAll(dir string) error
 	// List returns the names in a directory, sorted.
 	List(dir string) ([]string, error)
 	// Create creates a file that must not exist.
 	Create(name string) (File, error)
-	// Open opens an existing file for reading and writing.
+	// Open opens an existing file for reading, which a volume that has become read-only still allows.
 	Open(name string) (File, error)
+	// Edit opens an existing file for reading and writing.
+	Edit(name string) (File, error)
 	Remove(name string) error
 	Rename(from, to string) error
 	// SyncDir makes creations, removals and renames in a directory durable.

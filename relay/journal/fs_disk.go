@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,7 +18,21 @@ type DiskFS struct{}
 
 var _ FS = DiskFS{}
 
-func (DiskFS) MkdirAll(dir string) error { return os.MkdirAll(dir, 0o700) }
+func (d DiskFS) MkdirAll(dir string) error {
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if parent != dir {
+		if err := d.MkdirAll(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(parent)
+}
 
 func (DiskFS) List(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
@@ -34,7 +50,8 @@ func (DiskFS) Create(name string) (File, error) {
 	return openDisk(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 }
 
-func (DiskFS) Open(name string) (File, error) { return openDisk(name, os.O_RDWR) }
+func (DiskFS) Open(name string) (File, error) { return openDisk(name, os.O_RDONLY) }
+func (DiskFS) Edit(name string) (File, error) { return openDisk(name, os.O_RDWR) }
 
 func openDisk(name string, flags int) (File, error) {
 	f, err := os.OpenFile(name, flags, 0o600)

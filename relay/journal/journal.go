@@ -48,6 +48,9 @@ var (
 	ErrLocked = errors.New("data directory is in use by another process")
 	// ErrForeign means that the directory holds something else.
 	ErrForeign = errors.New("data directory is not empty and not a journal")
+	// ErrDamaged means that what the sinks have settled cannot be read, so that nothing can be delivered without losing or
+	// repeating events. Verify says more, and Export salvages the events.
+	ErrDamaged = errors.New("the journal is damaged")
 	// ErrNewer means that a newer version of the program wrote the directory.
 	ErrNewer = errors.New("data directory was written by a newer version")
 )
@@ -79,8 +82,8 @@ type Journal struct {
 	space  *space
 	sweeps chan struct{} // asks for room
 
-	// saving serializes what writes to state.db: checkpoints, new sinks, sweeps.
-	saving sync.Mutex
+	saving  sync.Mutex // serializes what writes to state.db: checkpoints, new sinks, sweeps; guards what follows
+	keptFor endings    // when kept records were last looked through
 
 	mu        sync.Mutex // guards what follows, and the owed totals of cursors
 	known     durable    // what totals and keys account for
@@ -97,7 +100,7 @@ type Journal struct {
 }
 
 // Open opens the journal in dir, creating it if there is none. It starts nothing: call Run, then Close.
-// ErrLocked, ErrForeign and ErrNewer are final; other errors come from the disk and may pass.
+// ErrLocked, ErrForeign, ErrNewer and ErrDamaged are final; other errors come from the disk and may pass.
 func Open(dir string, opts Options) (_ *Journal, err error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
@@ -121,19 +124,27 @@ func Open(dir string, opts Options) (_ *Journal, err error) {
 	if j.lock, err = claimDirectory(j.fs, dir); err != nil {
 		return nil, err
 	}
-	if j.state, err = openState(filepath.Join(dir, "state.db"), j.fs); err != nil {
+	logDir := filepath.Join(dir, "log")
+	if err := j.fs.MkdirAll(logDir); err != nil {
+		return nil, err
+	}
+	segments, err := j.fs.List(logDir)
+	if err != nil {
+		return nil, err
+	}
+	if j.state, err = openState(filepath.Join(dir, "state.db"), j.fs, len(segments) == 0); err != nil {
 		return nil, err
 	}
 	if err := j.loadState(); err != nil {
 		return nil, err
 	}
-	if j.log, err = openSegments(j.fs, filepath.Join(dir, "log"), j.logger, j.known); err != nil {
+	if j.log, err = openSegments(j.fs, logDir, j.logger, j.known); err != nil {
 		return nil, fmt.Errorf("log: %w", err)
 	}
 	if err := j.foldTail(); err != nil {
 		return nil, err
 	}
-	j.space = &space{fs: j.fs, dir: dir, minFree: opts.MinFree, maxSize: opts.MaxSize, used: j.used, sweep: j.sweeps}
+	j.space = &space{fs: j.fs, dir: dir, minFree: opts.MinFree, maxSize: opts.MaxSize, segment: opts.SegmentSize, used: j.used, sweep: j.sweeps}
 	j.writer = &committer{log: j.log, space: j.space, size: opts.SegmentSize, pause: faultPause, next: j.firstFree(),
 		report: j.report, account: j.account}
 	return j, nil
@@ -175,37 +186,62 @@ func (j *Journal) release() error {
 // loadState reads the frontier and the cursors.
 func (j *Journal) loadState() error {
 	return j.state.view(func(tx *bbolt.Tx) (err error) {
-		if j.known, err = decodeDurable(tx.Bucket(bucketMeta).Get(metaFrontier)); err != nil {
+		meta := tableOf(tx, bucketMeta)
+		b, err := meta.Get(metaFrontier)
+		if err != nil {
+			return err
+		}
+		if j.known, err = decodeDurable(b); err != nil {
 			return fmt.Errorf("frontier: %w", err)
 		}
-		if b := tx.Bucket(bucketMeta).Get(metaKept); b != nil {
+		if b, err = meta.Get(metaKept); err != nil {
+			return err
+		}
+		if b != nil {
 			d := decoder{b: b}
 			j.keptBytes = int64(d.uvarint())
 		}
 		if err := j.loadAccounts(tx); err != nil {
 			return err
 		}
-		if err := tx.Bucket(bucketKeys).ForEach(func(_, chunk []byte) error {
-			j.keysSaved += len(chunk) / keySize
-			return nil
-		}); err != nil {
-			return err
-		}
-		err = tx.Bucket(bucketSinks).ForEach(func(name, v []byte) error {
-			d := decoder{b: v}
-			id := SinkID(d.uvarint())
-			saved, err := decodeCursor(tx.Bucket(bucketCursors).Get(sinkKey(id)))
-			if err != nil || d.err != nil {
-				return fmt.Errorf("sink %q: %w", name, errors.Join(err, d.err))
-			}
-			j.addCursor(newCursor(j, string(name), id, saved))
+		// The keys themselves are checked when they are read: they are many.
+		err = tx.Bucket(bucketKeys).ForEach(func(_, chunk []byte) error {
+			j.keysSaved += (len(chunk) - sumSize) / keySize
 			return nil
 		})
 		if err != nil {
 			return err
 		}
+		if err := j.loadCursors(tx); err != nil {
+			return err
+		}
 		return j.loadReplays(tx)
 	})
+}
+
+func (j *Journal) loadCursors(tx *bbolt.Tx) error {
+	sinks, cursors := tableOf(tx, bucketSinks), tableOf(tx, bucketCursors)
+	err := sinks.ForEach(func(name, v []byte) error {
+		d := decoder{b: v}
+		id := SinkID(d.uvarint())
+		b, err := cursors.Get(sinkKey(id))
+		if err != nil {
+			return err
+		}
+		saved, err := decodeCursor(b)
+		if err != nil || d.err != nil {
+			return fmt.Errorf("sink %q: %w", name, errors.Join(err, d.err))
+		}
+		j.addCursor(newCursor(j, string(name), id, saved))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if n := sinks.Sequence(); uint64(len(j.sinks)) != n { // none is ever removed
+		return fmt.Errorf("%d sinks where there should be %d: %w", len(j.sinks), n, ErrDamaged)
+	}
+	return nil
 }
 
 func (j *Journal) addCursor(c *Cursor) {
@@ -219,13 +255,14 @@ func (j *Journal) foldTail() error {
 		if err != nil || !ok {
 			return err
 		}
+		var unknown error
 		err = j.log.walk(st, func(off int64, f frame, payload []byte) bool {
 			if f.pos > j.known.pos {
-				j.accountPayload(f.pos, payload)
+				unknown = j.accountPayload(f.pos, payload)
 			}
-			return true
+			return unknown == nil
 		})
-		if err != nil {
+		if err = errors.Join(err, unknown); err != nil {
 			return err
 		}
 		j.known = durable{mark{st.last, st.end}, st.seg.first}
@@ -233,16 +270,24 @@ func (j *Journal) foldTail() error {
 	}
 }
 
-func (j *Journal) accountPayload(pos Position, payload []byte) {
+// accountPayload fails when the record is owed to a sink that the state does not know. A sink is saved before it is owed
+// anything, so the state is then not the one of this log, and the number may come to mean another sink.
+func (j *Journal) accountPayload(pos Position, payload []byte) error {
 	r, body, err := decodeHeader(pos, payload)
 	if err != nil {
-		return // reported by whoever reads it
+		return nil // reported by whoever reads it
+	}
+	for _, id := range r.Sinks {
+		if j.byID[id] == nil {
+			return fmt.Errorf("position %d is owed to sink number %d, which state.db does not know, as if it were older than the log: %w", pos, id, ErrDamaged)
+		}
 	}
 	j.countOwed(r.Sinks, int64(len(body)), payloadTime(payload))
 	a := j.sourceAccount(r.Source)
 	a.Received() // by a process that did not live to save it
 	a.stored(r.Quarantine != "")
 	j.noteKey(pos, payload)
+	return nil
 }
 
 func (j *Journal) countOwed(sinks []SinkID, size, received int64) { // j.mu is held
@@ -397,7 +442,7 @@ func (j *Journal) createSink(name string, start Position) (*Cursor, error) {
 	saved := &savedCursor{read: start}
 	var id SinkID
 	err := j.state.update(func(tx *bbolt.Tx) error {
-		sinks := tx.Bucket(bucketSinks)
+		sinks := tableOf(tx, bucketSinks)
 		n, err := sinks.NextSequence()
 		if err != nil {
 			return err
@@ -406,7 +451,7 @@ func (j *Journal) createSink(name string, start Position) (*Cursor, error) {
 		if err := sinks.Put([]byte(name), binary.AppendUvarint(nil, n)); err != nil {
 			return err
 		}
-		return tx.Bucket(bucketCursors).Put(sinkKey(id), saved.encode())
+		return tableOf(tx, bucketCursors).Put(sinkKey(id), saved.encode())
 	})
 	if err != nil {
 		return nil, err
@@ -440,8 +485,15 @@ func (j *Journal) Load(positions []Position) ([]*Record, error) {
 	}
 	if len(found) < len(wanted) {
 		err := j.state.view(func(tx *bbolt.Tx) error {
+			kept := tableOf(tx, bucketKept)
 			for _, pos := range wanted {
-				if p := tx.Bucket(bucketKept).Get(positionKey(pos)); p != nil && found[pos] == nil {
+				if found[pos] != nil {
+					continue
+				}
+				p, err := kept.Get(positionKey(pos))
+				if err != nil {
+					j.log.unreadableKept(pos, err)
+				} else if p != nil {
 					take(pos, p)
 				}
 			}

@@ -148,7 +148,7 @@ func TestReplayGivesWayToMaxSize(t *testing.T) {
 			}
 		}
 	}
-	fill(0, 60)
+	fill(0, 100)
 	frontier := j.Frontier()
 	r, err := j.AddReplay(journal.ReplaySpec{Sink: "a"})
 	require.NoError(t, err)
@@ -158,7 +158,7 @@ func TestReplayGivesWayToMaxSize(t *testing.T) {
 	before := j.Stats().Segments
 	require.NoError(t, j.Sweep(t.Context(), later))
 	require.Equal(t, before, j.Stats().Segments)
-	for n := 60; r.Totals().Skipped == 0; n++ {
+	for n := 100; r.Totals().Skipped == 0; n++ {
 		require.Less(t, n, 1000)
 		if j.Ready() == nil {
 			fill(n, 1)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -89,31 +88,32 @@ func Export(dir string, fn func(*Record) error) (*Report, error) {
 	}
 	if report.StateError == nil {
 		// What the last checkpoint does not know yet is owed all the same.
-		if err := j.foldTail(); err != nil {
+		switch err := j.foldTail(); {
+		case errors.Is(err, ErrDamaged):
+			report.StateError = err
+		case err != nil:
 			return report, err
+		default:
+			report.Sinks = j.Sinks()
 		}
-		report.Sinks = j.Sinks()
 	}
 	return report, j.export(report, fn)
 }
 
-// openStateReadOnly reads the state if all of it can be read; otherwise j goes without.
-func (j *Journal) openStateReadOnly(dir string) error {
-	s, err := openStateReadOnly(filepath.Join(dir, "state.db"))
-	if err != nil {
+// openStateReadOnly reads the state if all of it can be read; otherwise nothing in it is believed but kept records, which
+// prove themselves.
+func (j *Journal) openStateReadOnly(dir string) (err error) {
+	if j.state, err = openStateReadOnly(filepath.Join(dir, "state.db")); err != nil {
 		return err
 	}
-	j.state = s
-	if err = errors.Join(j.loadState(), s.readAll()); err != nil {
-		j.withoutState()
+	if err = j.loadState(); err == nil {
+		err = j.auditState()
+	}
+	if err != nil {
+		j.known, j.keptBytes = durable{}, 0
+		j.sinks, j.byID, j.replays = make(map[string]*Cursor), make(map[SinkID]*Cursor), nil
 	}
 	return err
-}
-
-func (j *Journal) withoutState() {
-	_ = j.state.close()
-	j.state, j.known, j.keptBytes = nil, durable{}, 0
-	j.sinks, j.byID, j.replays = make(map[string]*Cursor), make(map[SinkID]*Cursor), nil
 }
 
 // openStateReadOnly leaves the file alone.
@@ -126,27 +126,23 @@ func openStateReadOnly(path string) (s *state, err error) {
 	return &state{db: db, path: path}, nil
 }
 
-// readAll touches every page, so that damage shows, and decodes what a start does not.
-func (s *state) readAll() error {
-	return s.view(func(tx *bbolt.Tx) error {
-		return tx.ForEach(func(bucket []byte, b *bbolt.Bucket) error {
-			return b.ForEach(func(k, v []byte) error {
-				err := error(nil)
-				switch string(bucket) {
-				case string(bucketDead):
-					_, err = decodeLetter(keyPosition(k[len(k)-8:]), v)
-				case string(bucketKept):
-					_, _, err = decodeHeader(keyPosition(k), v)
-				default:
-					crc32.Checksum(v, castagnoli)
-				}
-				if err != nil {
-					return fmt.Errorf("%s: %w", bucket, err)
+// auditState touches every page, so that damage shows, and compares what is there with what was counted.
+func (j *Journal) auditState() error {
+	kept := int64(0)
+	err := j.state.view(func(tx *bbolt.Tx) error {
+		return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
+			return table{b, name}.ForEach(func(k, v []byte) error {
+				if bytes.Equal(name, bucketKept) {
+					kept += int64(len(v))
 				}
 				return nil
 			})
 		})
 	})
+	if err == nil && kept != j.keptBytes {
+		err = fmt.Errorf("state: %d bytes of kept records where there should be %d: %w", kept, j.keptBytes, ErrDamaged)
+	}
+	return errors.Join(err, j.auditLetters())
 }
 
 func (j *Journal) readLog(dir string, report *Report) (err error) {
@@ -198,8 +194,15 @@ func (j *Journal) export(report *Report, fn func(*Record) error) error {
 		failed = fn(r)
 		return failed == nil
 	}
-	err := j.visit(0, ^Position(0)-1, place{}, take)
-	return errors.Join(err, failed)
+	for {
+		err := j.visit(report.Last, ^Position(0)-1, place{}, take)
+		if j.state == nil || !(errors.Is(err, ErrDamaged) || errors.Is(err, errStateUnreadable)) {
+			return errors.Join(err, failed)
+		}
+		report.StateError = errors.Join(report.StateError, err)
+		_ = j.state.close() // go on without
+		j.state = nil
+	}
 }
 
 // readOnlyFS changes nothing: what recovery would write again or cut stays as it is.
@@ -212,12 +215,12 @@ func (readOnlyFS) Rename(string, string) error    { return fs.ErrPermission }
 func (readOnlyFS) SyncDir(string) error           { return nil }
 func (readOnlyFS) CommitState(func() error) error { return fs.ErrPermission }
 
-func (readOnlyFS) Open(name string) (File, error) {
-	f, err := openDisk(name, os.O_RDONLY) // the volume may be read-only, too
+func (f readOnlyFS) Edit(name string) (File, error) {
+	file, err := f.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	return readOnlyFile{f}, nil
+	return readOnlyFile{file}, nil
 }
 
 // Lock does without where there is no file: then nobody has the directory open.

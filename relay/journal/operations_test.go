@@ -150,7 +150,7 @@ func (m *machine) move() {
 	_, positions, err := m.j.Move("c", "a")
 	if err != nil {
 		m.doubt = want
-		m.settleC(false, func(owed []string) bool { return slices.Contains(owed, "a") }) // perhaps
+		m.settleC(fate{settled: true, perhaps: true}, func(owed []string) bool { return slices.Contains(owed, "a") })
 		return
 	}
 	for _, pos := range want {
@@ -165,7 +165,7 @@ func (m *machine) movable() (list []journal.Position) {
 	for num, pos := range m.acked {
 		owed := m.appended[num]
 		f := m.fates["c"][pos]
-		if slices.Contains(owed, "c") && !slices.Contains(owed, "a") && (f == nil || !f.settled) {
+		if slices.Contains(owed, "c") && !slices.Contains(owed, "a") && (f == nil || !f.settled || f.perhaps) {
 			list = append(list, pos)
 		}
 	}
@@ -177,18 +177,19 @@ func (m *machine) moved(positions []journal.Position) {
 		m.taken[pos] = true
 		m.fates["a"][pos] = &fate{}
 	}
-	m.settleC(true, func([]string) bool { return true })
+	m.settleC(fate{settled: true, saved: true}, func([]string) bool { return true })
 }
 
 // settleC settles what c is owed, of the records that which selects by whom they are owed to.
-func (m *machine) settleC(saved bool, which func(owed []string) bool) {
+func (m *machine) settleC(how fate, which func(owed []string) bool) {
 	for num, pos := range m.acked {
 		owed := m.appended[num]
 		if !slices.Contains(owed, "c") || !which(owed) {
 			continue
 		}
-		if f := m.fates["c"][pos]; f == nil || !f.settled {
-			m.fates["c"][pos] = &fate{settled: true, saved: saved}
+		if f := m.fates["c"][pos]; f == nil || !f.settled || f.perhaps {
+			settled := how
+			m.fates["c"][pos] = &settled
 		}
 	}
 }
@@ -219,10 +220,10 @@ func (m *machine) newAtA(pending []journal.Position) []journal.Position {
 func (m *machine) drop() {
 	m.t.Helper()
 	if _, err := m.j.DropPending("c"); err != nil {
-		m.settleC(false, func([]string) bool { return true })
+		m.settleC(fate{settled: true}, func([]string) bool { return true })
 		return
 	}
-	m.settleC(true, func([]string) bool { return true })
+	m.settleC(fate{settled: true, saved: true}, func([]string) bool { return true })
 	m.markSaved()
 }
 

@@ -74,7 +74,7 @@ func (j *Journal) AddReplay(spec ReplaySpec) (*Replay, error) {
 	defer j.saving.Unlock()
 	surplus := j.surplusReplays()
 	err = j.state.update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucketReplays)
+		b := tableOf(tx, bucketReplays)
 		n, err := b.NextSequence()
 		if err != nil {
 			return err
@@ -460,13 +460,13 @@ func decodeReplay(b []byte) (*savedReplay, error) {
 	s.spec.From, s.spec.To = Position(d.uvarint()), Position(d.uvarint())
 	s.at = place{Position(d.uvarint()), int64(d.uvarint())}
 	s.totals = ReplayTotals{Read: Position(d.uvarint()), Matched: d.uvarint(), Delivered: d.uvarint(), Failed: d.uvarint(), Skipped: d.uvarint()}
-	s.pending = d.pending(true)
+	s.pending = d.pending()
 	return s, d.err
 }
 
 // loadReplays needs the cursors.
 func (j *Journal) loadReplays(tx *bbolt.Tx) error {
-	return tx.Bucket(bucketReplays).ForEach(func(k, v []byte) error {
+	return tableOf(tx, bucketReplays).ForEach(func(k, v []byte) error {
 		id := binary.BigEndian.Uint32(k)
 		s, err := decodeReplay(v)
 		if err != nil {
@@ -491,7 +491,7 @@ func (r *Replay) snapshot(all bool) *savedReplay {
 
 func (s *snapshot) putReplays(tx *bbolt.Tx) error {
 	for r, saved := range s.replays {
-		if err := tx.Bucket(bucketReplays).Put(replayKey(r.id), saved.encode()); err != nil {
+		if err := tableOf(tx, bucketReplays).Put(replayKey(r.id), saved.encode()); err != nil {
 			return err
 		}
 		for _, ch := range saved.changes {
@@ -510,9 +510,9 @@ func (s *snapshot) putReplays(tx *bbolt.Tx) error {
 }
 
 func rewriteLetter(tx *bbolt.Tx, id SinkID, l *DeadLetter) error {
-	b, k := tx.Bucket(bucketDead), deadKey(id, l.Position)
-	if b.Get(k) == nil {
-		return nil
+	b, k := tableOf(tx, bucketDead), deadKey(id, l.Position)
+	if v, err := b.Get(k); v == nil {
+		return err
 	}
 	return b.Put(k, encodeLetter(l))
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io/fs"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -15,8 +17,12 @@ import (
 const sweepInterval = 10 * time.Second
 
 func (j *Journal) sweepLoop(ctx context.Context) {
+	if err := j.auditLetters(); err != nil { // not before the first answers: there may be many
+		j.logger.Error("dead letters are lost to damage", "error", err)
+	}
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
+	began := time.Now()
 	for {
 		select {
 		case <-ticker.C:
@@ -24,17 +30,27 @@ func (j *Journal) sweepLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if err := j.Sweep(ctx, time.Now()); err != nil && ctx.Err() == nil {
+		// A clock that is set forward must not make dead letters old.
+		now := began.Add(time.Since(began))
+		if wall := time.Now(); wall.Round(0).Before(now.Round(0)) {
+			now = wall
+		}
+		if err := j.Sweep(ctx, now); err != nil && ctx.Err() == nil {
 			j.logger.Error("old records cannot be removed", "error", err)
+		}
+		select {
+		case <-time.After(faultPause): // whoever finds no room asks at once, and again
+		case <-ctx.Done():
+			return
 		}
 	}
 }
 
 // Sweep makes room: it deletes segments that every opened sink has read and that are older than the retention, or the
-// oldest of them whatever their age while the journal is larger than max_size; then dead letters beyond their limits,
-// and kept records that nothing refers to any more. What is not settled, or a dead letter, in a segment is kept by
-// copying it to state.db first. Sinks not opened in this life of the process do not hold segments back; replays do
-// while max_size allows.
+// oldest of them whatever their age while max_size or min_free is not kept, or soon will not be; then dead letters beyond
+// their limits, and, for max_size, the oldest of those that outlive their segment; then kept records that nothing refers to any more. What is not settled, or a
+// dead letter, in a segment is kept by copying it to state.db first. That file does not shrink, so that dropping dead letters
+// is of no use to min_free. Sinks not opened in this life of the process do not hold segments back; replays do while there is room.
 func (j *Journal) Sweep(ctx context.Context, now time.Time) error {
 	if err := j.dropLetters(now, 0); err != nil {
 		return err
@@ -51,8 +67,8 @@ func (j *Journal) Sweep(ctx context.Context, now time.Time) error {
 	if err := j.dropKept(); err != nil {
 		return err
 	}
-	excess := j.used() - j.opts.MaxSize
-	if j.opts.MaxSize <= 0 || excess <= 0 {
+	excess := j.space.excess()
+	if excess <= 0 {
 		return nil
 	}
 	if err := j.dropLetters(now, excess); err != nil {
@@ -75,8 +91,7 @@ func (j *Journal) sweepSegment(now time.Time) (done bool, err error) {
 	j.log.mu.RUnlock()
 
 	old := newest < now.Add(-j.opts.Retention).UnixMilli()
-	over := j.opts.MaxSize > 0 && j.used() > j.opts.MaxSize
-	if !j.readBeyond(last) || !(over || old && !j.wanted(s.first, last)) {
+	if !j.readBeyond(last) || !(j.space.short() || old && !j.wanted(s.first, last)) {
 		return true, nil
 	}
 	st := stretch{seg: s, off: segmentHeader, end: end, behind: s.first - 1, last: last}
@@ -164,11 +179,11 @@ func (j *Journal) keep(tx *bbolt.Tx, snap *snapshot, st stretch) error {
 	if err != nil {
 		return err
 	}
-	kept := tx.Bucket(bucketKept)
+	kept := tableOf(tx, bucketKept)
 	return j.changeKept(tx, func() (change int64, err error) {
 		loadErr := j.log.load(referred, func(pos Position, payload []byte) {
-			if err == nil && kept.Get(positionKey(pos)) == nil {
-				err = kept.Put(positionKey(pos), slices.Clone(payload))
+			if err == nil && kept.Bucket.Get(positionKey(pos)) == nil {
+				err = kept.Put(positionKey(pos), payload)
 				change += int64(len(payload))
 			}
 		})
@@ -221,23 +236,18 @@ func (j *Journal) changeKept(tx *bbolt.Tx, fn func() (int64, error)) error {
 		defer j.mu.Unlock()
 		j.keptBytes = kept
 	})
-	return tx.Bucket(bucketMeta).Put(metaKept, binary.AppendUvarint(nil, uint64(kept)))
+	return tableOf(tx, bucketMeta).Put(metaKept, binary.AppendUvarint(nil, uint64(kept)))
 }
 
 // dropKept removes kept records that nothing refers to.
 func (j *Journal) dropKept() error {
 	j.saving.Lock()
 	defer j.saving.Unlock()
-	empty := true
-	err := j.state.view(func(tx *bbolt.Tx) error {
-		k, _ := tx.Bucket(bucketKept).Cursor().First()
-		empty = k == nil
+	ended := j.ended()
+	if ended == j.keptFor { // nothing was settled or dropped since
 		return nil
-	})
-	if err != nil || empty {
-		return err
 	}
-	return j.save(func(tx *bbolt.Tx, snap *snapshot) error {
+	err := j.save(func(tx *bbolt.Tx, snap *snapshot) error {
 		referred, err := snap.referred(tx, 1, ^Position(0)-1)
 		if err != nil {
 			return err
@@ -247,7 +257,7 @@ func (j *Journal) dropKept() error {
 			err = tx.Bucket(bucketKept).ForEach(func(k, v []byte) error {
 				if _, ok := slices.BinarySearch(referred, keyPosition(k)); !ok {
 					gone = append(gone, slices.Clone(k))
-					change -= int64(len(v))
+					change -= int64(len(v) - sumSize)
 				}
 				return nil
 			})
@@ -257,6 +267,29 @@ func (j *Journal) dropKept() error {
 			return change, err
 		})
 	})
+	if err == nil {
+		j.keptFor = ended
+	}
+	return err
+}
+
+// endings is what makes kept records superfluous, counted.
+type endings struct{ settled, letters, replayed, kept uint64 }
+
+func (j *Journal) ended() (n endings) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	n.kept = uint64(j.keptBytes)
+	for _, c := range j.byID {
+		c.mu.Lock()
+		n.settled, n.letters = n.settled+c.settled(), n.letters+c.letters
+		c.mu.Unlock()
+	}
+	for _, r := range j.replays {
+		t := r.Totals()
+		n.replayed += t.Delivered + t.Failed + t.Skipped
+	}
+	return n
 }
 
 // dropLetters removes the oldest dead letters beyond their limits, and of those whose records are kept apart from the
@@ -264,37 +297,37 @@ func (j *Journal) dropKept() error {
 func (j *Journal) dropLetters(now time.Time, excess int64) error {
 	j.saving.Lock()
 	defer j.saving.Unlock()
-	total, count := int64(0), uint64(0)
+	d := letterDrop{dead: j.opts.Dead, now: now, excess: excess, kept: j.log.oldest()}
 	j.mu.Lock()
-	for _, c := range j.byID {
+	cursors := slices.Collect(maps.Values(j.byID))
+	for _, c := range cursors {
 		c.mu.Lock()
-		total, count = total+int64(c.letterBytes), count+c.letters
+		d.total += int64(c.letterBytes)
 		c.mu.Unlock()
 	}
 	j.mu.Unlock()
-	if count == 0 {
-		return nil
+	due := false
+	err := j.state.view(func(tx *bbolt.Tx) error {
+		c, l, err := oldestLetter(tx, slices.Values(cursors))
+		due = c != nil && d.due(l)
+		return err
+	})
+	if err != nil || !due {
+		return err
 	}
-	kept := j.log.oldest()
 	dropped := 0
-	err := j.save(func(tx *bbolt.Tx, snap *snapshot) error {
+	err = j.save(func(tx *bbolt.Tx, snap *snapshot) error {
 		dropped = 0
-		for {
-			c, l, err := snap.oldestLetter(tx)
-			if err != nil || c == nil {
+		for d := d; ; dropped++ { // a transaction may be repeated
+			c, l, err := oldestLetter(tx, maps.Keys(snap.cursors))
+			if err != nil || c == nil || !d.due(l) {
 				return err
 			}
-			expired := j.opts.Dead.Retention > 0 && l.At.Before(now.Add(-j.opts.Dead.Retention))
-			over := j.opts.Dead.MaxSize > 0 && total > j.opts.Dead.MaxSize
-			if !expired && !over && !(excess > 0 && l.Position < kept) {
-				return nil
-			}
-			excess -= l.Size
 			if err := snap.dropLetter(tx, c, l.Position); err != nil {
 				return err
 			}
-			total -= l.Size + letterOverhead
-			dropped++
+			d.excess -= l.Size
+			d.total -= l.Size + letterOverhead
 		}
 	})
 	if err == nil && dropped > 0 {
@@ -303,9 +336,53 @@ func (j *Journal) dropLetters(now time.Time, excess int64) error {
 	return err
 }
 
+// letterDrop decides which dead letters go.
+type letterDrop struct {
+	dead   DeadConfig
+	now    time.Time
+	total  int64    // that all letters take
+	excess int64    // to be gained from those before kept
+	kept   Position // the first that the log may still hold
+}
+
+func (d *letterDrop) due(l DeadLetter) bool {
+	expired := d.dead.Retention > 0 && l.At.Before(d.now.Add(-d.dead.Retention))
+	over := d.dead.MaxSize > 0 && d.total > d.dead.MaxSize
+	return expired || over || (d.excess > 0 && l.Position < d.kept)
+}
+
+// auditLetters compares the dead letters there are with those that were counted.
+func (j *Journal) auditLetters() error {
+	j.saving.Lock()
+	defer j.saving.Unlock()
+	there := make(map[SinkID]uint64)
+	err := j.state.view(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketDead).ForEach(func(k, _ []byte) error {
+			if len(k) == 12 {
+				there[SinkID(binary.BigEndian.Uint32(k))]++
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for id, c := range j.byID {
+		c.mu.Lock()
+		letters := c.letters
+		c.mu.Unlock()
+		if there[id] != letters {
+			return fmt.Errorf("state: %d dead letters of sink %q where there should be %d: %w", there[id], c.name, letters, ErrDamaged)
+		}
+	}
+	return nil
+}
+
 // oldestLetter finds the first of all sinks.
-func (s *snapshot) oldestLetter(tx *bbolt.Tx) (oldest *Cursor, letter DeadLetter, err error) {
-	for c := range s.cursors {
+func oldestLetter(tx *bbolt.Tx, cursors iter.Seq[*Cursor]) (oldest *Cursor, letter DeadLetter, err error) {
+	for c := range cursors {
 		err := letters(tx, c.id, 0, func(l DeadLetter) bool {
 			if oldest == nil || l.Position < letter.Position {
 				oldest, letter = c, l

@@ -84,32 +84,41 @@ func (j *Journal) visitKept(behind, to Position, fn visitor) (on bool, err error
 		pos     Position
 		payload []byte
 	}
-	for behind < to && j.state != nil { // offline it may be out of order
+	for on = true; on && behind < to && j.state != nil; { // offline it may be out of order
 		var batch []kept // fn is called outside the transaction, which holds up the reuse of pages
+		read := behind
 		err := j.state.view(func(tx *bbolt.Tx) error {
-			c := tx.Bucket(bucketKept).Cursor()
+			t := tableOf(tx, bucketKept)
+			c := t.Cursor()
 			size := 0
-			for k, v := c.Seek(positionKey(behind + 1)); k != nil && keyPosition(k) <= to && size < readBlock; k, v = c.Next() {
-				batch = append(batch, kept{keyPosition(k), bytes.Clone(v)})
+			for k, v := c.Seek(positionKey(behind + 1)); k != nil && keyPosition(k) > read && keyPosition(k) <= to && size < readBlock; k, v = c.Next() {
+				read = keyPosition(k)
 				size += len(v)
+				if v, err := t.open(k, v); err != nil {
+					j.log.unreadableKept(read, err)
+				} else {
+					batch = append(batch, kept{read, bytes.Clone(v)})
+				}
 			}
 			return nil
 		})
-		if err != nil || len(batch) == 0 {
+		if err != nil {
 			return true, err
 		}
 		for _, k := range batch {
 			r, body, err := decodeHeader(k.pos, k.payload)
 			if err != nil {
-				return true, err
-			}
-			if !fn(r, body, place{}) {
-				return false, nil
+				j.log.unreadableKept(k.pos, err)
+			} else if on = fn(r, body, place{}); !on {
+				break
 			}
 		}
-		behind = batch[len(batch)-1].pos
+		if read == behind {
+			break
+		}
+		behind = read
 	}
-	return true, nil
+	return on, nil
 }
 
 // Find returns the positions of the events with an id, the newest first, as far as their keys are still known
@@ -119,7 +128,7 @@ func (j *Journal) Find(id [16]byte) ([]Position, error) {
 	defer j.saving.Unlock()
 	var found []Position
 	err := j.state.view(func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketKeys).ForEach(func(k, chunk []byte) error {
+		return tableOf(tx, bucketKeys).ForEach(func(k, chunk []byte) error {
 			for i := range len(chunk) / keySize {
 				if [16]byte(chunk[i*keySize+16:]) == id {
 					found = append(found, keyPosition(k)+Position(i))

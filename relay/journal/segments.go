@@ -25,12 +25,13 @@ type segments struct {
 	list     []*segment   // ascending by first
 	frontier Position     // last position that is on disk
 	appended chan struct{}
-	strays   []string  // files without a record, to be removed when a later segment stands
-	damaged  int64     // stretches found damaged
-	lost     int64     // positions in them
-	blocks   sync.Pool // *[]byte to read into
-	torn     int64     // bytes of an unfinished write, cut at start
-	floor    Position  // positions up to here name files or were mentioned: not to be used again
+	strays   []string          // files without a record, to be removed when a later segment stands
+	damaged  int64             // stretches found damaged
+	lost     int64             // positions in them
+	lostKept map[Position]bool // of those, the ones in state.db
+	blocks   sync.Pool         // *[]byte to read into
+	torn     int64             // bytes of an unfinished write, cut at start
+	floor    Position          // positions up to here name files or were mentioned: not to be used again
 }
 
 // durable is what the last checkpoint knows to be on disk.
@@ -48,9 +49,6 @@ func openSegments(fsys FS, dir string, logger *slog.Logger, known durable) (*seg
 // openSegmentsWith also tells found of every stretch that is damaged, now and later, once.
 func openSegmentsWith(fsys FS, dir string, logger *slog.Logger, known durable, found func(Damage)) (*segments, error) {
 	l := &segments{fs: fsys, dir: dir, logger: logger, found: found, appended: make(chan struct{})}
-	if err := fsys.MkdirAll(dir); err != nil {
-		return nil, err
-	}
 	files, err := l.headers()
 	if err != nil {
 		return nil, err
@@ -151,7 +149,7 @@ func (l *segments) settleExtent(files []segmentFile, i int, known durable) (int,
 // cut, when nothing proves that they were once durable; otherwise they are damage, skipped. The proof is a later record
 // whose group was written after a sync that covered them, or the last checkpoint.
 func (l *segments) recover(s *segment, known durable) error {
-	f, err := l.open(s)
+	f, err := l.fs.Edit(l.path(s.name()))
 	if err != nil {
 		return err
 	}
@@ -530,6 +528,23 @@ func (l *segments) bytes() (n int64) {
 		n += s.size
 	}
 	return n
+}
+
+// unreadableKept reports, once, a record that was kept of a deleted segment.
+func (l *segments) unreadableKept(pos Position, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lostKept[pos] {
+		return
+	}
+	if l.lostKept == nil {
+		l.lostKept = make(map[Position]bool)
+	}
+	l.lostKept[pos] = true
+	l.damaged++
+	l.lost++
+	l.found(Damage{File: "state.db", Missing: 1, First: pos})
+	l.logger.Error("a kept record is damaged and skipped", "position", pos, "error", err)
 }
 
 // unreadable reports a record whose sum is right and whose content is not.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // state is the small file beside the log: what each sink has settled, the keys known, dead letters, and records that
@@ -21,13 +23,17 @@ import (
 // A commit that failed may have taken effect. Therefore transactions write absolute values only, and are repeated
 // whole. Where a sync failed, the kernel may show pages that it will never write; bbolt would build on them. Therefore
 // the file is then written anew before the next transaction.
+//
+// bbolt sums nothing but its two meta pages. Therefore each value carries a sum of its own (see table).
 type state struct {
 	fs   FS
 	path string
 
-	mu      sync.RWMutex // guards db, which changes when the file is written anew
-	db      *bbolt.DB
-	suspect bool // a sync failed; only update looks at it, and its callers take turns
+	mu sync.RWMutex // guards db, which changes when the file is written anew
+	db *bbolt.DB
+	// Only update looks at these, and its callers take turns.
+	suspect bool // a sync failed
+	firm    bool // what an earlier process left is known to be on disk
 }
 
 var (
@@ -45,8 +51,17 @@ var (
 	metaKept     = []byte("kept")
 )
 
-func openState(path string, fsys FS) (s *state, err error) {
+// openState creates the file only where there is no log yet: an empty one would say that nothing is owed.
+func openState(path string, fsys FS, logIsEmpty bool) (s *state, err error) {
 	defer guardState(&err)()
+	info, err := os.Stat(path)
+	fresh := errors.Is(err, fs.ErrNotExist) || (err == nil && info.Size() == 0)
+	if err != nil && !fresh {
+		return nil, err
+	}
+	if fresh && !logIsEmpty {
+		return nil, fmt.Errorf("%s is missing or empty: which of the events in the log are delivered is not known: %w", path, ErrDamaged)
+	}
 	db, err := openBolt(path)
 	if err != nil {
 		return nil, err
@@ -56,15 +71,30 @@ func openState(path string, fsys FS) (s *state, err error) {
 		_ = db.Close()
 		return nil, err
 	}
+	if fresh { // before a segment stands that could outlive it
+		if err := syncDir(filepath.Dir(path)); err != nil {
+			_ = db.Close()
+			return nil, err
+		}
+	}
 	return s, nil
 }
 
 func openBolt(path string) (*bbolt.DB, error) {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType})
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, asFull(err))
+		return nil, fmt.Errorf("open %s: %w", path, boltError(err))
 	}
 	return db, nil
+}
+
+func boltError(err error) error {
+	for _, damage := range []error{bolterrors.ErrInvalid, bolterrors.ErrChecksum, bolterrors.ErrVersionMismatch} {
+		if errors.Is(err, damage) {
+			return fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+	}
+	return asFull(err)
 }
 
 func (s *state) prepare() error {
@@ -89,14 +119,19 @@ func (s *state) prepare() error {
 	})
 }
 
+var errStateUnreadable = errors.New("state cannot be read")
+
 // guardState, whose result is deferred, makes an error of what happens when bbolt follows damaged pages of its file: it
-// panics, or reads memory where the file does not reach.
+// panics, or reads memory where the file does not reach, or where the disk does not answer.
 func guardState(err *error) func() {
 	fault := debug.SetPanicOnFault(true)
 	return func() {
 		debug.SetPanicOnFault(fault)
 		if p := recover(); p != nil {
-			*err = fmt.Errorf("state file is damaged: %v", p)
+			*err = fmt.Errorf("state: %w: %v", ErrDamaged, p)
+			if _, ok := p.(interface{ Addr() uintptr }); ok { // the disk may answer the next time
+				*err = fmt.Errorf("%w: %v", errStateUnreadable, p)
+			}
 		}
 	}
 }
@@ -105,11 +140,20 @@ func (s *state) view(fn func(*bbolt.Tx) error) (err error) {
 	defer guardState(&err)()
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.db.View(fn)
+	if err := s.db.View(fn); err != nil {
+		return fmt.Errorf("state: %w", err)
+	}
+	return nil
 }
 
 func (s *state) update(fn func(*bbolt.Tx) error) (err error) {
 	defer guardState(&err)()
+	if !s.firm {
+		if err := s.makeFirm(); err != nil {
+			return fmt.Errorf("state: write what was found again: %w", asFull(err))
+		}
+		s.firm = true
+	}
 	if s.suspect {
 		if err := s.rewrite(); err != nil {
 			return fmt.Errorf("state: write the file anew: %w", asFull(err))
@@ -135,6 +179,25 @@ func (s *state) update(fn func(*bbolt.Tx) error) (err error) {
 func beforeSync(err error) bool {
 	var p *fs.PathError
 	return errors.As(err, &p) && (p.Op == "write" || p.Op == "truncate")
+}
+
+// makeFirm makes durable what an earlier process left, as segments.recover does with the log: that process may have met a
+// sync that failed, and not have lived to write the file anew. The meta pages come last: they make the others count.
+func (s *state) makeFirm() error {
+	f, err := DiskFS{}.Edit(s.path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return err
+	}
+	meta := min(size, 2*int64(s.db.Info().PageSize))
+	if err := firm(f, meta, size); err != nil {
+		return err
+	}
+	return firm(f, 0, meta)
 }
 
 // rewrite copies the file, as the kernel shows it, to a new one that takes its place.
@@ -171,6 +234,54 @@ func (s *state) close() error {
 	return s.db.Close()
 }
 
+// table is a bucket whose values end in a sum over the bucket's name, the key and the value, so that neither a flipped
+// bit nor a page that turns up in the wrong place is taken for what was written.
+type table struct {
+	*bbolt.Bucket
+	name []byte
+}
+
+const sumSize = 4
+
+func tableOf(tx *bbolt.Tx, name []byte) table { return table{tx.Bucket(name), name} }
+
+func (t table) sum(k, v []byte) uint32 {
+	return crc32.Update(crc32.Update(crc32.Checksum(t.name, castagnoli), castagnoli, k), castagnoli, v)
+}
+
+func (t table) open(k, v []byte) ([]byte, error) {
+	n := len(v) - sumSize
+	if n < 0 || binary.LittleEndian.Uint32(v[n:]) != t.sum(k, v[:n]) {
+		return nil, fmt.Errorf("%s %x: %w", t.name, k, ErrDamaged)
+	}
+	return v[:n:n], nil
+}
+
+// Put replaces Bucket.Put.
+func (t table) Put(k, v []byte) error {
+	return t.Bucket.Put(k, binary.LittleEndian.AppendUint32(v[:len(v):len(v)], t.sum(k, v)))
+}
+
+// Get replaces Bucket.Get; nil = there is none.
+func (t table) Get(k []byte) ([]byte, error) {
+	v := t.Bucket.Get(k)
+	if v == nil {
+		return nil, nil
+	}
+	return t.open(k, v)
+}
+
+// ForEach replaces Bucket.ForEach.
+func (t table) ForEach(fn func(k, v []byte) error) error {
+	return t.Bucket.ForEach(func(k, v []byte) error {
+		v, err := t.open(k, v)
+		if err != nil {
+			return err
+		}
+		return fn(k, v)
+	})
+}
+
 func positionKey(pos Position) []byte { return binary.BigEndian.AppendUint64(nil, uint64(pos)) }
 
 func sinkKey(id SinkID) []byte { return binary.BigEndian.AppendUint32(nil, uint32(id)) }
@@ -201,8 +312,7 @@ func decodeDurable(b []byte) (durable, error) {
 
 // Cursors.
 
-// Cursors of version 1 say neither whether the sink is paused nor when what is pending was received.
-const cursorVersion = 2
+const cursorVersion = 1
 
 // savedCursor is a cursor as it is kept.
 type savedCursor struct {
@@ -260,32 +370,27 @@ func appendPending(b []byte, pending []savedDelivery) []byte {
 }
 
 func decodeCursor(b []byte) (*savedCursor, error) {
-	if len(b) == 0 || b[0] == 0 || b[0] > cursorVersion {
-		return nil, errors.New("cursor of unknown version")
+	if len(b) == 0 || b[0] != cursorVersion {
+		return nil, fmt.Errorf("no cursor, or one of an unknown version: %w", ErrDamaged)
 	}
-	version := b[0]
 	d := decoder{b: b[1:]}
 	c := &savedCursor{read: Position(d.uvarint())}
 	c.at = place{Position(d.uvarint()), int64(d.uvarint())}
 	for _, v := range c.tally.fields() {
 		*v = d.uvarint()
 	}
-	if version > 1 {
-		c.paused = d.str()
-	}
-	c.pending = d.pending(version > 1)
+	c.paused = d.str()
+	c.pending = d.pending()
 	return c, d.err
 }
 
-func (d *decoder) pending(withTimes bool) []savedDelivery {
+func (d *decoder) pending() []savedDelivery {
 	n := d.uvarint()
 	list := make([]savedDelivery, 0, min(n, uint64(len(d.b))/2)) // each takes two bytes at least
 	var last savedDelivery
 	for ; n > 0 && d.err == nil; n-- {
 		last.pos += Position(d.uvarint())
-		if withTimes {
-			last.received += d.varint()
-		}
+		last.received += d.varint()
 		size := d.uvarint()
 		last.size, last.retry = int64(size>>1), nil
 		if size&1 == 1 {
@@ -349,9 +454,13 @@ func decodeLetter(pos Position, b []byte) (DeadLetter, error) {
 
 // letters calls fn with a sink's dead letters after a position, until it returns false.
 func letters(tx *bbolt.Tx, id SinkID, after Position, fn func(DeadLetter) bool) error {
-	prefix := sinkKey(id)
-	c := tx.Bucket(bucketDead).Cursor()
+	prefix, t := sinkKey(id), tableOf(tx, bucketDead)
+	c := t.Cursor()
 	for k, v := c.Seek(deadKey(id, after+1)); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
+		v, err := t.open(k, v)
+		if err != nil {
+			return err
+		}
 		l, err := decodeLetter(keyPosition(k[4:]), v)
 		if err != nil {
 			return fmt.Errorf("dead letter of sink %d at %d: %w", id, keyPosition(k[4:]), err)
@@ -386,7 +495,7 @@ func putKeys(tx *bbolt.Tx, keys []knownKey) error {
 			chunk = append(chunk, k.id[:]...)
 			chunk = binary.LittleEndian.AppendUint64(chunk, uint64(k.time))
 		}
-		if err := tx.Bucket(bucketKeys).Put(positionKey(keys[0].pos), chunk); err != nil {
+		if err := tableOf(tx, bucketKeys).Put(positionKey(keys[0].pos), chunk); err != nil {
 			return err
 		}
 		keys = keys[n:]
@@ -405,8 +514,13 @@ func chunkKey(first Position, chunk []byte, i int) knownKey {
 // trimKeys deletes chunks that lie wholly beyond what is wanted, and returns how many keys that were.
 func trimKeys(tx *bbolt.Tx, surplus int, oldest int64) (int, error) {
 	deleted := 0
-	c := tx.Bucket(bucketKeys).Cursor()
+	t := tableOf(tx, bucketKeys)
+	c := t.Cursor()
 	for k, v := c.First(); k != nil; k, v = c.First() {
+		v, err := t.open(k, v)
+		if err != nil {
+			return 0, err
+		}
 		n := len(v) / keySize
 		if n > 0 && deleted+n > surplus && chunkKey(0, v, n-1).time >= oldest {
 			break
