@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -96,6 +97,89 @@ func TestMaxSize(t *testing.T) {
 	require.Positive(t, j.Sinks()[0].Letters)
 	require.Equal(t, dead, c.Totals().Dead)
 	require.Positive(t, full())
+}
+
+// Settled history makes room before an append has to be refused, long before it is old enough to go.
+func TestSettledHistoryMakesRoomInTime(t *testing.T) {
+	t.Parallel()
+	for name, limit := range map[string]func(*journal.Options, *journaltest.CrashFS){
+		"max_size": func(o *journal.Options, _ *journaltest.CrashFS) { o.MaxSize = 160 << 10 },
+		"min_free": func(o *journal.Options, fs *journaltest.CrashFS) {
+			o.MinFree = 100 << 10
+			fs.SetVolume(260 << 10)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := stateDir(t)
+			synctest.Test(t, func(t *testing.T) {
+				fs, opts := journaltest.NewCrashFS(1), testOptions()
+				opts.FS, opts.Retention = fs, 1000*time.Hour
+				limit(&opts, fs)
+				j, err := journal.Open(dir, opts)
+				require.NoError(t, err)
+				stop := journaltest.Start(t, j)
+				c, err := j.Sink("a")
+				require.NoError(t, err)
+				var unsettled []journal.Position
+				for n := range 2000 {
+					pos, err := journaltest.Append(j, journaltest.Record(n, c.ID()))
+					require.NoError(t, err, "append %d", n)
+					journaltest.Drain(t, c, 1<<20)
+					if n%200 == 0 {
+						unsettled = append(unsettled, pos)
+					} else {
+						c.Settle(pos, journal.Delivered)
+					}
+					time.Sleep(50 * time.Millisecond)
+				}
+				require.NoError(t, j.Ready())
+				require.Greater(t, j.Stats().Segments, 5, "no more is removed than must be")
+				recs, err := c.Load(unsettled)
+				require.NoError(t, err)
+				require.Len(t, recs, len(unsettled))
+				stop()
+			})
+		})
+	}
+}
+
+// What is owed makes no room for min_free, and neither do dead letters: their file does not shrink.
+func TestMinFreeTakesNothingThatIsOwedOrDead(t *testing.T) {
+	t.Parallel()
+	opts := testOptions()
+	opts.MinFree = 100 << 10
+	j, fs := openCrashFS(t, opts)
+	fs.SetVolume(200 << 10)
+	c, err := j.Sink("a")
+	require.NoError(t, err)
+	n := 0
+	for ; err == nil; n++ {
+		require.Less(t, n, 1000)
+		err = appendOne(t, j, n, c.ID())
+	}
+	require.ErrorIs(t, err, journal.ErrFull)
+	require.ErrorContains(t, err, "min_free")
+	require.NoError(t, j.Sweep(t.Context(), time.Now()))
+	require.ErrorIs(t, appendOne(t, j, n, c.ID()), journal.ErrFull, "it is not read yet")
+	for i, r := range journaltest.Drain(t, c, 1<<20) {
+		if i%2 == 0 {
+			c.Bury(journal.DeadLetter{Position: r.Position, At: time.Now()})
+		}
+	}
+	letters := j.Sinks()[0].Letters
+	require.NoError(t, j.Sweep(t.Context(), time.Now()))
+	require.NoError(t, appendOne(t, j, n, c.ID()), "kept beside the log, it takes no segment")
+	fs.SetFree(0)
+	require.NoError(t, j.Sweep(t.Context(), time.Now()))
+	require.Equal(t, letters, j.Sinks()[0].Letters)
+	var held []journal.Position
+	for _, p := range c.Pending() {
+		held = append(held, p.Position)
+	}
+	recs, err := c.Load(held)
+	require.NoError(t, err)
+	require.Len(t, recs, len(held))
 }
 
 func TestDirectory(t *testing.T) {

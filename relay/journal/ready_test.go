@@ -90,7 +90,19 @@ func TestHealthyJournalDoesNotPoll(t *testing.T) {
 		require.NoError(t, err)
 		stop := journaltest.Start(t, j)
 		require.NoError(t, journalAppend(j))
-		time.Sleep(time.Second)
+		c, err := j.Sink("a")
+		require.NoError(t, err)
+		for n := range 100 { // some are pending, some dead letters, and some of these kept apart from the log
+			pos, err := journaltest.Append(j, journaltest.Record(n, c.ID()))
+			require.NoError(t, err)
+			journaltest.Drain(t, c, 1)
+			if n%2 == 0 {
+				c.Bury(journal.DeadLetter{Position: pos, At: time.Now().AddDate(100, 0, 0)})
+			}
+		}
+		require.NoError(t, j.Sweep(t.Context(), time.Now().AddDate(50, 0, 0)))
+		require.Equal(t, 1, j.Stats().Segments)
+		time.Sleep(time.Minute)
 		fs.Fail(nil)
 		time.Sleep(5 * time.Minute)
 		require.Zero(t, fs.Ops())

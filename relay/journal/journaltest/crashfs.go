@@ -35,6 +35,7 @@ type CrashFS struct {
 	fault   func(n int, op Op) error
 	crashed bool
 	free    int64
+	volume  int64 // 0: free is what is free
 }
 
 // Op is an operation of an FS or File.
@@ -324,13 +325,27 @@ func (c *CrashFS) SyncDir(dir string) error {
 func (c *CrashFS) SetFree(free int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.free = free
+	c.free, c.volume = free, 0
+}
+
+// SetVolume makes Free answer what is left of a volume of that size.
+func (c *CrashFS) SetVolume(size int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.volume = size
 }
 
 func (c *CrashFS) Free(string) (free, total int64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.free, 2 << 40, nil
+	if c.volume == 0 {
+		return c.free, 2 << 40, nil
+	}
+	free = c.volume
+	for _, node := range c.entries {
+		free -= int64(len(node.data))
+	}
+	return free, c.volume, nil
 }
 
 func (c *CrashFS) Lock(name string) (io.Closer, error) {
