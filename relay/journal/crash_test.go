@@ -512,3 +512,56 @@ func TestAnyHistory(t *testing.T) {
 		m.finishReplays()
 	})
 }
+
+// TestCrashDuringRecovery crashes, and then again at every operation of the start that follows, three times in a row.
+func TestCrashDuringRecovery(t *testing.T) {
+	t.Parallel()
+	step := 1
+	if testing.Short() {
+		step = 5
+	}
+	for i, keep := range []float64{0, 0.5, 1} {
+		for n := 1; ; n += step {
+			m := newMachine(t, uint64(n*10+i))
+			require.True(t, m.open())
+			m.append(30, 0, 1)
+			m.read(0, 2000)
+			m.checkpoint()
+			m.append(10, 0, 2)
+			m.fs.Fail(failSync())
+			m.append(10, 0) // found after the crash, in part
+			m.fs.Fail(journaltest.FailOnce(5, journaltest.ErrCrashed))
+			m.append(10, 1)
+			reached := m.crashStarting(n, keep)
+			m.crashStarting(max(1, n/2), keep)
+			m.crashStarting(n, keep)
+			m.crash(keep)
+			m.append(2, 0, 1)
+			require.Contains(t, m.acked, m.next-1)
+			m.crash(keep)
+			m.stop()
+			if t.Failed() {
+				t.Fatalf("with operation %d, keep %v", n, keep)
+			}
+			if !reached {
+				break
+			}
+		}
+	}
+}
+
+// crashStarting crashes, starts again, and crashes at the nth operation of that. It tells whether there was one.
+func (m *machine) crashStarting(n int, keep float64) bool {
+	m.t.Helper()
+	m.fs.Crash()
+	if m.j != nil {
+		_ = m.j.Close()
+		m.j = nil
+	}
+	m.fs.Restart(keep)
+	m.fs.Fail(journaltest.FailOnce(n, journaltest.ErrCrashed))
+	if m.open() {
+		m.append(1, 0)
+	}
+	return m.fs.Crashed()
+}

@@ -60,6 +60,30 @@ func TestNothingBehindTheEndIsBelieved(t *testing.T) {
 	m.stop()
 }
 
+// The same where the segment of the failed sync has no record that was acknowledged, and outlived its successor's creation.
+func TestNothingInASkippedSegmentIsBelieved(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, 1)
+	require.True(t, m.open())
+	syncs := 0
+	m.fs.Fail(func(_ int, op journaltest.Op) error {
+		if op == journaltest.OpSync {
+			syncs++
+		}
+		if (op == journaltest.OpSync && syncs == 2) || op == journaltest.OpRemove { // the first is that of the header
+			return syscall.EIO
+		}
+		return nil
+	})
+	m.append(3, 0)
+	require.Empty(t, m.acked)
+	m.append(2, 0)
+	require.Len(t, m.acked, 2)
+	m.crash(1)
+	require.Len(t, m.unsettled(0), 2)
+	m.stop()
+}
+
 func TestSettledDuringACommitIsSavedByTheNext(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, 1)

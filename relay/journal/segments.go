@@ -74,6 +74,7 @@ type segmentFile struct {
 	*segment
 	valid   bool  // the header is
 	claimed *tail // by the successor
+	skipped bool  // a later segment names an earlier one: nothing in this one was ever acknowledged
 }
 
 func (l *segments) headers() ([]segmentFile, error) {
@@ -101,6 +102,7 @@ func (l *segments) headers() ([]segmentFile, error) {
 			if files[k].first == files[i].prev.first && files[k].claimed == nil {
 				files[k].claimed = &files[i].prev
 			}
+			files[k].skipped = files[k].skipped || files[k].first > files[i].prev.first
 		}
 	}
 	return files, nil
@@ -128,6 +130,9 @@ func (l *segments) settleExtent(files []segmentFile, i int, known durable) (int,
 	switch {
 	case s.claimed != nil:
 		s.end, s.last, s.newest = s.claimed.end, s.claimed.last, s.claimed.newest
+	case s.skipped:
+		l.strays = append(l.strays, s.name())
+		return i - 1, nil
 	default:
 		// The last one; or one whose successor's header is damaged; or one that was never finished.
 		if err := l.recover(s.segment, known); err != nil {
