@@ -3,7 +3,7 @@ package journal
 import (
 	"encoding/binary"
 	"fmt"
-	"sync"
+	"sync/atomic"
 
 	"go.etcd.io/bbolt"
 )
@@ -29,47 +29,48 @@ func (a Account) InFlight() uint64 {
 // it ends, unless it ends with a durable record: that the journal counts by itself, as accepted or quarantined. Its
 // methods are cheap and may be called concurrently.
 type SourceAccount struct {
-	mu  sync.Mutex // guards now; taken after Journal.mu where both are needed
-	now Account
+	received, rejected, unavailable, tests, duplicates, quarantined, accepted atomic.Uint64
 
+	j     *Journal
 	saved Account // guarded by Journal.mu
 }
 
-func (a *SourceAccount) count(field *uint64) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	*field++
-}
-
 // Received counts a call.
-func (a *SourceAccount) Received() { a.count(&a.now.Received) }
+func (a *SourceAccount) Received() { a.received.Add(1) }
 
 // Rejected counts a call that was refused.
-func (a *SourceAccount) Rejected() { a.count(&a.now.Rejected) }
+func (a *SourceAccount) Rejected() { a.end(&a.rejected) }
 
 // Unavailable counts a call whose record was not stored, or that waited in vain for that of another. For an append it is
 // called when done reports an error, whatever the caller was answered before.
-func (a *SourceAccount) Unavailable() { a.count(&a.now.Unavailable) }
+func (a *SourceAccount) Unavailable() { a.end(&a.unavailable) }
 
 // Test counts a test call.
-func (a *SourceAccount) Test() { a.count(&a.now.Tests) }
+func (a *SourceAccount) Test() { a.end(&a.tests) }
 
 // Duplicate counts a copy of a known event.
-func (a *SourceAccount) Duplicate() { a.count(&a.now.Duplicates) }
+func (a *SourceAccount) Duplicate() { a.end(&a.duplicates) }
+
+func (a *SourceAccount) end(outcome *atomic.Uint64) {
+	outcome.Add(1)
+	a.j.wantCheckpoint()
+}
 
 // stored counts a record that is on disk. Journal.mu is held.
 func (a *SourceAccount) stored(quarantined bool) {
 	if quarantined {
-		a.count(&a.now.Quarantined)
+		a.quarantined.Add(1)
 	} else {
-		a.count(&a.now.Accepted)
+		a.accepted.Add(1)
 	}
 }
 
+// read takes outcomes before arrivals, so that no call is seen to end that is not seen to begin. Journal.mu is held.
 func (a *SourceAccount) read() Account {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.now
+	n := Account{Rejected: a.rejected.Load(), Unavailable: a.unavailable.Load(), Tests: a.tests.Load(), Duplicates: a.duplicates.Load(),
+		Quarantined: a.quarantined.Load(), Accepted: a.accepted.Load()}
+	n.Received = a.received.Load()
+	return n
 }
 
 // Account gives the account of a source, which is kept as long as the journal.
@@ -82,7 +83,7 @@ func (j *Journal) Account(source string) *SourceAccount {
 func (j *Journal) sourceAccount(source string) *SourceAccount { // j.mu is held
 	a := j.accounts[source]
 	if a == nil {
-		a = &SourceAccount{}
+		a = &SourceAccount{j: j}
 		j.accounts[source] = a
 	}
 	return a
@@ -109,7 +110,15 @@ func (j *Journal) loadAccounts(tx *bbolt.Tx) error {
 		if d.err != nil {
 			return fmt.Errorf("account of source %q: %w", source, d.err)
 		}
-		j.accounts[source] = &SourceAccount{now: n, saved: n}
+		a := &SourceAccount{j: j, saved: n}
+		a.received.Store(n.Received)
+		a.rejected.Store(n.Rejected)
+		a.unavailable.Store(n.Unavailable)
+		a.tests.Store(n.Tests)
+		a.duplicates.Store(n.Duplicates)
+		a.quarantined.Store(n.Quarantined)
+		a.accepted.Store(n.Accepted)
+		j.accounts[source] = a
 		return nil
 	})
 }

@@ -14,12 +14,15 @@ import (
 const checkpointInterval = 250 * time.Millisecond
 
 func (j *Journal) checkpointLoop(ctx context.Context) {
-	timer := time.NewTimer(checkpointInterval)
-	defer timer.Stop()
-	failing := false
+	pause, failing := checkpointInterval, false
 	for {
 		select {
-		case <-timer.C:
+		case <-j.changed:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return
 		}
@@ -32,8 +35,21 @@ func (j *Journal) checkpointLoop(ctx context.Context) {
 			j.logger.Info("what sinks have settled is saved again")
 			failing = false
 		}
-		timer.Reset(max(checkpointInterval, 4*time.Since(start))) // a large state takes a fifth of the time at most
+		pause = max(checkpointInterval, 4*time.Since(start)) // a large state takes a fifth of the time at most
 	}
+}
+
+// wantCheckpoint is called after each change that a checkpoint saves, so that an idle journal sleeps.
+func (j *Journal) wantCheckpoint() {
+	select {
+	case j.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (j *Journal) touch() { // j.mu is held
+	j.dirty = true
+	j.wantCheckpoint()
 }
 
 // snapshot is what one transaction saves. All of it is about positions that are on disk.
@@ -142,7 +158,7 @@ func (j *Journal) snapshot(all bool) *snapshot {
 // restore makes what a failed transaction should have saved wait for the next. j.mu is held.
 func (j *Journal) restore(snap *snapshot) {
 	j.keys = append(snap.keys, j.keys...)
-	j.dirty = true
+	j.touch()
 	for r := range snap.replays {
 		r.mu.Lock()
 		r.dirty = true

@@ -155,7 +155,7 @@ func (c *Cursor) writeOff() {
 	for _, d := range c.saved() {
 		c.settledBytes -= uint64(d.size)
 	}
-	c.dirty = true
+	c.touch()
 	c.j.logger.Error("deliveries are lost to damage on disk", "sink", c.name, "deliveries", lost)
 }
 
@@ -166,7 +166,8 @@ func (c *Cursor) took(list []savedDelivery, read Position, at place) {
 		c.add(list)
 		c.unread = 0
 	}
-	c.read, c.at, c.dirty = read, at, true
+	c.read, c.at = read, at
+	c.touch()
 }
 
 // unreadCount is how many deliveries are owed and were not read. Journal.mu and c.mu are held.
@@ -205,7 +206,8 @@ func (c *Cursor) Failed(pos Position, r Retry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if d := c.get(pos); d != nil {
-		d.retry, c.dirty = &r, true
+		d.retry = &r
+		c.touch()
 	}
 }
 
@@ -226,9 +228,14 @@ func (c *Cursor) remove(pos Position) (delivery, bool) { // c.mu is held
 	d, ok := c.unsettled.remove(pos)
 	if ok {
 		c.settledBytes += uint64(d.size)
-		c.dirty = true
+		c.touch()
 	}
 	return d, ok
+}
+
+func (c *Cursor) touch() { // c.mu is held
+	c.dirty = true
+	c.j.wantCheckpoint()
 }
 
 // Totals returns one snapshot.
@@ -259,7 +266,8 @@ func (c *Cursor) PendingBytes() int64 {
 func (c *Cursor) SetPaused(reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.paused, c.dirty = reason, true
+	c.paused = reason
+	c.touch()
 }
 
 // Paused returns what SetPaused kept, also in an earlier life of the process.

@@ -70,17 +70,18 @@ const defaultSegmentSize = 64 << 20
 
 // Journal is an open journal. Its methods may be called concurrently.
 type Journal struct {
-	dir    string
-	opts   Options
-	fs     FS
-	logger *slog.Logger
-	lock   io.Closer
-	log    *segments
-	state  *state
-	queue  *queue
-	writer *committer
-	space  *space
-	sweeps chan struct{} // asks for room
+	dir     string
+	opts    Options
+	fs      FS
+	logger  *slog.Logger
+	lock    io.Closer
+	log     *segments
+	state   *state
+	queue   *queue
+	writer  *committer
+	space   *space
+	sweeps  chan struct{} // asks for room
+	changed chan struct{} // asks for a checkpoint
 
 	saving  sync.Mutex // serializes what writes to state.db: checkpoints, new sinks, sweeps; guards what follows
 	keptFor endings    // when kept records were last looked through
@@ -114,7 +115,7 @@ func Open(dir string, opts Options) (_ *Journal, err error) {
 	if opts.FS == nil {
 		opts.FS = DiskFS{}
 	}
-	j := &Journal{dir: dir, opts: opts, fs: opts.FS, logger: opts.Logger, queue: newQueue(), sweeps: make(chan struct{}, 1),
+	j := &Journal{dir: dir, opts: opts, fs: opts.FS, logger: opts.Logger, queue: newQueue(), sweeps: make(chan struct{}, 1), changed: make(chan struct{}, 1),
 		sinks: make(map[string]*Cursor), byID: make(map[SinkID]*Cursor), accounts: make(map[string]*SourceAccount)}
 	defer func() {
 		if err != nil {
@@ -266,7 +267,7 @@ func (j *Journal) foldTail() error {
 			return err
 		}
 		j.known = durable{mark{st.last, st.end}, st.seg.first}
-		j.dirty = true
+		j.touch()
 	}
 }
 
@@ -380,7 +381,7 @@ func (j *Journal) account(entries []*entry, frames []frame, seg Position, end in
 		j.noteKey(frames[i].pos, e.payload())
 	}
 	j.known = durable{mark{frames[len(frames)-1].pos, end}, seg}
-	j.dirty = true
+	j.touch()
 	j.recovered()
 }
 

@@ -148,7 +148,8 @@ func (m *move) apply() (positions []Position) {
 		}
 	}
 	m.dst.add(taken)
-	m.src.dirty, m.dst.dirty = true, true
+	m.src.touch()
+	m.dst.touch()
 	return positions
 }
 
@@ -177,6 +178,7 @@ func (c *Cursor) dropAll() uint64 {
 	c.dropped += n
 	c.settledBytes = c.owedBytes
 	c.unsettled = newUnsettled(nil)
-	c.read, c.at, c.dirty = c.j.known.pos, place{c.j.known.seg, c.j.known.off}, true
+	c.read, c.at = c.j.known.pos, place{c.j.known.seg, c.j.known.off}
+	c.touch()
 	return n
 }

@@ -109,3 +109,88 @@ func TestHealthyJournalDoesNotPoll(t *testing.T) {
 		stop()
 	})
 }
+
+// Nobody asks whether there is something to save: whatever changes must say so.
+func TestEveryChangeIsSavedInTime(t *testing.T) {
+	t.Parallel()
+	dir := stateDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		fs, opts := journaltest.NewCrashFS(1), testOptions()
+		opts.FS = fs
+		j, err := journal.Open(dir, opts)
+		require.NoError(t, err)
+		stop := journaltest.Start(t, j)
+		c, err := j.Sink("a")
+		require.NoError(t, err)
+		account := j.Account("recording")
+		letter := func(pos journal.Position) journal.DeadLetter {
+			return journal.DeadLetter{Position: pos, At: time.Now().AddDate(100, 0, 0)}
+		}
+		var r *journal.Replay
+		for _, change := range []struct {
+			name string
+			make func()
+		}{
+			{"append", func() {
+				for n := range 6 {
+					_, err := journaltest.Append(j, journaltest.Record(n, c.ID()))
+					require.NoError(t, err)
+				}
+			}},
+			{"next", func() { require.Len(t, journaltest.Drain(t, c, 1<<20), 6) }},
+			{"settle", func() { c.Settle(1, journal.Delivered) }},
+			{"skip", func() { c.Settle(2, journal.Skipped) }},
+			{"bury", func() { c.Bury(letter(3)) }},
+			{"bury", func() { c.Bury(letter(4)) }},
+			{"fail", func() { c.Failed(5, journal.Retry{Attempts: 1}) }},
+			{"pause", func() { c.SetPaused("because") }},
+			{"reject", account.Rejected},
+			{"unavailable", account.Unavailable},
+			{"test", account.Test},
+			{"duplicate", account.Duplicate},
+			{"replay", func() {
+				r, err = j.AddReplay(journal.ReplaySpec{Sink: "a"})
+				require.NoError(t, err)
+			}},
+			{"read a replay", func() {
+				recs, err := r.Next(1<<20, all)
+				require.NoError(t, err)
+				require.NotEmpty(t, recs)
+			}},
+			{"settle at a replay", func() { r.Settle(1, journal.Delivered) }},
+			{"bury at a replay", func() { r.Bury(letter(3)) }},
+			{"fail at a replay", func() { r.Failed(4, journal.Retry{Attempts: 1}) }},
+			{"cancel", func() { r.Cancel() }},
+			{"drop a dead letter", func() { require.NoError(t, j.DropLetter("a", 4)) }},
+		} {
+			time.Sleep(5 * time.Second)
+			commits := 0
+			fs.Fail(func(_ int, op journaltest.Op) error {
+				if op == journaltest.OpCommit {
+					commits++
+				}
+				return nil
+			})
+			change.make()
+			time.Sleep(time.Second)
+			require.Positive(t, commits, change.name)
+		}
+
+		// A checkpoint that failed is made again.
+		fails := 0
+		fs.Fail(func(_ int, op journaltest.Op) error {
+			if op == journaltest.OpCommit && fails < 3 {
+				fails++
+				return syscall.EIO
+			}
+			return nil
+		})
+		c.Settle(5, journal.Delivered)
+		time.Sleep(15 * time.Second) // the next sweep looks for what is not needed any more
+		fs.Fail(nil)
+		time.Sleep(time.Minute)
+		require.Zero(t, fs.Ops(), "all is saved")
+		require.Equal(t, 3, fails)
+		stop()
+	})
+}

@@ -184,7 +184,8 @@ func (r *Replay) Next(maxBytes int, want func(header *Record) bool) ([]*Record, 
 		r.add([]savedDelivery{{rec.Position, delivery{size: int64(len(rec.Body)), received: rec.Time.UnixMilli()}}})
 	}
 	r.totals.Matched += uint64(len(b.recs))
-	r.totals.Read, r.at, r.dirty = b.read, b.at, true
+	r.totals.Read, r.at = b.read, b.at
+	r.touch()
 	if len(b.recs) == 0 && b.read < r.spec.To {
 		r.j.log.mu.Lock()
 		defer r.j.log.mu.Unlock()
@@ -298,7 +299,8 @@ func (r *Replay) Failed(pos Position, retry Retry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if d := r.get(pos); d != nil {
-		d.retry, r.dirty = &retry, true
+		d.retry = &retry
+		r.touch()
 	}
 }
 
@@ -317,8 +319,15 @@ func (r *Replay) Bury(l DeadLetter) {
 
 func (r *Replay) take(pos Position) (delivery, bool) { // r.mu is held
 	d, ok := r.remove(pos)
-	r.dirty = r.dirty || ok
+	if ok {
+		r.touch()
+	}
 	return d, ok
+}
+
+func (r *Replay) touch() { // r.mu is held
+	r.dirty = true
+	r.j.wantCheckpoint()
 }
 
 func (r *Replay) change(ch letterChange) { // r.mu is held
@@ -362,7 +371,8 @@ func (r *Replay) Cancel() {
 	defer r.mu.Unlock()
 	r.totals.Skipped += uint64(r.count)
 	r.unsettled = newUnsettled(nil)
-	r.cancelled, r.dirty = true, true
+	r.cancelled = true
+	r.touch()
 }
 
 // Retention.
@@ -402,7 +412,8 @@ func (r *Replay) forgo(st stretch) error {
 	defer r.mu.Unlock()
 	r.totals.Matched += n
 	r.totals.Skipped += n
-	r.totals.Read, r.at, r.dirty = min(st.last, r.spec.To), place{}, true
+	r.totals.Read, r.at = min(st.last, r.spec.To), place{}
+	r.touch()
 	if n > 0 {
 		r.j.logger.Error("a replay misses events, because max_size leaves no room for them", "replay", r.id, "sink", r.to.name, "events", n)
 	}
