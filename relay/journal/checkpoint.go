@@ -3,6 +3,7 @@ package journal
 import (
 	"cmp"
 	"context"
+	"math"
 	"slices"
 	"time"
 
@@ -180,10 +181,13 @@ func (s *snapshot) putLetters(tx *bbolt.Tx) error {
 	return nil
 }
 
+// trimKeys counts ages from the newest key, as whoever reads them at the next start does: neither a clock that is set forward
+// nor a stand-still makes them old.
 func (j *Journal) trimKeys(tx *bbolt.Tx, added int) (int, error) {
-	oldest := int64(0)
-	if j.opts.KeepKeysFor > 0 {
-		oldest = time.Now().Add(-j.opts.KeepKeysFor).UnixMilli()
+	oldest := int64(math.MinInt64)
+	if k, chunk := tx.Bucket(bucketKeys).Cursor().Last(); k != nil && j.opts.KeepKeysFor > 0 {
+		n := (len(chunk) - sumSize) / keySize
+		oldest = chunkKey(keyPosition(k), chunk, n-1).time - j.opts.KeepKeysFor.Milliseconds()
 	}
 	j.mu.Lock()
 	surplus := j.keysSaved + added - j.opts.KeepKeys

@@ -194,3 +194,45 @@ func TestEveryChangeIsSavedInTime(t *testing.T) {
 		stop()
 	})
 }
+
+// Keys age by each other, not by the clock: it may have been set, and whoever reads them at the next start does the same.
+func TestKeysAgeByTheNewest(t *testing.T) {
+	t.Parallel()
+	dir := stateDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		opts := testOptions()
+		opts.FS, opts.KeepKeysFor = journaltest.NewCrashFS(1), 24*time.Hour
+		add := func(j *journal.Journal, n int) {
+			r := journaltest.Record(n)
+			r.Time = time.Now()
+			_, err := journaltest.Append(j, r)
+			require.NoError(t, err)
+		}
+		keys := func() (n int) {
+			j, err := journal.Open(dir, opts)
+			require.NoError(t, err)
+			defer func() { require.NoError(t, j.Close()) }()
+			require.NoError(t, j.Keys(1000, time.Time{}, func(_, _ [16]byte, _ time.Time, _ journal.Position) { n++ }))
+			return n
+		}
+		run := func(fn func(j *journal.Journal)) {
+			j, err := journal.Open(dir, opts)
+			require.NoError(t, err)
+			stop := journaltest.Start(t, j)
+			fn(j)
+			stop()
+		}
+		run(func(j *journal.Journal) {
+			for n := range 10 {
+				add(j, n)
+				time.Sleep(time.Second) // a checkpoint for each
+			}
+			time.Sleep(48 * time.Hour)
+			j.Account("recording").Test() // and another one
+			time.Sleep(time.Second)
+		})
+		require.Equal(t, 10, keys())
+		run(func(j *journal.Journal) { add(j, 10) })
+		require.Equal(t, 1, keys())
+	})
+}
