@@ -2,8 +2,11 @@ package relay
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -99,12 +102,16 @@ func TestConflictModes(t *testing.T) {
 	require.Equal(t, isKnown, s, "drop keeps strictly one event a key")
 }
 
-// naive is the deduplication written for obviousness: a list, newest last.
+// naive is the deduplication written for obviousness: lists, newest last.
 type naive struct {
 	max    int
 	window time.Duration
+	drop   bool
 	known  []naiveKey
-	flying map[ncs.Identity]bool
+	flying []ncs.Identity
+
+	accepted []naiveEvent // as the journal has them
+	loading  map[ncs.Key]bool
 }
 
 type naiveKey struct {
@@ -113,14 +120,19 @@ type naiveKey struct {
 	at  time.Time
 }
 
+type naiveEvent struct {
+	id ncs.Identity
+	at time.Time
+}
+
 func (n *naive) find(key ncs.Key, now time.Time) int {
 	for i, k := range n.known {
 		if k.key == key {
 			if now.Sub(k.at) >= n.window {
-				n.known = append(n.known[:i], n.known[i+1:]...)
+				n.known = slices.Delete(n.known, i, i+1)
 				return -1
 			}
-			n.known = append(append(n.known[:i:i], n.known[i+1:]...), k) // most recently used
+			n.known = append(slices.Delete(n.known, i, i+1), k) // most recently used
 			return len(n.known) - 1
 		}
 	}
@@ -128,43 +140,64 @@ func (n *naive) find(key ncs.Key, now time.Time) int {
 }
 
 func (n *naive) claim(id ncs.Identity, now time.Time) standing {
-	if n.flying[id] {
+	if slices.ContainsFunc(n.flying, func(f ncs.Identity) bool { return f == id || (n.drop && f.Key == id.Key) }) {
 		return isInFlight
 	}
-	if i := n.find(id.Key, now); i >= 0 {
-		for _, known := range n.known[i].ids {
-			if known == id.ID {
-				return isKnown
-			}
-		}
+	if n.loading[id.Key] {
+		return isLoading
 	}
-	n.flying[id] = true
+	if i := n.find(id.Key, now); i >= 0 && (n.drop || slices.Contains(n.known[i].ids, id.ID)) {
+		return isKnown
+	}
+	n.flying = append(n.flying, id)
 	return isNew
 }
 
 func (n *naive) settle(id ncs.Identity, stored bool, now time.Time) {
-	delete(n.flying, id)
-	if !stored {
-		return
+	n.flying = slices.DeleteFunc(n.flying, func(f ncs.Identity) bool { return f == id })
+	if stored {
+		n.accepted = append(n.accepted, naiveEvent{id, now})
+		n.remember(id, now, now)
 	}
+}
+
+func (n *naive) remember(id ncs.Identity, at, now time.Time) {
 	if i := n.find(id.Key, now); i >= 0 {
-		n.known[i].ids = append(n.known[i].ids, id.ID)
-		n.known[i].at = now
+		if !slices.Contains(n.known[i].ids, id.ID) {
+			n.known[i].ids, n.known[i].at = append(n.known[i].ids, id.ID), at
+		}
 		return
 	}
-	n.known = append(n.known, naiveKey{id.Key, []ncs.EventID{id.ID}, now})
-	if len(n.known) > n.max {
-		n.known = n.known[1:]
+	n.known = append(n.known, naiveKey{id.Key, []ncs.EventID{id.ID}, at})
+	n.known = n.known[max(0, len(n.known)-n.max):]
+}
+
+// restart forgets all but what the journal has: the newest events, whose ages count from the newest of them.
+func (n *naive) restart(now time.Time) (loaded []naiveEvent) {
+	n.known, n.flying, n.loading = nil, nil, map[ncs.Key]bool{}
+	if len(n.accepted) == 0 {
+		return nil
 	}
+	newest := n.accepted[len(n.accepted)-1].at
+	for _, e := range n.accepted[max(0, len(n.accepted)-n.max):] {
+		if age := newest.Sub(e.at); age <= n.window {
+			loaded = append(loaded, naiveEvent{e.id, now.Add(-age)})
+			n.loading[e.id.Key] = true
+			n.remember(e.id, now.Add(-age), now)
+		}
+	}
+	return loaded
 }
 
 func TestDedupAgreesWithANaiveModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		now := time.Unix(1_700_000_000, 0)
-		config := DedupConfig{MaxKeys: rapid.IntRange(1, 5).Draw(t, "max"), Window: 100 * time.Second, OnConflict: "deliver"}
-		d := testDedup(t, config, func() time.Time { return now })
-		model := &naive{max: config.MaxKeys, window: config.Window, flying: map[ncs.Identity]bool{}}
+		config := DedupConfig{MaxKeys: rapid.IntRange(1, 5).Draw(t, "max"), Window: 100 * time.Second,
+			OnConflict: rapid.SampledFrom([]string{"deliver", "drop"}).Draw(t, "on conflict")}
+		clock := func() time.Time { return now }
+		d := testDedup(t, config, clock)
+		model := &naive{max: config.MaxKeys, window: config.Window, drop: config.OnConflict == "drop"}
 		claims := map[ncs.Identity]*claim{}
 		ids := rapid.Custom(func(t *rapid.T) ncs.Identity {
 			return identity(rapid.IntRange(0, 7).Draw(t, "key"), rapid.IntRange(0, 2).Draw(t, "event"))
@@ -196,6 +229,21 @@ func TestDedupAgreesWithANaiveModel(t *testing.T) {
 			"time passes": func(t *rapid.T) {
 				now = now.Add(time.Duration(rapid.IntRange(0, 60).Draw(t, "seconds")) * time.Second)
 			},
+			"restart": func(t *rapid.T) { // what is in flight dies with the process
+				clear(claims)
+				now = now.Add(time.Duration(rapid.IntRange(0, 1000).Draw(t, "seconds")) * time.Second)
+				d = testDedup(t, config, clock)
+				var events []loadedEvent
+				for _, e := range model.restart(now) {
+					events = append(events, loaded(e.id, now.Sub(e.at)))
+				}
+				require.NoError(t, d.load(events, config.MaxKeys))
+			},
+			"loaded": func(t *rapid.T) {
+				d.finishLoading()
+				model.loading = nil
+				<-d.loaded()
+			},
 			"": func(t *rapid.T) {
 				require.LessOrEqual(t, d.known.Len(), config.MaxKeys)
 				require.Len(t, d.inFlight, countKeys(claims))
@@ -210,4 +258,58 @@ func countKeys(claims map[ncs.Identity]*claim) int {
 		keys[id.Key] = true
 	}
 	return len(keys)
+}
+
+// A counter that is always zero gives one key to any number of events. It may cost a bounded amount of memory, and forgetting
+// must let events pass, not lose them.
+func TestConflictsOfAKeyAreBounded(t *testing.T) {
+	t.Parallel()
+	d := testDedup(t, DedupConfig{MaxKeys: 10, Window: time.Hour, OnConflict: "deliver"}, time.Now)
+	const events = 10 * maxConflicts
+	for i := range events {
+		c, s := d.claim(identity(1, i))
+		require.Equal(t, isNew, s)
+		d.settle(c, nil)
+	}
+	remembered := 0
+	for i := range events {
+		if c, s := d.claim(identity(1, i)); s == isKnown {
+			remembered++
+		} else {
+			require.Equal(t, isNew, s)
+			require.Less(t, i, events-maxConflicts+1, "the newest are remembered")
+			d.settle(c, errors.New("not stored"))
+		}
+	}
+	require.Equal(t, maxConflicts, remembered)
+	require.Len(t, d.others, 1)
+	for i := range 10 { // other keys displace it, with all it holds
+		c, _ := d.claim(identity(100+i, 1))
+		d.settle(c, nil)
+	}
+	require.Empty(t, d.others)
+}
+
+// Not parallel: it measures the memory of the process.
+func TestMemoryOfAKey(t *testing.T) {
+	const keys = 1_000_000
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	d := testDedup(t, DedupConfig{MaxKeys: keys, Window: time.Hour}, time.Now)
+	for i := range uint64(keys) {
+		id := ncs.Identity{}
+		binary.LittleEndian.PutUint64(id.Key[:], i*0x9e3779b97f4a7c15)
+		binary.LittleEndian.PutUint64(id.ID[:], i)
+		c, _ := d.claim(id)
+		d.settle(c, nil)
+	}
+	each := float64(heap()-before) / keys
+	t.Logf("%.1f bytes for each of %d keys", each, d.known.Len())
+	require.Equal(t, keys, d.known.Len())
+	require.LessOrEqual(t, each, 150.0)
 }
