@@ -95,7 +95,8 @@ type Journal struct {
 	keptBytes int64      // in state.db
 	dirty     bool
 	faults    uint64
-	fault     error // of the last append or probe; nil: it went well
+	fault     error     // of the last append or probe; nil: it went well
+	writing   time.Time // since when the disk is being waited for; zero: it is not
 	accounts  map[string]*SourceAccount
 	replays   []*Replay // ascending
 }
@@ -350,7 +351,9 @@ func (j *Journal) admit(rec *Record) (*SourceAccount, error) {
 }
 
 func (j *Journal) commitLoop(ctx context.Context) {
+	j.progress(time.Now())
 	j.writer.probe() // so that Ready tells the truth before the first append
+	j.progress(time.Time{})
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -361,14 +364,25 @@ func (j *Journal) commitLoop(ctx context.Context) {
 		}
 		select {
 		case <-j.queue.wake:
+			j.progress(time.Now())
 			j.writer.commit(j.queue.take(false))
+			j.progress(time.Time{})
 		case <-probe:
+			j.progress(time.Now())
 			j.writer.probe()
+			j.progress(time.Time{})
 		case <-ctx.Done():
 			j.writer.commit(j.queue.take(true))
 			return
 		}
 	}
+}
+
+// progress notes that the disk has answered, and whether it is being waited for again.
+func (j *Journal) progress(since time.Time) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.writing = since
 }
 
 // account is called by the committer before anybody can read the records, so that nothing is settled before it is owed.
@@ -383,6 +397,7 @@ func (j *Journal) account(entries []*entry, frames []frame, seg Position, end in
 	j.known = durable{mark{frames[len(frames)-1].pos, end}, seg}
 	j.touch()
 	j.recovered()
+	j.writing = time.Now() // for the next group
 }
 
 // report takes the outcome of an append or probe that did not get as far as account.

@@ -75,6 +75,34 @@ func TestReadyNoticesFaultsAndTheirEndByItself(t *testing.T) {
 	}
 }
 
+// A disk that neither takes what is written nor fails is no place to store.
+func TestReadyNoticesADiskThatHangs(t *testing.T) {
+	t.Parallel()
+	dir := stateDir(t)
+	synctest.Test(t, func(t *testing.T) {
+		fs, opts := journaltest.NewCrashFS(1), testOptions()
+		opts.FS = fs
+		j, err := journal.Open(dir, opts)
+		require.NoError(t, err)
+		stop := journaltest.Start(t, j)
+		require.NoError(t, journalAppend(j))
+		time.Sleep(time.Second)
+		answers := make(chan struct{})
+		fs.Fail(func(int, journaltest.Op) error { <-answers; return nil })
+		outcome := make(chan error, 1)
+		require.NoError(t, j.Append(t.Context(), journaltest.Record(1), func(_ journal.Position, err error) { outcome <- err }))
+		time.Sleep(4 * time.Second)
+		require.Empty(t, outcome)
+		time.Sleep(2 * time.Second)
+		require.ErrorContains(t, j.Ready(), "not answered")
+		close(answers)
+		require.NoError(t, <-outcome)
+		synctest.Wait()
+		require.NoError(t, j.Ready())
+		stop()
+	})
+}
+
 func journalAppend(j *journal.Journal) error {
 	_, err := journaltest.Append(j, journaltest.Record(5000))
 	return err
