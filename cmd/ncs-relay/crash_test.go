@@ -29,7 +29,8 @@ import (
 )
 
 var (
-	crashKills = flag.Int("crash.kills", 20, "how often the crash test kills the relay")
+	crashFor   = flag.Duration("crash.for", time.Minute, "how long the crash test kills the relay, again and again")
+	crashKills = flag.Int("crash.kills", 0, "how often the crash test kills the relay; 0 = as often as crash.for allows")
 	crashSeed  = flag.Int64("crash.seed", 0, "of the crash test's random instants; 0 = from the clock, and logged")
 	crashRate  = flag.Float64("crash.rate", 600, "calls a second in the crash test")
 )
@@ -46,7 +47,7 @@ const (
 
 // Nothing that was answered 200 may be lost, whatever the instant at which the process dies. The real program runs as a child, plays with NCS (copies, resends, retries, forged calls), a file, an HTTP service and a Kafka broker
 // which all outlive it, and is killed with SIGKILL at random instants, also while it starts. The HTTP service and the broker
-// refuse for a while now and then. The books are kept here. A long run:
+// refuse for a while now and then. The books are kept here. It takes a minute; a long run:
 //
 //	go test ./cmd/ncs-relay -run TestCrash -crash.kills=300 -timeout 30m -v
 func TestCrashLosesNothing(t *testing.T) {
@@ -64,7 +65,8 @@ func TestCrashLosesNothing(t *testing.T) {
 	tally := h.play(load, seed)
 
 	h.spawn()
-	for range *crashKills {
+	kills := 0
+	for began := time.Now(); kills < *crashKills || (*crashKills == 0 && time.Since(began) < *crashFor); kills++ {
 		h.service.trouble(rng)
 		h.broker.trouble(rng)
 		if rng.IntN(4) > 0 { // the others are killed at any instant of their start
@@ -83,7 +85,7 @@ func TestCrashLosesNothing(t *testing.T) {
 	h.awaitSinks(status)
 	h.child.terminate()
 
-	t.Logf("%d kills; %d calls, statuses %v, outcomes %v, %d events never acknowledged", *crashKills, sum.Calls, sum.Statuses, sum.Outcomes, sum.Unacknowledged)
+	t.Logf("%d kills; %d calls, statuses %v, outcomes %v, %d events never acknowledged", kills, sum.Calls, sum.Statuses, sum.Outcomes, sum.Unacknowledged)
 	require.Empty(t, sum.Wrong)
 	for _, s := range status.Sinks {
 		require.Zero(t, s.Dead+s.Skipped+s.Dropped, "%+v", s)
