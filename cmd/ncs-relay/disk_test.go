@@ -446,6 +446,33 @@ func TestFailingSystemCalls(t *testing.T) {
 	}
 }
 
+// Where only some calls fail, in the log and in the state, calls are answered 200 after another attempt, and that is true.
+func TestDiskThatFailsNowAndThen(t *testing.T) {
+	t.Parallel()
+	needStrace(t)
+	for _, fault := range []string{"fdatasync:error=EIO:when=2+3", "pwrite64:error=EIO:when=3+4", "fallocate:error=ENOSPC:when=1+2"} {
+		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
+			r := newPlainDiskRelay(t)
+			r.start()
+			r.accept(5)
+			for range 3 { // lives
+				heal := r.inject(fault)
+				for range 25 {
+					require.Contains(t, []int{200, 503}, r.send().code)
+				}
+				r.kill() // before it could make good what it knows to be wrong
+				heal()
+				r.start()
+				r.isOnDisk()
+			}
+			require.Greater(t, len(r.acknowledged), 40)
+			r.deliversAll()
+			r.terminate()
+		})
+	}
+}
+
 // With a slow disk answers are slow, and nothing else.
 func TestSlowDisk(t *testing.T) {
 	t.Parallel()

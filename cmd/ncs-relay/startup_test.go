@@ -6,9 +6,12 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"flag"
+	"fmt"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -19,14 +22,17 @@ import (
 	"ncs-relay/relay/ncs"
 )
 
-var startUpEvents = flag.Int("startup.events", 2000, "undelivered events and known keys with which the start is measured")
+var (
+	startUpEvents = flag.Int("startup.events", 2000, "undelivered events and known keys with which the start is measured")
+	startUpWatch  = flag.Duration("startup.watch", 0, "how long the relay goes on after the measured start, with its sinks down, before its memory is measured again")
+)
 
 // TestStartUp measures the time from the start of the process to its first 200, with a backlog and known keys, after
 // kill -9:
 //
-//	go test ./cmd/ncs-relay -run TestStartUp -startup.events 1000000 -v
+//	go test ./cmd/ncs-relay -run TestStartUp -startup.events 1000000 -startup.watch 30s -v
 //
-// It asserts no time: machines differ. With a million of each (about 1 GB) one second is promised.
+// and the memory it takes. It asserts neither: machines differ. With a million of each (about 1 GB) one second is promised.
 func TestStartUp(t *testing.T) {
 	r := newRelay(t, `
 listen: "%LISTEN%"
@@ -68,6 +74,26 @@ routes:
 		time.Sleep(5 * time.Millisecond)
 	}
 	t.Logf("first 200 after %v with %d undelivered events and known keys", time.Since(began).Round(time.Millisecond), *startUpEvents)
+	t.Logf("memory then: %s", peakMemory(cmd.Process.Pid))
+	r.eventually(func() bool { return r.tellsKnownKeys(*startUpEvents + 1) }, "keys are never all loaded")
+	time.Sleep(*startUpWatch)
+	t.Logf("memory %v later: %s", *startUpWatch, peakMemory(cmd.Process.Pid))
+}
+
+func (r *relayUnderTest) tellsKnownKeys(n int) bool {
+	status, err := r.status()
+	return err == nil && status.DedupKeys >= n
+}
+
+// peakMemory is the most that a process has had in memory.
+func peakMemory(pid int) string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return "not known"
+	}
+	_, peak, _ := strings.Cut(string(b), "VmHWM:")
+	peak, _, _ = strings.Cut(peak, "\n")
+	return "at most " + strings.TrimSpace(peak)
 }
 
 // fillJournal appends n events that two sinks are owed.
