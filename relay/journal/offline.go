@@ -159,23 +159,8 @@ func (j *Journal) readLog(dir string, report *Report) (err error) {
 			report.Unknown = append(report.Unknown, filepath.Join("log", name))
 		}
 	}
-	report.Damage = append(report.Damage, j.log.missing(j.known)...)
 	report.Segments, report.TornBytes, report.Bytes = len(j.log.list), j.log.torn, j.used()
 	return nil
-}
-
-// missing finds files that are gone: each segment names the one before it. Only the oldest are ever deleted.
-func (l *segments) missing(known durable) (list []Damage) {
-	for i, s := range l.list {
-		if i > 0 && s.prev.first > l.list[i-1].first {
-			after := l.list[i-1].last
-			list = append(list, Damage{File: "log", Missing: int64(s.first - 1 - after), First: after + 1})
-		}
-	}
-	if len(l.list) == 0 && known.off > 0 {
-		list = append(list, Damage{File: "log", Missing: int64(known.pos), First: 1})
-	}
-	return list
 }
 
 func (j *Journal) export(report *Report, fn func(*Record) error) error {

@@ -64,10 +64,28 @@ func openSegmentsWith(fsys FS, dir string, logger *slog.Logger, known durable, f
 	if n := len(l.list); n > 0 {
 		l.frontier = max(l.frontier, l.list[n-1].last)
 		l.checkKnown(l.list[n-1], known)
-	} else if known.pos > 0 && known.off > 0 {
-		logger.Error("the log is gone: what was not delivered is lost", "position", known.pos)
+	}
+	for _, d := range l.missing(known) {
+		l.damaged++
+		l.lost += d.Missing
+		l.found(d)
+		logger.Error("a file of the log is gone: what was not delivered of it is lost", "position", d.First, "records", d.Missing)
 	}
 	return l, nil
+}
+
+// missing finds files that are gone: each segment names the one before it. Only the oldest are ever deleted.
+func (l *segments) missing(known durable) (list []Damage) {
+	for i, s := range l.list {
+		if i > 0 && s.prev.first > l.list[i-1].first {
+			after := l.list[i-1].last
+			list = append(list, Damage{File: "log", Missing: int64(s.first - 1 - after), First: after + 1})
+		}
+	}
+	if len(l.list) == 0 && known.off > 0 {
+		list = append(list, Damage{File: "log", Missing: int64(known.pos), First: 1})
+	}
+	return list
 }
 
 type segmentFile struct {

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"ncs-relay/relay/journal"
@@ -216,12 +217,13 @@ func (c *CrashFS) List(dir string) ([]string, error) {
 	}
 	var names []string
 	for name := range c.entries {
-		if filepath.Dir(name) == dir {
-			names = append(names, filepath.Base(name))
+		if below, ok := strings.CutPrefix(name, dir+string(filepath.Separator)); ok {
+			first, _, _ := strings.Cut(below, string(filepath.Separator)) // of a file, or of the directory it lies in
+			names = append(names, first)
 		}
 	}
 	slices.Sort(names)
-	return names, nil
+	return slices.Compact(names), nil
 }
 
 func (c *CrashFS) change(ch change) {
