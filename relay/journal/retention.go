@@ -48,9 +48,10 @@ func (j *Journal) sweepLoop(ctx context.Context) {
 
 // Sweep makes room: it deletes segments that every opened sink has read and that are older than the retention, or the
 // oldest of them whatever their age while max_size or min_free is not kept, or soon will not be; then dead letters beyond
-// their limits, and, for max_size, the oldest of those that outlive their segment; then kept records that nothing refers to any more. What is not settled, or a
-// dead letter, in a segment is kept by copying it to state.db first. That file does not shrink, so that dropping dead letters
-// is of no use to min_free. Sinks not opened in this life of the process do not hold segments back; replays do while there is room.
+// their limits, and, for max_size, the oldest of those that have outlived their segment; and kept records that nothing
+// refers to any more. What is not settled, or a dead letter, in a segment is kept by copying it to state.db first. That file
+// does not shrink, so that dropping dead letters would be of no use to min_free. Sinks not opened in this life of the
+// process do not hold segments back; replays do while there is room.
 func (j *Journal) Sweep(ctx context.Context, now time.Time) error {
 	if err := j.dropLetters(now, 0); err != nil {
 		return err
@@ -244,7 +245,7 @@ func (j *Journal) dropKept() error {
 	j.saving.Lock()
 	defer j.saving.Unlock()
 	ended := j.ended()
-	if ended == j.keptFor { // nothing was settled or dropped since
+	if ended.kept == 0 || ended == j.keptFor { // nothing is kept, or nothing was settled or dropped since
 		return nil
 	}
 	err := j.save(func(tx *bbolt.Tx, snap *snapshot) error {
