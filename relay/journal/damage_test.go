@@ -2,6 +2,7 @@ package journal_test
 
 import (
 	"bytes"
+	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -136,12 +137,7 @@ func lostTo(ends []int, off int) int {
 	return -1
 }
 
-func stride(t testing.TB) int {
-	if testing.Short() {
-		return 29
-	}
-	return 7
-}
+var segmentStride = flag.Int("segment.stride", 7, "every how many bytes of a segment one is flipped, or it is cut")
 
 func TestDamagedByteLosesOneRecordAndIsReported(t *testing.T) {
 	t.Parallel()
@@ -154,7 +150,7 @@ func TestDamagedByteLosesOneRecordAndIsReported(t *testing.T) {
 			s := newSpecimen(t, tt.records)
 			ends := s.extents()
 			require.Equal(t, tt.records == 5, len(ends) == tt.records, "records spread as the test wants")
-			for off := 0; off < ends[len(ends)-1]; off += stride(t) {
+			for off := 0; off < ends[len(ends)-1]; off += *segmentStride {
 				recs, stats := s.open(s.known, flip(s.bytes, off))
 				want, lost := s.recs, lostTo(ends, off)
 				if lost >= 0 {
@@ -175,7 +171,7 @@ func TestDamageIsToldFromATornTail(t *testing.T) {
 	t.Parallel()
 	s := newSpecimen(t, 5)
 	ends := s.extents()
-	for off := segmentHeaderSize; off < ends[4]; off += stride(t) {
+	for off := segmentHeaderSize; off < ends[4]; off += *segmentStride {
 		recs, stats := s.open(s.unknown, flip(s.bytes, off))
 		lost := lostTo(ends, off)
 		want := s.recs
@@ -192,7 +188,7 @@ func TestSegmentCutShort(t *testing.T) {
 	t.Parallel()
 	s := newSpecimen(t, 5)
 	ends := s.extents()
-	for size := 0; size < ends[4]; size += stride(t) {
+	for size := 0; size < ends[4]; size += *segmentStride {
 		whole := 0
 		for whole < 5 && (ends[whole]+7)&^7 <= size {
 			whole++
