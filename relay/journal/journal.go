@@ -147,7 +147,7 @@ func Open(dir string, opts Options) (_ *Journal, err error) {
 		return nil, err
 	}
 	j.space = &space{fs: j.fs, dir: dir, minFree: opts.MinFree, maxSize: opts.MaxSize, segment: opts.SegmentSize, used: j.used, sweep: j.sweeps}
-	j.writer = &committer{log: j.log, space: j.space, size: opts.SegmentSize, pause: faultPause, next: j.firstFree(),
+	j.writer = &committer{log: j.log, space: j.space, size: opts.SegmentSize, pause: faultPause, next: max(j.log.frontier, j.log.floor) + 1,
 		report: j.report, account: j.account}
 	return j, nil
 }
@@ -305,15 +305,6 @@ func (j *Journal) noteKey(pos Position, payload []byte) { // j.mu is held
 	if len(j.keys) > 2*j.opts.KeepKeys { // state.db cannot be written, or there are very many
 		j.keys = slices.Delete(j.keys, 0, len(j.keys)-j.opts.KeepKeys)
 	}
-}
-
-// firstFree is past every position that was ever mentioned.
-func (j *Journal) firstFree() Position {
-	pos := max(j.log.frontier, j.log.floor, j.known.pos)
-	for _, c := range j.byID {
-		pos = max(pos, c.read)
-	}
-	return pos + 1
 }
 
 // Append queues a copy of rec. When it returns nil, done will be called exactly once,

@@ -1,6 +1,7 @@
 package journal_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -180,6 +181,45 @@ func TestMinFreeTakesNothingThatIsOwedOrDead(t *testing.T) {
 	recs, err := c.Load(held)
 	require.NoError(t, err)
 	require.Len(t, recs, len(held))
+}
+
+func TestFullQueueMakesAppendsWait(t *testing.T) {
+	t.Parallel()
+	j, _ := openCrashFS(t, testOptions())
+	outcomes := make(chan error, 1<<20)
+	done := func(_ journal.Position, err error) { outcomes <- err }
+	queued := 0
+	fill := func(ctx context.Context) (err error) {
+		for n := 0; err == nil; n++ {
+			require.Less(t, n, cap(outcomes), "never full")
+			if err = j.Append(ctx, journaltest.Record(n), done); err == nil {
+				queued++
+			}
+		}
+		return err
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, fill(ctx), context.DeadlineExceeded) // whichever comes first: then it is full
+	require.ErrorIs(t, j.Append(ctx, journaltest.Record(0), done), context.DeadlineExceeded)
+	waiting := make(chan error, 2)
+	for range cap(waiting) {
+		go func() { waiting <- j.Append(t.Context(), journaltest.Record(0), done) }()
+	}
+	running, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- j.Run(running) }()
+	for range cap(waiting) {
+		require.NoError(t, <-waiting)
+		queued++
+	}
+	for range queued {
+		require.NoError(t, <-outcomes)
+	}
+	stop()
+	require.NoError(t, <-ended)
+	require.ErrorIs(t, fill(t.Context()), journal.ErrClosed)
+	require.Empty(t, outcomes, "what did not get in time is not appended")
 }
 
 func TestDirectory(t *testing.T) {

@@ -31,7 +31,7 @@ type segments struct {
 	lostKept map[Position]bool // of those, the ones in state.db
 	blocks   sync.Pool         // *[]byte to read into
 	torn     int64             // bytes of an unfinished write, cut at start
-	floor    Position          // positions up to here name files or were mentioned: not to be used again
+	floor    Position          // positions up to here name files: not to be used again
 }
 
 // durable is what the last checkpoint knows to be on disk.

@@ -3,6 +3,7 @@
 package journaltest
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -35,6 +36,7 @@ func Run(t *testing.T, setup func(t *testing.T) Opener) {
 		{"reports each of many concurrent appends once", testConcurrent},
 		{"reports appends that come too late", testClosed},
 		{"refuses records it cannot keep", testRefuse},
+		{"keeps bodies of any size that fits", testSizes},
 		{"knows keys after a restart, oldest first", testKeys},
 		{"keeps accounts balanced", testTotals},
 		{"keeps dead letters", testDeadLetters},
@@ -342,6 +344,51 @@ func testRefuse(t *testing.T, open Opener) {
 	huge := Record(1, c.ID())
 	huge.Body = make([]byte, 65<<20)
 	require.ErrorIs(t, j.Append(t.Context(), huge, never), journal.ErrTooLarge)
+}
+
+func testSizes(t *testing.T, open Opener) {
+	j := open(t)
+	stop := Start(t, j)
+	c := sink(t, j, "a")
+	var recs []*journal.Record
+	add := func(size int) error {
+		r := Record(len(recs), c.ID())
+		r.Body = bytes.Repeat([]byte{byte(size)}, size)
+		pos, err := Append(j, r)
+		if err == nil {
+			r.Position = pos
+			recs = append(recs, r)
+		}
+		return err
+	}
+	for size := range 40 {
+		require.NoError(t, add(size))
+	}
+	for size := 1 << 10; ; size += 1 + size/100 { // the largest that fits is among them, or nearly
+		err := add(size)
+		if err != nil {
+			require.ErrorIs(t, err, journal.ErrTooLarge)
+			for ; err != nil; err = add(size) {
+				size--
+			}
+			break
+		}
+		require.Less(t, size, 1<<20, "segments are too large for this suite")
+	}
+	same := func(got []*journal.Record) {
+		t.Helper()
+		require.Equal(t, Positions(recs), Positions(got))
+		for i := range recs {
+			require.True(t, bytes.Equal(recs[i].Body, got[i].Body), "body of %d bytes", len(recs[i].Body))
+		}
+	}
+	same(Drain(t, c, 1))
+	stop()
+	j = open(t)
+	loaded, err := j.Load(Positions(recs))
+	require.NoError(t, err)
+	same(loaded)
+	require.NoError(t, j.Close())
 }
 
 func testKeys(t *testing.T, open Opener) {
