@@ -23,7 +23,7 @@ type segments struct {
 
 	mu       sync.RWMutex // guards what follows and the fields of each segment
 	list     []*segment   // ascending by first
-	frontier Position     // last position that is on disk
+	frontier Position     // last position that is on disk; no cursor, dead letter or replay is beyond it
 	appended chan struct{}
 	strays   []string          // files without a record, to be removed when a later segment stands
 	damaged  int64             // stretches found damaged
