@@ -3,6 +3,7 @@ package journal
 import (
 	"cmp"
 	"context"
+	"errors"
 	"math"
 	"slices"
 	"time"
@@ -114,6 +115,9 @@ func (j *Journal) save(more func(*bbolt.Tx, *snapshot) error) error {
 	defer j.mu.Unlock()
 	if err != nil {
 		j.restore(snap)
+		if j.state.suspect {
+			err = errors.Join(err, j.recount())
+		}
 		return err
 	}
 	j.keysSaved += len(snap.keys) - surplus
@@ -167,15 +171,39 @@ func (j *Journal) restore(snap *snapshot) {
 	}
 }
 
+// recount makes what was counted agree with the state again: the transaction that failed may have taken effect. j.mu is held.
+func (j *Journal) recount() error {
+	return j.state.view(func(tx *bbolt.Tx) error {
+		for id, c := range j.byID {
+			b, err := tableOf(tx, bucketCursors).Get(sinkKey(id))
+			if err != nil {
+				return err
+			}
+			saved, _, err := decodeTally(b)
+			if err != nil {
+				return err
+			}
+			c.mu.Lock()
+			c.letters, c.letterBytes = saved.letters, saved.letterBytes
+			c.mu.Unlock()
+		}
+		return j.loadCounts(tx)
+	})
+}
+
 func (s *snapshot) putLetters(tx *bbolt.Tx) error {
+	dead := tableOf(tx, bucketDead)
 	for c, buried := range s.buried {
 		for i := range buried {
 			l := &buried[i]
-			if err := tableOf(tx, bucketDead).Put(deadKey(c.id, l.Position), encodeLetter(l)); err != nil {
+			k := deadKey(c.id, l.Position)
+			if dead.Bucket.Get(k) == nil { // an attempt that seemed to fail may have put it
+				s.cursors[c].letters++
+				s.cursors[c].letterBytes += uint64(l.Size + letterOverhead)
+			}
+			if err := dead.Put(k, encodeLetter(l)); err != nil {
 				return err
 			}
-			s.cursors[c].letters++
-			s.cursors[c].letterBytes += uint64(l.Size + letterOverhead)
 		}
 	}
 	return nil

@@ -264,6 +264,7 @@ func (m *machine) restart() {
 func (m *machine) verify() {
 	m.t.Helper()
 	require.Zero(m.t, m.j.Stats().Damaged, "a crash is not damage")
+	require.NoError(m.t, m.j.Audit())
 	m.resolveMove()
 	m.verifyAccounts()
 	m.verifyReplays()

@@ -15,3 +15,6 @@ func (j *Journal) InLog(pos Position) bool { return pos >= j.log.oldest() }
 // EncodePayload and DecodePayload are the two sides of what a segment holds of a record.
 func EncodePayload(r *Record) []byte                        { return appendPayload(nil, r) }
 func DecodePayload(pos Position, b []byte) (*Record, error) { return decodePayload(pos, b) }
+
+// Audit compares what is in the state with what was counted.
+func (j *Journal) Audit() error { return j.auditState() }

@@ -196,28 +196,33 @@ func (j *Journal) loadState() error {
 		if j.known, err = decodeDurable(b); err != nil {
 			return fmt.Errorf("frontier: %w", err)
 		}
-		if b, err = meta.Get(metaKept); err != nil {
+		if err := j.loadCounts(tx); err != nil {
 			return err
-		}
-		if b != nil {
-			d := decoder{b: b}
-			j.keptBytes = int64(d.uvarint())
 		}
 		if err := j.loadAccounts(tx); err != nil {
-			return err
-		}
-		// The keys themselves are checked when they are read: they are many.
-		err = tx.Bucket(bucketKeys).ForEach(func(_, chunk []byte) error {
-			j.keysSaved += (len(chunk) - sumSize) / keySize
-			return nil
-		})
-		if err != nil {
 			return err
 		}
 		if err := j.loadCursors(tx); err != nil {
 			return err
 		}
 		return j.loadReplays(tx)
+	})
+}
+
+// loadCounts reads how much is kept, and counts the known keys, which are checked when they are read: they are many.
+func (j *Journal) loadCounts(tx *bbolt.Tx) error {
+	b, err := tableOf(tx, bucketMeta).Get(metaKept)
+	if err != nil {
+		return err
+	}
+	d := decoder{b: b}
+	j.keptBytes, j.keysSaved = 0, 0
+	if b != nil {
+		j.keptBytes = int64(d.uvarint())
+	}
+	return tx.Bucket(bucketKeys).ForEach(func(_, chunk []byte) error {
+		j.keysSaved += (len(chunk) - sumSize) / keySize
+		return nil
 	})
 }
 

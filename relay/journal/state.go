@@ -370,18 +370,27 @@ func appendPending(b []byte, pending []savedDelivery) []byte {
 }
 
 func decodeCursor(b []byte) (*savedCursor, error) {
-	if len(b) == 0 || b[0] != cursorVersion {
-		return nil, fmt.Errorf("no cursor, or one of an unknown version: %w", ErrDamaged)
+	c, d, err := decodeTally(b)
+	if err != nil {
+		return nil, err
 	}
-	d := decoder{b: b[1:]}
+	c.paused = d.str()
+	c.pending = d.pending()
+	return c, d.err
+}
+
+// decodeTally leaves what comes after the tally, which may be large, to the decoder.
+func decodeTally(b []byte) (*savedCursor, *decoder, error) {
+	if len(b) == 0 || b[0] != cursorVersion {
+		return nil, nil, fmt.Errorf("no cursor, or one of an unknown version: %w", ErrDamaged)
+	}
+	d := &decoder{b: b[1:]}
 	c := &savedCursor{read: Position(d.uvarint())}
 	c.at = place{Position(d.uvarint()), int64(d.uvarint())}
 	for _, v := range c.tally.fields() {
 		*v = d.uvarint()
 	}
-	c.paused = d.str()
-	c.pending = d.pending()
-	return c, d.err
+	return c, d, d.err
 }
 
 func (d *decoder) pending() []savedDelivery {
