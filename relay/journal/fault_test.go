@@ -153,3 +153,34 @@ func TestReleasedSinkComesBack(t *testing.T) {
 	require.Len(t, m.unsettled(0), 60)
 	m.stop()
 }
+
+// A sink whose creation seemed to fail is the same sink when it is opened again.
+func TestSinkThatSeemedNotToBeCreated(t *testing.T) {
+	t.Parallel()
+	for _, fails := range []journaltest.Op{journaltest.OpCommit, journaltest.OpAfter} {
+		m := newMachine(t, 1)
+		require.True(t, m.open())
+		m.fs.Fail(func(_ int, op journaltest.Op) error {
+			if op == fails {
+				return syscall.EIO
+			}
+			return nil
+		})
+		_, err := m.j.Sink("new")
+		require.ErrorIs(t, err, syscall.EIO)
+		m.fs.Fail(nil)
+		m.append(1)
+		c, err := m.j.Sink("new")
+		require.NoError(t, err)
+		require.NoError(t, m.j.Append(t.Context(), journaltest.Record(1000, c.ID()), func(_ journal.Position, err error) { require.NoError(t, err) }))
+		m.j.Step()
+		require.NoError(t, m.j.Close())
+		j, err := journal.Open(m.dir, m.opts)
+		require.NoError(t, err)
+		again, err := j.Sink("new")
+		require.NoError(t, err)
+		require.Equal(t, c.ID(), again.ID())
+		require.Len(t, journaltest.Drain(t, again, 1), 1)
+		require.NoError(t, j.Close())
+	}
+}

@@ -455,8 +455,15 @@ func (j *Journal) createSink(name string, start Position) (*Cursor, error) {
 	var id SinkID
 	err := j.state.update(func(tx *bbolt.Tx) error {
 		sinks := tableOf(tx, bucketSinks)
-		n, err := sinks.NextSequence()
+		v, err := sinks.Get([]byte(name))
 		if err != nil {
+			return err
+		}
+		var n uint64
+		if v != nil { // an attempt that seemed to fail
+			d := decoder{b: v}
+			n = d.uvarint()
+		} else if n, err = sinks.NextSequence(); err != nil {
 			return err
 		}
 		id = SinkID(n)
