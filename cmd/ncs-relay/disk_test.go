@@ -446,6 +446,33 @@ func TestFailingSystemCalls(t *testing.T) {
 	}
 }
 
+// What a process left in the state may be in memory only, after a sync that failed. The next one writes all of it again before
+// it builds on it, as with the log; two pages at once at the beginning, which bbolt never does.
+func TestStateIsWrittenAgainByTheNextProcess(t *testing.T) {
+	t.Parallel()
+	needStrace(t)
+	r := newPlainDiskRelay(t)
+	r.start()
+	r.accept(3)
+	r.kill()
+	trace := filepath.Join(r.dir, "trace")
+	r.launch("strace", "-D", "-I1", "-f", "-y", "-qq", "-o", trace, "-e", "trace=pwrite64,fdatasync")
+	r.sendUntil(200)
+	again := fmt.Sprintf("%d, 0) = ", 2*os.Getpagesize())
+	r.eventually(func() bool {
+		b, err := os.ReadFile(trace)
+		require.NoError(t, err)
+		for line := range strings.Lines(string(b)) {
+			if strings.Contains(line, "state.db>") && strings.Contains(line, again) {
+				return true
+			}
+		}
+		return false
+	}, "not written again")
+	r.deliversAll()
+	r.terminate()
+}
+
 // Where only some calls fail, in the log and in the state, calls are answered 200 after another attempt, and that is true.
 func TestDiskThatFailsNowAndThen(t *testing.T) {
 	t.Parallel()

@@ -203,6 +203,43 @@ func TestSegmentCutShort(t *testing.T) {
 	}
 }
 
+// A body may hold what looks like records, by chance or by intent; when the record around it is damaged they are not found.
+func TestImageOfARecordInABodyIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	s := newSpecimen(t, 3)
+	ends := s.extents()
+	image := s.bytes[(ends[0]+7)&^7 : (ends[1]+7)&^7]
+	var body []byte
+	for range 8 { // one of them lies where records may begin
+		body = append(append(body, image...), 0)
+	}
+	const marker = "here it is"
+	j, crashFS := openCrashFS(t, testOptions())
+	c, err := j.Sink("a")
+	require.NoError(t, err)
+	for n, b := range [][]byte{nil, append([]byte(marker), body...), nil} {
+		r := journaltest.Record(100+n, c.ID())
+		if b != nil {
+			r.Body = b
+		}
+		require.NoError(t, j.Append(t.Context(), r, func(_ journal.Position, err error) { require.NoError(t, err) }))
+		j.Step()
+	}
+	for _, name := range crashFS.Files() {
+		content := crashFS.Content(name)
+		if i := bytes.Index(content, []byte(marker)); i >= 0 {
+			clear(content[i-250 : i]) // its header, and the end of the record before
+			crashFS.Put(name, content)
+		}
+	}
+	recs := journaltest.Drain(t, c, 1<<20)
+	require.NotEmpty(t, recs)
+	require.Equal(t, journaltest.Record(102).Body, recs[len(recs)-1].Body)
+	for _, r := range recs {
+		require.NotEqual(t, s.recs[1].Body, r.Body)
+	}
+}
+
 // Fuzz it with -fuzzminimizetime 1x: salts are random, so coverage differs between runs and minimizing does not end.
 func FuzzRecover(f *testing.F) {
 	s := newSpecimen(f, 5)

@@ -1,6 +1,9 @@
 package journal_test
 
 import (
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -182,5 +185,44 @@ func TestSinkThatSeemedNotToBeCreated(t *testing.T) {
 		require.Equal(t, c.ID(), again.ID())
 		require.Len(t, journaltest.Drain(t, again, 1), 1)
 		require.NoError(t, j.Close())
+	}
+}
+
+// After a sync of the state that failed, the file is written anew before anything builds on it; a write that failed, as on a
+// full disk, leaves it as it is.
+func TestStateIsWrittenAnewAfterAFailedSync(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		err  error
+		anew bool
+	}{
+		{syscall.EIO, true},
+		{&fs.PathError{Op: "write", Path: "state.db", Err: syscall.ENOSPC}, false},
+	} {
+		m := newMachine(t, 1)
+		require.True(t, m.open())
+		m.append(4, 0)
+		m.read(0, 1<<20)
+		m.checkpoint()
+		before, err := os.Stat(filepath.Join(m.dir, "state.db"))
+		require.NoError(t, err)
+		m.settle(0, 1)
+		failed := false
+		m.fs.Fail(func(_ int, op journaltest.Op) error {
+			if op == journaltest.OpAfter && !failed {
+				failed = true
+				return tt.err
+			}
+			return nil
+		})
+		require.Error(t, m.j.Checkpoint())
+		m.fs.Fail(nil)
+		m.checkpoint()
+		after, err := os.Stat(filepath.Join(m.dir, "state.db"))
+		require.NoError(t, err)
+		require.Equal(t, !tt.anew, os.SameFile(before, after))
+		m.crash(0)
+		require.Equal(t, []journal.Position{2, 3, 4}, m.unsettled(0))
+		m.stop()
 	}
 }

@@ -197,10 +197,11 @@ func (c *CrashFS) step(op Op, name string) error {
 	if errors.Is(err, ErrCrashed) {
 		c.crashed = true
 	}
-	if err != nil {
-		return &fs.PathError{Op: string(op), Path: filepath.Base(name), Err: err}
+	var path *fs.PathError
+	if err != nil && !errors.As(err, &path) {
+		err = &fs.PathError{Op: string(op), Path: filepath.Base(name), Err: err}
 	}
-	return nil
+	return err
 }
 
 func (c *CrashFS) MkdirAll(dir string) error {
