@@ -74,6 +74,9 @@ func TestCrashLosesNothing(t *testing.T) {
 		}
 		h.child.waitFor(time.Duration(rng.Int64N(int64(700 * time.Millisecond))))
 		h.books.killed(h.child.kill())
+		if rng.IntN(5) == 0 {
+			h.verify()
+		}
 		h.spawn()
 	}
 	h.service.failing.Store(false)
@@ -190,6 +193,18 @@ func (h *crashHarness) serving() {
 	h.t.Helper()
 	before := h.books.answered.Load()
 	h.eventually(func() bool { return h.child.ended() || h.books.answered.Load() > before }, "no call answered")
+}
+
+// verify reads what a kill has left, and all of it must be sound.
+func (h *crashHarness) verify() {
+	h.t.Helper()
+	segments, err := filepath.Glob(filepath.Join(h.dir, "data", "log", "*.seg"))
+	require.NoError(h.t, err)
+	if len(segments) == 0 {
+		return // killed before there was a journal
+	}
+	out, err := exec.CommandContext(h.t.Context(), "ncs-relay", "journal", "verify", filepath.Join(h.dir, "data")).CombinedOutput()
+	require.NoError(h.t, err, "%s", out)
 }
 
 // ready waits for the relay, and starts it again if somebody else had its port.
