@@ -85,9 +85,13 @@ func newDedup(c DedupConfig, now func() time.Time) (*dedup, error) {
 		others:        make(map[shortKey][]shortID),
 		inFlight:      make(map[ncs.Key][]*claim),
 	}
-	known, err := simplelru.NewLRU(c.MaxKeys, func(key shortKey, _ knownKey) { delete(d.others, key) })
+	known, err := d.newLRU(c.MaxKeys)
 	d.known = known
 	return d, err
+}
+
+func (d *dedup) newLRU(size int) (*simplelru.LRU[shortKey, knownKey], error) {
+	return simplelru.NewLRU(size, func(key shortKey, _ knownKey) { delete(d.others, key) })
 }
 
 // configure changes the bounds. Fewer keys forget the least recently used at once.
@@ -173,13 +177,14 @@ func (d *dedup) insert(known *simplelru.LRU[shortKey, knownKey], key shortKey, i
 
 // lookup finds a key that is still within the window. Finding it makes it the most recently used.
 func (d *dedup) lookup(id ncs.Key) (knownKey, bool) {
-	key := shortKey(id[:8])
-	k, found := d.known.Get(key)
+	key, known := shortKey(id[:8]), d.known
+	k, found := known.Get(key)
 	if !found && d.loading != nil {
-		return d.loading.recent.Get(key)
+		known = d.loading.recent
+		k, found = known.Get(key)
 	}
 	if found && d.age(k) >= d.window {
-		d.known.Remove(key)
+		known.Remove(key)
 		return knownKey{}, false
 	}
 	return k, found

@@ -29,7 +29,7 @@ type loadedEvent struct {
 // load takes the events of earlier processes, oldest first; finishLoading inserts them. It is called before the first
 // claim. Ages count from the newest event of all, so neither a stand-still nor a clock that was set meanwhile makes keys old.
 func (d *dedup) load(events []loadedEvent, maxKeys int) error {
-	recent, err := simplelru.NewLRU[shortKey, knownKey](maxKeys, nil)
+	recent, err := d.newLRU(maxKeys)
 	if err != nil || len(events) == 0 {
 		return err
 	}
