@@ -191,64 +191,68 @@ func (n *naive) restart(now time.Time) (loaded []naiveEvent) {
 
 func TestDedupAgreesWithANaiveModel(t *testing.T) {
 	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		now := time.Unix(1_700_000_000, 0)
-		config := DedupConfig{MaxKeys: rapid.IntRange(1, 4).Draw(t, "max"), Window: 100 * time.Second,
-			OnConflict: rapid.SampledFrom([]string{"deliver", "drop"}).Draw(t, "on conflict")}
-		clock := func() time.Time { return now }
-		d := testDedup(t, config, clock)
-		model := &naive{max: config.MaxKeys, window: config.Window, drop: config.OnConflict == "drop"}
-		claims := map[ncs.Identity]*claim{}
-		ids := rapid.Custom(func(t *rapid.T) ncs.Identity {
-			return identity(rapid.IntRange(0, 5).Draw(t, "key"), rapid.IntRange(0, 1).Draw(t, "event"))
-		})
-		t.Repeat(map[string]func(*rapid.T){
-			"claim": func(t *rapid.T) {
-				id := ids.Draw(t, "id")
-				c, s := d.claim(id)
-				require.Equal(t, model.claim(id, now), s)
-				if s == isNew {
-					claims[id] = c
-				}
-			},
-			"settle": func(t *rapid.T) {
-				id := ids.Draw(t, "id")
-				c := claims[id]
-				if c == nil {
-					t.Skip("not claimed")
-				}
-				delete(claims, id)
-				stored := rapid.Bool().Draw(t, "stored")
-				var err error
-				if !stored {
-					err = errors.New("not stored")
-				}
-				d.settle(c, err)
-				model.settle(id, stored, now)
-			},
-			"time passes": func(t *rapid.T) {
-				now = now.Add(time.Duration(rapid.SampledFrom([]int{1, 50, 99, 100, 101}).Draw(t, "seconds")) * time.Second)
-			},
-			"restart": func(t *rapid.T) { // what is in flight dies with the process
-				clear(claims)
-				now = now.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 99, 1000}).Draw(t, "seconds")) * time.Second)
-				d = testDedup(t, config, clock)
-				var events []loadedEvent
-				for _, e := range model.restart(now) {
-					events = append(events, loaded(e.id, now.Sub(e.at)))
-				}
-				require.NoError(t, d.load(events, config.MaxKeys))
-			},
-			"loaded": func(t *rapid.T) {
-				d.finishLoading()
-				model.loading = nil
-				<-d.loaded()
-			},
-			"": func(t *rapid.T) {
-				require.LessOrEqual(t, d.known.Len(), config.MaxKeys)
-				require.Len(t, d.inFlight, countKeys(claims))
-			},
-		})
+	for range 20 { // histories are short, and cost next to nothing
+		rapid.Check(t, dedupAgrees)
+	}
+}
+
+func dedupAgrees(t *rapid.T) {
+	now := time.Unix(1_700_000_000, 0)
+	config := DedupConfig{MaxKeys: rapid.IntRange(1, 4).Draw(t, "max"), Window: 100 * time.Second,
+		OnConflict: rapid.SampledFrom([]string{"deliver", "drop"}).Draw(t, "on conflict")}
+	clock := func() time.Time { return now }
+	d := testDedup(t, config, clock)
+	model := &naive{max: config.MaxKeys, window: config.Window, drop: config.OnConflict == "drop"}
+	claims := map[ncs.Identity]*claim{}
+	ids := rapid.Custom(func(t *rapid.T) ncs.Identity {
+		return identity(rapid.IntRange(0, 5).Draw(t, "key"), rapid.IntRange(0, 1).Draw(t, "event"))
+	})
+	t.Repeat(map[string]func(*rapid.T){
+		"claim": func(t *rapid.T) {
+			id := ids.Draw(t, "id")
+			c, s := d.claim(id)
+			require.Equal(t, model.claim(id, now), s)
+			if s == isNew {
+				claims[id] = c
+			}
+		},
+		"settle": func(t *rapid.T) {
+			id := ids.Draw(t, "id")
+			c := claims[id]
+			if c == nil {
+				t.Skip("not claimed")
+			}
+			delete(claims, id)
+			stored := rapid.Bool().Draw(t, "stored")
+			var err error
+			if !stored {
+				err = errors.New("not stored")
+			}
+			d.settle(c, err)
+			model.settle(id, stored, now)
+		},
+		"time passes": func(t *rapid.T) {
+			now = now.Add(time.Duration(rapid.SampledFrom([]int{1, 50, 99, 100, 101}).Draw(t, "seconds")) * time.Second)
+		},
+		"restart": func(t *rapid.T) { // what is in flight dies with the process
+			clear(claims)
+			now = now.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 99, 1000}).Draw(t, "seconds")) * time.Second)
+			d = testDedup(t, config, clock)
+			var events []loadedEvent
+			for _, e := range model.restart(now) {
+				events = append(events, loaded(e.id, now.Sub(e.at)))
+			}
+			require.NoError(t, d.load(events, config.MaxKeys))
+		},
+		"loaded": func(t *rapid.T) {
+			d.finishLoading()
+			model.loading = nil
+			<-d.loaded()
+		},
+		"": func(t *rapid.T) {
+			require.LessOrEqual(t, d.known.Len(), config.MaxKeys)
+			require.Len(t, d.inFlight, countKeys(claims))
+		},
 	})
 }
 
