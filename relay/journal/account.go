@@ -3,7 +3,7 @@ package journal
 import (
 	"encoding/binary"
 	"fmt"
-	"sync/atomic"
+	"sync"
 
 	"go.etcd.io/bbolt"
 )
@@ -29,48 +29,53 @@ func (a Account) InFlight() uint64 {
 // it ends, unless it ends with a durable record: that the journal counts by itself, as accepted or quarantined. Its
 // methods are cheap and may be called concurrently.
 type SourceAccount struct {
-	received, rejected, unavailable, tests, duplicates, quarantined, accepted atomic.Uint64
-
 	j     *Journal
 	saved Account // guarded by Journal.mu
+
+	mu  sync.Mutex // guards what follows; taken after Journal.mu where both are needed
+	now Account
 }
 
 // Received counts a call.
-func (a *SourceAccount) Received() { a.received.Add(1) }
+func (a *SourceAccount) Received() { a.count(&a.now.Received) }
 
 // Rejected counts a call that was refused.
-func (a *SourceAccount) Rejected() { a.end(&a.rejected) }
+func (a *SourceAccount) Rejected() { a.end(&a.now.Rejected) }
 
 // Unavailable counts a call whose record was not stored, or that waited in vain for that of another. For an append it is
 // called when done reports an error, whatever the caller was answered before.
-func (a *SourceAccount) Unavailable() { a.end(&a.unavailable) }
+func (a *SourceAccount) Unavailable() { a.end(&a.now.Unavailable) }
 
 // Test counts a test call.
-func (a *SourceAccount) Test() { a.end(&a.tests) }
+func (a *SourceAccount) Test() { a.end(&a.now.Tests) }
 
 // Duplicate counts a copy of a known event.
-func (a *SourceAccount) Duplicate() { a.end(&a.duplicates) }
+func (a *SourceAccount) Duplicate() { a.end(&a.now.Duplicates) }
 
-func (a *SourceAccount) end(outcome *atomic.Uint64) {
-	outcome.Add(1)
+func (a *SourceAccount) end(outcome *uint64) {
+	a.count(outcome)
 	a.j.wantCheckpoint()
+}
+
+func (a *SourceAccount) count(n *uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	*n++
 }
 
 // stored counts a record that is on disk. Journal.mu is held.
 func (a *SourceAccount) stored(quarantined bool) {
 	if quarantined {
-		a.quarantined.Add(1)
+		a.count(&a.now.Quarantined)
 	} else {
-		a.accepted.Add(1)
+		a.count(&a.now.Accepted)
 	}
 }
 
-// read takes outcomes before arrivals, so that no call is seen to end that is not seen to begin. Journal.mu is held.
 func (a *SourceAccount) read() Account {
-	n := Account{Rejected: a.rejected.Load(), Unavailable: a.unavailable.Load(), Tests: a.tests.Load(), Duplicates: a.duplicates.Load(),
-		Quarantined: a.quarantined.Load(), Accepted: a.accepted.Load()}
-	n.Received = a.received.Load()
-	return n
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.now
 }
 
 // Account gives the account of a source, which is kept as long as the journal.
@@ -110,15 +115,7 @@ func (j *Journal) loadAccounts(tx *bbolt.Tx) error {
 		if d.err != nil {
 			return fmt.Errorf("account of source %q: %w", source, d.err)
 		}
-		a := &SourceAccount{j: j, saved: n}
-		a.received.Store(n.Received)
-		a.rejected.Store(n.Rejected)
-		a.unavailable.Store(n.Unavailable)
-		a.tests.Store(n.Tests)
-		a.duplicates.Store(n.Duplicates)
-		a.quarantined.Store(n.Quarantined)
-		a.accepted.Store(n.Accepted)
-		j.accounts[source] = a
+		j.accounts[source] = &SourceAccount{j: j, saved: n, now: n}
 		return nil
 	})
 }

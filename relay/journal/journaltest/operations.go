@@ -180,6 +180,7 @@ func testBalance(t *testing.T, open Opener) {
 				}
 				if _, err := Append(j, Record(n, c.ID())); err != nil {
 					t.Error(err)
+					return
 				}
 			}
 		})
@@ -189,6 +190,7 @@ func testBalance(t *testing.T, open Opener) {
 			recs, err := c.Next(1000)
 			if err != nil {
 				t.Error(err)
+				return
 			}
 			settleAll(c, recs)
 		}
