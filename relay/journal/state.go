@@ -62,6 +62,11 @@ func openState(path string, fsys FS, logIsEmpty bool) (s *state, err error) {
 	if fresh && !logIsEmpty {
 		return nil, fmt.Errorf("%s is missing or empty: which of the events in the log are delivered is not known: %w", path, ErrDamaged)
 	}
+	if fresh {
+		if err := createState(path); err != nil {
+			return nil, fmt.Errorf("create %s: %w", path, asFull(err))
+		}
+	}
 	db, err := openBolt(path)
 	if err != nil {
 		return nil, err
@@ -71,13 +76,31 @@ func openState(path string, fsys FS, logIsEmpty bool) (s *state, err error) {
 		_ = db.Close()
 		return nil, err
 	}
-	if fresh { // before a segment stands that could outlive it
-		if err := syncDir(filepath.Dir(path)); err != nil {
-			_ = db.Close()
-			return nil, err
-		}
-	}
 	return s, nil
+}
+
+// createState makes an empty file at once, so that none is found half made, and makes it last before a segment stands that
+// could outlive it.
+func createState(path string) error {
+	db, err := createBolt(path + ".tmp")
+	if err != nil {
+		return err
+	}
+	if err := db.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".tmp", path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// createBolt makes a new file; one with that name is what an interrupted attempt left.
+func createBolt(path string) (*bbolt.DB, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return openBolt(path)
 }
 
 func openBolt(path string) (*bbolt.DB, error) {
@@ -205,10 +228,7 @@ func (s *state) rewrite() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	tmp := s.path + ".tmp"
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	dst, err := openBolt(tmp)
+	dst, err := createBolt(tmp)
 	if err != nil {
 		return err
 	}

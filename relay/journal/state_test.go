@@ -86,7 +86,7 @@ func observe(dir string) (what string, err error) {
 	return what + fmt.Sprintf(" %+v", c.Totals()), j.Checkpoint()
 }
 
-var stateStride = flag.Int("state.stride", 61, "every how many bytes of the state one is flipped")
+var stateStride = flag.Int("state.stride", 199, "every how many bytes of the state one is flipped")
 
 // Whatever byte of the state is flipped: what is found is what was there, or what the transaction before had written, or
 // an error says that it is damaged.
