@@ -104,8 +104,11 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 
-	var stopping atomic.Bool
+	var listening, stopping atomic.Bool
 	ready := func() (bool, string) {
+		if !listening.Load() { // the admin address answers a little earlier
+			return false, "starting"
+		}
 		if stopping.Load() {
 			return false, "shutting down"
 		}
@@ -131,6 +134,7 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	if server, err = relay.Listen(ingress); err != nil {
 		return err
 	}
+	listening.Store(true)
 	go func() {
 		if err := server.Serve(); err != nil {
 			failed <- fmt.Errorf("ingress: %w", err)
