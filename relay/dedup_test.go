@@ -111,7 +111,7 @@ type naive struct {
 	flying []ncs.Identity
 
 	accepted []naiveEvent // as the journal has them
-	loading  map[ncs.Key]bool
+	loading  []naiveEvent // not known yet
 }
 
 type naiveKey struct {
@@ -143,7 +143,7 @@ func (n *naive) claim(id ncs.Identity, now time.Time) standing {
 	if slices.ContainsFunc(n.flying, func(f ncs.Identity) bool { return f == id || (n.drop && f.Key == id.Key) }) {
 		return isInFlight
 	}
-	if n.loading[id.Key] {
+	if slices.ContainsFunc(n.loading, func(e naiveEvent) bool { return e.id.Key == id.Key }) {
 		return isLoading
 	}
 	if i := n.find(id.Key, now); i >= 0 && (n.drop || slices.Contains(n.known[i].ids, id.ID)) {
@@ -173,20 +173,25 @@ func (n *naive) remember(id ncs.Identity, at, now time.Time) {
 }
 
 // restart forgets all but what the journal has: the newest events, whose ages count from the newest of them.
-func (n *naive) restart(now time.Time) (loaded []naiveEvent) {
-	n.known, n.flying, n.loading = nil, nil, map[ncs.Key]bool{}
-	if len(n.accepted) == 0 {
-		return nil
-	}
-	newest := n.accepted[len(n.accepted)-1].at
+func (n *naive) restart(now time.Time) {
+	n.known, n.flying, n.loading = nil, nil, nil
 	for _, e := range n.accepted[max(0, len(n.accepted)-n.max):] {
-		if age := newest.Sub(e.at); age <= n.window {
-			loaded = append(loaded, naiveEvent{e.id, now.Add(-age)})
-			n.loading[e.id.Key] = true
-			n.remember(e.id, now.Add(-age), now)
+		if age := n.accepted[len(n.accepted)-1].at.Sub(e.at); age <= n.window {
+			n.loading = append(n.loading, naiveEvent{e.id, now.Add(-age)})
 		}
 	}
-	return loaded
+}
+
+// loaded puts them before what came meanwhile.
+func (n *naive) loaded(now time.Time) {
+	recent := n.known
+	n.known = nil
+	for _, e := range n.loading {
+		n.remember(e.id, e.at, now)
+	}
+	n.known = append(n.known, recent...)
+	n.known = n.known[max(0, len(n.known)-n.max):]
+	n.loading = nil
 }
 
 func TestDedupAgreesWithANaiveModel(t *testing.T) {
@@ -217,11 +222,11 @@ func dedupAgrees(t *rapid.T) {
 			}
 		},
 		"settle": func(t *rapid.T) {
-			id := ids.Draw(t, "id")
-			c := claims[id]
-			if c == nil {
-				t.Skip("not claimed")
+			if len(model.flying) == 0 {
+				t.Skip("nothing is claimed")
 			}
+			id := rapid.SampledFrom(model.flying).Draw(t, "id")
+			c := claims[id]
 			delete(claims, id)
 			stored := rapid.Bool().Draw(t, "stored")
 			var err error
@@ -238,15 +243,16 @@ func dedupAgrees(t *rapid.T) {
 			clear(claims)
 			now = now.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 99, 1000}).Draw(t, "seconds")) * time.Second)
 			d = testDedup(t, config, clock)
+			model.restart(now)
 			var events []loadedEvent
-			for _, e := range model.restart(now) {
+			for _, e := range model.loading {
 				events = append(events, loaded(e.id, now.Sub(e.at)))
 			}
 			require.NoError(t, d.load(events, config.MaxKeys))
 		},
 		"loaded": func(t *rapid.T) {
 			d.finishLoading()
-			model.loading = nil
+			model.loaded(now)
 			<-d.loaded()
 		},
 		"": func(t *rapid.T) {
