@@ -34,8 +34,9 @@ type SinkSpec struct {
 }
 
 const (
-	// windowBytes bounds the bodies a dispatcher holds for lanes that can run. Lanes that wait for a retry hold
-	// positions only and read their events again when due, so a failing entity never uses it up.
+	// windowBytes bounds the bodies a dispatcher holds. A lane that failed holds positions only and reads its events again
+	// when it runs, and any other holds bodies for one slot's share at most. So lanes that hang or fail cannot use the
+	// window up, and reading stops only when there is enough to do for every slot.
 	windowBytes = 8 << 20
 
 	// maxQueued bounds the positions a dispatcher holds; beyond it reading pauses, and the rest stays in the journal.
@@ -55,27 +56,28 @@ type dispatcher struct {
 	tracing *telemetry.Tracing
 	trail   *trail.Trail
 
-	feeds    []*feed // what is to be delivered: first what the sink is owed, then replays
-	lanes    map[laneKey]*lane
-	busy     map[Lane]bool   // ordered lanes of the sink with a Send in flight, from whichever feed
-	fresh    laneQueue       // can run now
-	again    laneQueue       // can run now, after a failure
-	waiting  laneHeap        // wait for a retry, the next due first
-	draining map[string]bool // groups that wait for their last Send before they are laned anew
-	sending  map[string]int  // Sends in flight per group
-	inFlight int             // Sends in flight
-	retrying int             // of these, Sends of lanes that failed before
-	queued   int             // positions in all lanes
-	loaded   int             // bytes of bodies held
-	began    time.Time       // with a monotonic reading
-	pace     *pace
-	dead     int         // dead letters since the last line in the log
-	deadAt   time.Time   // when that was
-	paused   string      // why nothing is sent until an operator says so; "" = not paused
-	control  chan func() // run by the dispatcher's goroutine, which owns the state
-	failures int         // attempts that failed since the last line in the log
-	warned   time.Time   // when that was; zero = all has been well since
-	results  chan sendResult
+	feeds     []*feed // what is to be delivered: first what the sink is owed, then replays
+	lanes     map[laneKey]*lane
+	busy      map[Lane]bool   // ordered lanes of the sink with a Send in flight, from whichever feed
+	fresh     laneQueue       // can run now
+	again     laneQueue       // can run now, after a failure
+	waiting   laneHeap        // wait for a retry, the next due first
+	draining  map[string]bool // groups that wait for their last Send before they are laned anew
+	sending   map[string]int  // Sends in flight per group
+	inFlight  int             // Sends in flight
+	retrying  int             // of these, Sends of lanes that failed before
+	queued    int             // positions in all lanes
+	loaded    int             // bytes of bodies held
+	failedRan bool            // the lane that started last had failed before
+	began     time.Time       // with a monotonic reading
+	pace      *pace
+	dead      int         // dead letters since the last line in the log
+	deadAt    time.Time   // when that was
+	paused    string      // why nothing is sent until an operator says so; "" = not paused
+	control   chan func() // run by the dispatcher's goroutine, which owns the state
+	failures  int         // attempts that failed since the last line in the log
+	warned    time.Time   // when that was; zero = all has been well since
+	results   chan sendResult
 }
 
 // deliveries are what a feed reads and settles: a sink's cursor, or a replay.
@@ -132,7 +134,8 @@ type lane struct {
 	backoff *retryBackoff // nil until a Send failed
 	batch   int           // items of the failed batch, which is sent again with the same events; 0 = free choice
 	due     time.Time     // of the next try; meaningful while waiting
-	waiting bool          // in dispatcher.waiting, holding positions only
+	waiting bool          // in dispatcher.waiting
+	loaded  int           // bytes of bodies it holds
 	sending int           // items in flight, the first ones; 0 = none
 }
 
@@ -367,13 +370,35 @@ func (d *dispatcher) enqueue(f *feed, it item) {
 		d.lanes[key] = l
 		d.makeReady(l)
 	}
-	if l.waiting || d.loaded >= windowBytes {
-		it.event = nil
+	if l.backoff == nil && l.loaded < windowBytes/d.Concurrency && d.loaded < windowBytes {
+		d.load(l, &it, it.event)
 	} else {
-		d.loaded += it.event.size()
+		it.event = nil
 	}
 	l.items = append(l.items, it)
 	d.queued++
+}
+
+// load makes a lane hold the body of one of its items.
+func (d *dispatcher) load(l *lane, it *item, ev *Event) {
+	it.event = ev
+	l.loaded += ev.size()
+	d.loaded += ev.size()
+}
+
+// unload drops the body of an item; it is read again when the lane runs.
+func (d *dispatcher) unload(l *lane, it *item) {
+	if it.event != nil {
+		l.loaded -= it.event.size()
+		d.loaded -= it.event.size()
+		it.event = nil
+	}
+}
+
+func (d *dispatcher) unloadAll(l *lane) {
+	for i := range l.items {
+		d.unload(l, &l.items[i])
+	}
 }
 
 func (d *dispatcher) makeReady(l *lane) {
@@ -388,18 +413,8 @@ func (d *dispatcher) makeReady(l *lane) {
 func (d *dispatcher) wait(l *lane, due time.Time) {
 	l.waiting = true
 	l.due = due
-	d.unload(l)
+	d.unloadAll(l)
 	heap.Push(&d.waiting, l)
-}
-
-// unload drops the bodies a lane holds; they are read again when it runs.
-func (d *dispatcher) unload(l *lane) {
-	for i := range l.items {
-		if ev := l.items[i].event; ev != nil {
-			d.loaded -= ev.size()
-			l.items[i].event = nil
-		}
-	}
 }
 
 func (d *dispatcher) wakeDue(now time.Time) {
@@ -408,8 +423,7 @@ func (d *dispatcher) wakeDue(now time.Time) {
 	}
 }
 
-// start sends the next batch of every ready lane for which there is a slot. Lanes that failed before take at most half
-// of the slots, so that a dead entity or partition leaves room for the living.
+// start sends the next batch of every ready lane for which there is a slot.
 func (d *dispatcher) start(ctx context.Context, now time.Time) {
 	var blocked []*lane // by a Send of the same lane for another feed; their turn comes when that has ended
 	defer func() {
@@ -418,13 +432,7 @@ func (d *dispatcher) start(ctx context.Context, now time.Time) {
 		}
 	}()
 	for allowed := d.pace.allowed(now); d.inFlight < allowed; {
-		var l *lane
-		if d.retrying < max(1, allowed/2) {
-			l = d.again.pop()
-		}
-		if l == nil {
-			l = d.fresh.pop()
-		}
+		l := d.nextReady(allowed)
 		if l == nil {
 			return
 		}
@@ -436,6 +444,17 @@ func (d *dispatcher) start(ctx context.Context, now time.Time) {
 			d.send(ctx, l, now)
 		}
 	}
+}
+
+// nextReady gives the lane whose turn it is, nil if there is none. Lanes that failed before take at most half of the slots,
+// of a single one every other turn, so that dead entities or partitions leave room for the living.
+func (d *dispatcher) nextReady(allowed int) *lane {
+	if d.retrying < allowed/2 || allowed == 1 && !(d.failedRan && d.fresh.len() > 0) {
+		if l := d.again.pop(); l != nil {
+			return l
+		}
+	}
+	return d.fresh.pop()
 }
 
 // send starts one Send for the batch at the head of a lane.
@@ -458,7 +477,7 @@ func (d *dispatcher) send(ctx context.Context, l *lane, now time.Time) {
 	d.busy[l.key.Lane] = true // meaningful for ordered lanes only
 	d.inFlight++
 	d.sending[l.key.Group]++
-	if l.backoff != nil {
+	if d.failedRan = l.backoff != nil; d.failedRan {
 		d.retrying++
 	}
 	go func() {
@@ -494,10 +513,10 @@ func (d *dispatcher) loadBatch(l *lane) (int, error) {
 			if l.items[i].event != nil {
 				continue
 			}
-			if l.items[i].event = events[next]; events[next] == nil {
+			if events[next] == nil {
 				gone = append(gone, missing[next])
 			} else {
-				d.loaded += events[next].size()
+				d.load(l, &l.items[i], events[next])
 			}
 			next++
 		}
@@ -788,9 +807,7 @@ func (d *dispatcher) lost(f *feed, p journal.Position) {
 }
 
 func (d *dispatcher) pop(l *lane, i int) {
-	if ev := l.items[i].event; ev != nil {
-		d.loaded -= ev.size()
-	}
+	d.unload(l, &l.items[i])
 	if i == 0 {
 		l.items[0] = item{}
 		l.items = l.items[1:]
@@ -890,7 +907,7 @@ func (d *dispatcher) relaneIfDrained(group string) {
 		if key.Group != group {
 			continue
 		}
-		d.unload(l)
+		d.unloadAll(l)
 		d.queued -= len(l.items)
 		l.feed.unlaned = append(l.feed.unlaned, l.items...)
 		delete(d.lanes, key)

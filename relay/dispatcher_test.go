@@ -67,12 +67,14 @@ func inBubble(t *testing.T, spec SinkSpec, test func(b *bubble)) {
 }
 
 // owe appends an event of an entity that the sink is owed.
-func (b *bubble) owe(entity string) {
+func (b *bubble) owe(entity string) { b.oweBytes(entity, 2) }
+
+func (b *bubble) oweBytes(entity string, size int) {
 	b.t.Helper()
 	b.n++
 	appended := make(chan error, 1)
 	id := identity(b.n, 1)
-	rec := &journal.Record{ID: id.ID, Key: id.Key, Time: time.Now(), Source: "main", Entity: entity, Sinks: []journal.SinkID{b.cursor.ID()}, Body: []byte("{}")}
+	rec := &journal.Record{ID: id.ID, Key: id.Key, Time: time.Now(), Source: "main", Entity: entity, Sinks: []journal.SinkID{b.cursor.ID()}, Body: make([]byte, size)}
 	require.NoError(b.t, b.journal.Append(b.t.Context(), rec, func(_ journal.Position, err error) { appended <- err }))
 	require.NoError(b.t, <-appended)
 }
@@ -161,6 +163,116 @@ func TestRetryingLanesLeaveHalfOfTheSlots(t *testing.T) {
 		b.owe("g2")
 		synctest.Wait()
 		require.Equal(t, 4, b.sink.running(), "the others are free for the living")
+	})
+}
+
+// oweMoreThanTheWindow makes an entity's events alone more than a dispatcher may hold in memory.
+func (b *bubble) oweMoreThanTheWindow(entity string) {
+	const size = 256 << 10
+	for range 2 * windowBytes / size {
+		b.oweBytes(entity, size)
+	}
+}
+
+func TestSlowEntityDelaysNoOtherHoweverMuchOfItWaits(t *testing.T) {
+	for name, before := range map[string]int{"which was never tried": 0, "which failed": 1} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, SinkSpec{Concurrency: 4, Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Second, MaxAge: 100 * time.Hour}}, func(b *bubble) {
+				b.sink.slow = func(a Attempt) time.Duration {
+					if a.Entity == "slow" && a.Number > before {
+						return time.Hour
+					}
+					return 0
+				}
+				b.sink.set(func(a Attempt) error {
+					if a.Entity == "slow" && a.Number <= before {
+						return errors.New("time-out")
+					}
+					return nil
+				})
+				b.owe("slow")
+				time.Sleep(10 * time.Second)
+				require.Equal(t, 1, b.sink.running())
+				b.oweMoreThanTheWindow("slow")
+				b.owe("other")
+				synctest.Wait()
+				require.Len(t, b.sink.received(), 1, "the other one is delivered while the slow one hangs")
+			})
+		})
+	}
+}
+
+func TestFailedEntitiesThatWaitForASlotDelayNoOther(t *testing.T) {
+	inBubble(t, SinkSpec{Concurrency: 4, Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Second, MaxAge: 100 * time.Hour}}, func(b *bubble) {
+		slow := time.Duration(0)
+		b.sink.slow = func(a Attempt) time.Duration {
+			if a.Entity[0] == 'b' {
+				return slow
+			}
+			return 0
+		}
+		b.sink.set(func(a Attempt) error {
+			if a.Entity[0] == 'b' {
+				return errors.New("time-out")
+			}
+			return nil
+		})
+		for i := range 10 {
+			b.owe(fmt.Sprint("b", i))
+		}
+		synctest.Wait()
+		slow = time.Hour
+		time.Sleep(time.Minute) // two of them hang, the others are due
+		for i := range 10 {
+			b.oweMoreThanTheWindow(fmt.Sprint("b", i))
+		}
+		b.owe("good")
+		synctest.Wait()
+		require.Len(t, b.sink.received(), 1)
+	})
+}
+
+func TestFailedEntitiesLeaveTurnsOfASingleSlot(t *testing.T) {
+	inBubble(t, SinkSpec{Concurrency: 1, Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Second, MaxAge: 100 * time.Hour}}, func(b *bubble) {
+		b.sink.slow = func(a Attempt) time.Duration { return time.Minute }
+		b.sink.set(func(a Attempt) error {
+			if a.Entity[0] == 'b' {
+				return errors.New("time-out")
+			}
+			return nil
+		})
+		for i := range 10 {
+			b.owe(fmt.Sprint("b", i))
+		}
+		time.Sleep(20 * time.Minute) // all have failed, and one or another is always due
+		for i := range 3 {
+			b.owe(fmt.Sprint("good", i))
+		}
+		time.Sleep(7 * time.Minute)
+		require.Len(t, b.sink.received(), 3, "every other turn")
+		tries := len(b.tries())
+		time.Sleep(10 * time.Minute)
+		require.Greater(t, len(b.tries()), tries+5, "with nothing else to do the failed ones have every turn")
+	})
+}
+
+// Bad entities alone pause a quiet sink. What comes then must not wait until they are given up.
+func TestProbesAreSharedWithWhatWasNotTried(t *testing.T) {
+	spec := SinkSpec{Concurrency: 16, Breaks: true, Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 100 * time.Hour}}
+	inBubble(t, spec, func(b *bubble) {
+		b.sink.set(func(a Attempt) error {
+			if a.Entity[0] == 'b' {
+				return errors.New("500")
+			}
+			return nil
+		})
+		for i := range 20 {
+			b.owe(fmt.Sprint("b", i))
+		}
+		time.Sleep(time.Hour)
+		b.owe("good")
+		time.Sleep(2*time.Minute + time.Second)
+		require.Len(t, b.sink.received(), 1, "one of two probes is for what was not tried")
 	})
 }
 
