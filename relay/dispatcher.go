@@ -99,9 +99,8 @@ type feed struct {
 	finished func() bool   // nil = never
 	dropped  bool          // cancelled: what is in flight of it ends, nothing more is sent
 
-	unlaned  []item    // to be put into lanes, in order, before anything else is read
-	caughtUp bool      // the last read found nothing
-	readAt   time.Time // not before
+	unlaned []item    // to be put into lanes, in order, before anything else is read
+	readAt  time.Time // not before
 }
 
 func newFeed(d deliveries) *feed {
@@ -281,14 +280,15 @@ func (d *dispatcher) fillFrom(f *feed, now time.Time) error {
 	if f.replay > 0 {
 		room, most = windowBytes/4, 64<<10
 	}
-	f.caughtUp = false
-	for d.loaded < room && d.queued < maxQueued {
+	if f.interval > 0 {
+		most = 1 // byte: one event at a time
+	}
+	for d.loaded < room && d.queued < maxQueued && !now.Before(f.readAt) {
 		records, err := f.Next(min(room-d.loaded, most))
 		if err != nil {
 			return err
 		}
 		if len(records) == 0 {
-			f.caughtUp = true
 			return nil
 		}
 		for _, r := range records {
@@ -296,12 +296,17 @@ func (d *dispatcher) fillFrom(f *feed, now time.Time) error {
 			d.enqueue(f, item{position: ev.Position, event: ev})
 		}
 		if f.interval > 0 {
-			f.readAt = now.Add(time.Duration(len(records)) * f.interval)
-			return nil
+			if late := now.Add(-maxLate); f.readAt.Before(late) {
+				f.readAt = late
+			}
+			f.readAt = f.readAt.Add(time.Duration(len(records)) * f.interval)
 		}
 	}
 	return nil
 }
+
+// maxLate is how much of the time that a replay with a rate was kept from reading it may make up for, in a burst.
+const maxLate = 100 * time.Millisecond
 
 // layOut puts the unlaned items of a feed into their lanes. Lanes that begin with failed items go on where they stopped.
 func (d *dispatcher) layOut(f *feed) error {
@@ -328,6 +333,11 @@ func (d *dispatcher) layOut(f *feed) error {
 		f.unlaned = f.unlaned[len(chunk):]
 	}
 	f.unlaned = nil
+	for _, l := range d.lanes { // moved deliveries may be older than those that wait
+		if rest := l.items[max(l.sending, l.batch):]; !slices.IsSortedFunc(rest, byPosition) {
+			slices.SortFunc(rest, byPosition)
+		}
+	}
 	for _, l := range d.fresh.takeAll() {
 		d.resume(l)
 	}
@@ -437,6 +447,7 @@ func (d *dispatcher) start(ctx context.Context, now time.Time) {
 			return
 		}
 		switch {
+		case len(l.items) == 0: // it ended while it waited
 		case d.draining[l.key.Group]: // stands still until it is laned anew
 		case l.key.ordered() && d.busy[l.key.Lane]:
 			blocked = append(blocked, l)
@@ -523,9 +534,7 @@ func (d *dispatcher) loadBatch(l *lane) (int, error) {
 		for _, p := range gone {
 			d.lost(l.feed, p)
 		}
-		l.items = slices.DeleteFunc(l.items, func(it item) bool { return slices.Contains(gone, it.position) })
-		d.queued -= len(gone)
-		n -= len(gone)
+		n -= d.remove(l, func(it item) bool { return slices.Contains(gone, it.position) })
 	}
 	bytes := 0
 	for i := range n {
@@ -684,11 +693,9 @@ func (d *dispatcher) retryLater(l *lane, n int, err error, now time.Time) {
 		l.backoff = newRetryBackoff(d.Retry)
 		due = now.Add(l.backoff.next())
 	}
-	if len(l.items) == 0 {
-		delete(d.lanes, l.key)
-		return
+	if !d.endIfEmpty(l) {
+		d.wait(l, due)
 	}
-	d.wait(l, due)
 }
 
 // giveUp says why a delivery whose attempt just failed is not tried again; "" = it is.
@@ -747,7 +754,7 @@ func (d *dispatcher) shed(now time.Time) {
 	}
 	enough := d.Backlog - d.Backlog/20
 	for d.cursor.PendingBytes() > enough {
-		oldest := d.oldestQueued(512)
+		oldest := d.oldestQueued(shedAtOnce)
 		if len(oldest) == 0 {
 			return // all is in flight, or not read yet: the next result or event comes back here
 		}
@@ -760,12 +767,13 @@ func (d *dispatcher) shed(now time.Time) {
 			o.lane.batch = 0
 		}
 		for _, o := range oldest {
-			if len(o.lane.items) == 0 {
-				d.drop(o.lane)
-			}
+			d.endIfEmpty(o.lane)
 		}
 	}
 }
+
+// shedAtOnce is how many are looked for in one go: that takes a look at all lanes.
+const shedAtOnce = 8192
 
 type queuedItem struct {
 	lane     *lane
@@ -787,19 +795,6 @@ func (d *dispatcher) oldestQueued(n int) []queuedItem {
 	return all[:min(n, len(all))]
 }
 
-// drop ends a lane that waits or is ready and holds nothing any more.
-func (d *dispatcher) drop(l *lane) {
-	if d.lanes[l.key] != l {
-		return
-	}
-	delete(d.lanes, l.key)
-	is := func(o *lane) bool { return o == l }
-	d.fresh.remove(is)
-	d.again.remove(is)
-	d.waiting = slices.DeleteFunc(d.waiting, is)
-	heap.Init(&d.waiting)
-}
-
 // lost settles a delivery whose event was damaged on disk: there is nothing left to keep as a dead letter.
 func (d *dispatcher) lost(f *feed, p journal.Position) {
 	f.Settle(p, journal.Dropped)
@@ -817,23 +812,43 @@ func (d *dispatcher) pop(l *lane, i int) {
 	d.queued--
 }
 
+// remove takes those items out of a lane that are not in flight and that gone selects, and says how many.
+func (d *dispatcher) remove(l *lane, gone func(item) bool) int {
+	kept := slices.DeleteFunc(l.items[l.sending:], func(it item) bool {
+		if !gone(it) {
+			return false
+		}
+		d.unload(l, &it)
+		return true
+	})
+	n := len(l.items) - l.sending - len(kept)
+	l.items = l.items[:len(l.items)-n]
+	d.queued -= n
+	return n
+}
+
 // empty forgets what a lane holds, apart from what is in flight.
 func (d *dispatcher) empty(l *lane) {
-	for i := len(l.items) - 1; i >= l.sending; i-- {
-		d.pop(l, i)
-	}
-	if len(l.items) == 0 {
-		d.drop(l)
-	}
+	d.remove(l, func(item) bool { return true })
+	d.endIfEmpty(l)
 }
 
 // goOn makes a lane ready for its next batch, or ends it.
 func (d *dispatcher) goOn(l *lane) {
-	if len(l.items) == 0 {
-		delete(d.lanes, l.key)
-		return
+	if !d.endIfEmpty(l) {
+		d.makeReady(l)
 	}
-	d.makeReady(l)
+}
+
+// endIfEmpty forgets a lane that holds nothing. In a queue or in the heap it stays until its turn, and is passed over then.
+func (d *dispatcher) endIfEmpty(l *lane) bool {
+	if len(l.items) > 0 {
+		return false
+	}
+	if d.lanes[l.key] == l {
+		delete(d.lanes, l.key)
+	}
+	return true
 }
 
 // pause sends nothing more until resumeSink; what is in flight ends.
@@ -860,7 +875,7 @@ func (d *dispatcher) take(positions []journal.Position) {
 	for _, p := range positions {
 		f.unlaned = append(f.unlaned, item{position: p})
 	}
-	slices.SortFunc(f.unlaned, func(a, b item) int { return cmp.Compare(a.position, b.position) })
+	slices.SortFunc(f.unlaned, byPosition)
 }
 
 // skip settles deliveries that are in a lane and not being sent, and says how many.
@@ -873,16 +888,16 @@ func (d *dispatcher) skip(positions []journal.Position) (skipped int) {
 		if l.sending > 0 || l.key.replay > 0 {
 			continue
 		}
-		for i := len(l.items) - 1; i >= 0; i-- {
-			if wanted[l.items[i].position] {
-				l.feed.Settle(l.items[i].position, journal.Skipped)
-				d.pop(l, i)
-				l.batch = 0
-				skipped++
+		n := d.remove(l, func(it item) bool {
+			if wanted[it.position] {
+				l.feed.Settle(it.position, journal.Skipped)
 			}
-		}
-		if len(l.items) == 0 {
-			d.drop(l)
+			return wanted[it.position]
+		})
+		if n > 0 {
+			l.batch = 0
+			skipped += n
+			d.endIfEmpty(l)
 		}
 	}
 	return skipped
@@ -910,19 +925,22 @@ func (d *dispatcher) relaneIfDrained(group string) {
 		d.unloadAll(l)
 		d.queued -= len(l.items)
 		l.feed.unlaned = append(l.feed.unlaned, l.items...)
+		l.items = nil
 		delete(d.lanes, key)
 	}
-	inGroup := func(l *lane) bool { return l.key.Group == group }
-	d.fresh.remove(inGroup)
-	d.again.remove(inGroup)
-	d.waiting = slices.DeleteFunc(d.waiting, inGroup)
-	heap.Init(&d.waiting)
 	for _, f := range d.feeds {
-		slices.SortFunc(f.unlaned, func(a, b item) int { return cmp.Compare(a.position, b.position) })
-		for i := range f.unlaned {
-			if r := f.unlaned[i].retry; r != nil {
-				r.Next = time.Time{} // what it waited for may have come with the new lanes
-			}
+		slices.SortFunc(f.unlaned, byPosition)
+		f.dueNow() // what it waited for may have come with the new lanes
+	}
+}
+
+func byPosition(a, b item) int { return cmp.Compare(a.position, b.position) }
+
+// dueNow makes due what is to be laned and waited for a retry.
+func (f *feed) dueNow() {
+	for _, it := range f.unlaned {
+		if it.retry != nil {
+			it.retry.Next = time.Time{}
 		}
 	}
 }
@@ -949,8 +967,6 @@ func (q *laneQueue) takeAll() []*lane {
 	q.lanes = nil
 	return all
 }
-
-func (q *laneQueue) remove(f func(*lane) bool) { q.lanes = slices.DeleteFunc(q.lanes, f) }
 
 // laneHeap orders waiting lanes by when they are due.
 type laneHeap []*lane

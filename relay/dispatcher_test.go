@@ -24,6 +24,7 @@ type bubble struct {
 	journal *journal.Journal
 	cursor  *journal.Cursor
 	sink    *farSide
+	d       *dispatcher // its state is for its own goroutine: see on
 	n       int
 }
 
@@ -62,7 +63,7 @@ func inBubble(t *testing.T, spec SinkSpec, test func(b *bubble)) {
 			require.NoError(t, j.Close())
 			require.NoError(t, metrics.Shutdown(context.Background()))
 		}()
-		test(&bubble{t: t, journal: j, cursor: c, sink: sink})
+		test(&bubble{t: t, journal: j, cursor: c, sink: sink, d: d})
 	})
 }
 
@@ -77,6 +78,21 @@ func (b *bubble) oweBytes(entity string, size int) {
 	rec := &journal.Record{ID: id.ID, Key: id.Key, Time: time.Now(), Source: "main", Entity: entity, Sinks: []journal.SinkID{b.cursor.ID()}, Body: make([]byte, size)}
 	require.NoError(b.t, b.journal.Append(b.t.Context(), rec, func(_ journal.Position, err error) { appended <- err }))
 	require.NoError(b.t, <-appended)
+}
+
+// on runs f on the dispatcher's goroutine.
+func (b *bubble) on(f func(d *dispatcher)) {
+	done := make(chan struct{})
+	b.d.control <- func() { f(b.d); close(done) }
+	<-done
+}
+
+// replay makes a replay of all that is settled; the dispatcher is to be told.
+func (b *bubble) replay(rate float64) *journal.Replay {
+	b.t.Helper()
+	r, err := b.journal.AddReplay(journal.ReplaySpec{Sink: "sink", Rate: rate, Filter: []byte("{}"), CreatedAt: time.Now()})
+	require.NoError(b.t, err)
+	return r
 }
 
 // tries gives when the sink was tried, from the first try.
@@ -406,6 +422,70 @@ func TestRetryAfterForAllHoldsTheWholeSink(t *testing.T) {
 		require.Len(t, b.tries(), 1)
 		time.Sleep(2 * time.Second)
 		require.Len(t, b.tries(), 2, "then one Send probes")
+	})
+}
+
+func TestReplayKeepsItsRateFromTheFirstEventOn(t *testing.T) {
+	inBubble(t, SinkSpec{Concurrency: 4, Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}, func(b *bubble) {
+		for i := range 30 {
+			b.owe(fmt.Sprint("e", i))
+		}
+		synctest.Wait()
+		for _, rate := range []float64{0.5, 20} {
+			r := b.replay(rate)
+			before, began := len(b.tries()), time.Now()
+			b.on(func(d *dispatcher) { d.addReplay(r) })
+			time.Sleep(90 * time.Second)
+			tries := b.tries()[before:]
+			require.Len(t, tries, 30)
+			for i, at := range tries {
+				due := time.Duration(float64(i) / rate * float64(time.Second))
+				require.InDelta(t, due.Seconds(), at.Sub(began).Seconds(), maxLate.Seconds()+0.01, "event %d at %v a second", i, rate)
+			}
+		}
+	})
+}
+
+// A dispatcher that a reload makes takes up the replays it finds, and may then be told of one that was just begun.
+func TestReplayToldTwiceRunsOnce(t *testing.T) {
+	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}, func(b *bubble) {
+		b.sink.slow = func(Attempt) time.Duration { return time.Second }
+		for range 3 {
+			b.owe("e")
+		}
+		time.Sleep(time.Minute)
+		r := b.replay(0)
+		b.on(func(d *dispatcher) { d.addReplay(r) })
+		b.on(func(d *dispatcher) { d.addReplay(r) })
+		time.Sleep(time.Minute)
+		require.Len(t, b.sink.received(), 6)
+		require.True(t, r.Finished())
+	})
+}
+
+func TestMovedDeliveriesComeInOrderWithThoseThatWait(t *testing.T) {
+	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}, func(b *bubble) {
+		gone, err := b.journal.Sink("gone")
+		require.NoError(t, err)
+		b.on(func(d *dispatcher) { d.pause("so that all wait") })
+		mine := b.cursor
+		for range 3 {
+			b.cursor = gone
+			b.owe("e")
+			b.cursor = mine
+			b.owe("e")
+		}
+		synctest.Wait()
+		gone.Release()
+		b.on(func(d *dispatcher) {
+			n, positions, err := b.journal.Move("gone", "sink")
+			require.NoError(t, err)
+			require.EqualValues(t, 3, n)
+			d.take(positions)
+		})
+		b.on((*dispatcher).resumeSink)
+		time.Sleep(time.Minute)
+		requireInOrder(t, b.sink.received(), 6)
 	})
 }
 

@@ -170,21 +170,29 @@ func (g *Gateway) removed(name string) error {
 	return nil
 }
 
-// on runs f on the goroutine of a sink's dispatcher, which owns the state.
+// on runs f on the goroutine of a sink's dispatcher, which owns the state, also while a reload replaces that.
 func (g *Gateway) on(ctx context.Context, name string, f func(*dispatcher)) error {
-	r := g.sink(name)
-	if r == nil {
-		return fmt.Errorf("%w: %q", ErrNoSink, name)
-	}
-	done := make(chan struct{})
-	select {
-	case r.control <- func() { f(r.dispatcher); close(done) }:
-		<-done
-		return nil
-	case <-r.done:
-		return fmt.Errorf("sink %s is being replaced; try again", name)
-	case <-ctx.Done():
-		return ctx.Err()
+	for {
+		r := g.sink(name)
+		if r == nil {
+			return fmt.Errorf("%w: %q", ErrNoSink, name)
+		}
+		done := make(chan struct{})
+		select {
+		case r.control <- func() { f(r.dispatcher); close(done) }:
+			<-done
+			return nil
+		case <-r.done: // a reload is about to replace it, or all ends
+			select {
+			case <-time.After(10 * time.Millisecond):
+			case <-g.ended:
+				return errors.New("the relay is shutting down")
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 
@@ -205,13 +213,27 @@ func (g *Gateway) sinkNames(f Filter) ([]string, error) {
 // Pending lists at most n deliveries that are owed and were read, sink by sink, the oldest first. A nil next says
 // that the list is complete; what a sink has not read yet is counted in Status only.
 func (g *Gateway) Pending(f Filter, page Page, n int) (list []Delivery, next *Page, err error) {
+	err = g.eachPending(f, page, func(sink string, p journal.Pending, r *journal.Record) bool {
+		if len(list) == n {
+			last := list[n-1]
+			next = &Page{last.Sink, last.Position}
+			return false
+		}
+		list = append(list, Delivery{sink, infoOf(r), historyOf(p.Retry)})
+		return true
+	})
+	return list, next, err
+}
+
+// eachPending calls fn with every delivery that is owed and was read and that the filter selects, until it returns false.
+func (g *Gateway) eachPending(f Filter, page Page, fn func(sink string, p journal.Pending, r *journal.Record) bool) error {
 	match, err := f.compile()
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	names, err := g.sinkNames(f)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	for _, name := range names {
 		if name < page.Sink {
@@ -225,20 +247,16 @@ func (g *Gateway) Pending(f Filter, page Page, n int) (list []Delivery, next *Pa
 		for chunk := range slices.Chunk(pending, 256) {
 			records, err := g.records(chunk)
 			if err != nil {
-				return nil, nil, err
+				return err
 			}
 			for i, r := range records {
-				if r == nil || !match(r) {
-					continue
-				}
-				list = append(list, Delivery{name, infoOf(r), historyOf(chunk[i].Retry)})
-				if len(list) == n {
-					return list, &Page{name, r.Position}, nil
+				if r != nil && match(r) && !fn(name, chunk[i], r) {
+					return nil
 				}
 			}
 		}
 	}
-	return list, nil, nil
+	return nil
 }
 
 // records loads the records of pending deliveries; those that are lost are nil.
@@ -256,14 +274,12 @@ func (g *Gateway) SkipPending(ctx context.Context, f Filter) (skipped int, err e
 		return 0, errors.New("a sink is needed")
 	}
 	var positions []journal.Position
-	for page := (&Page{}); page != nil; {
-		var list []Delivery
-		if list, page, err = g.Pending(f, *page, 1000); err != nil {
-			return 0, err
-		}
-		for _, d := range list {
-			positions = append(positions, d.Position)
-		}
+	err = g.eachPending(f, Page{}, func(_ string, p journal.Pending, _ *journal.Record) bool {
+		positions = append(positions, p.Position)
+		return ctx.Err() == nil
+	})
+	if err = errors.Join(err, ctx.Err()); err != nil {
+		return 0, err
 	}
 	err = g.on(ctx, f.Sink, func(d *dispatcher) { skipped = d.skip(positions) })
 	return skipped, err
@@ -304,19 +320,20 @@ func (g *Gateway) DeadLetter(sink string, position journal.Position) (DeadLetter
 
 // DropDeadLetters deletes dead letters and says how many.
 func (g *Gateway) DropDeadLetters(f Filter) (dropped int, err error) {
-	var all []DeadLetter
+	bySink := make(map[string][]journal.Position)
 	if err := g.eachDeadLetter(f, Page{}, func(d DeadLetter) bool {
-		d.Body = nil
-		all = append(all, d)
+		bySink[d.Sink] = append(bySink[d.Sink], d.Position)
 		return true
 	}); err != nil {
 		return 0, err
 	}
-	for _, d := range all {
-		if err := g.journal.DropLetter(d.Sink, d.Position); err != nil {
-			return dropped, err
+	for sink, positions := range bySink {
+		for some := range slices.Chunk(positions, 1000) { // a transaction must not hold up the checkpoints for long
+			if err := g.journal.DropLetters(sink, some...); err != nil {
+				return dropped, err
+			}
+			dropped += len(some)
 		}
-		dropped++
 	}
 	return dropped, nil
 }

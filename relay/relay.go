@@ -62,6 +62,7 @@ type Gateway struct {
 	ruleLog telemetry.Repetition
 	order   order
 	reloads chan reloadRequest
+	ended   chan struct{} // closed when Run has ended
 
 	mu    sync.Mutex          // guards sinks; only New and the goroutine of Run change it
 	sinks map[string]*running // by name
@@ -105,6 +106,7 @@ func New(o Options) (_ *Gateway, err error) {
 		trail:   o.Trail,
 		log:     o.Logger,
 		reloads: make(chan reloadRequest),
+		ended:   make(chan struct{}),
 		refused: newRefusedLimit(),
 		sinks:   make(map[string]*running),
 	}
@@ -206,6 +208,7 @@ func (g *Gateway) newIngress(s Settings) (*ingress, error) {
 // Run delivers until ctx ends; then it lets the Sends in flight end for at most grace, closes the sinks and returns.
 // Deliveries cut off or not begun are made by the next process.
 func (g *Gateway) Run(ctx context.Context, grace time.Duration) error {
+	defer close(g.ended)
 	hard, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	context.AfterFunc(ctx, func() { time.AfterFunc(grace, cut) })

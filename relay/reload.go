@@ -109,6 +109,11 @@ func (g *Gateway) replace(ctx, hard context.Context, old *running, spec SinkSpec
 		}
 	}
 	if r != nil {
+		if old != nil { // what waits for a retry may wait for this change
+			for _, f := range r.feeds {
+				f.dueNow()
+			}
+		}
 		r.start(ctx, hard)
 		g.setSink(spec.Name, r)
 	}

@@ -125,6 +125,58 @@ func TestReloadChangesRulesSourcesAndSinks(t *testing.T) {
 	require.False(t, f.sink("billing").Configured)
 }
 
+func TestChangedSinkIsTriedAtOnce(t *testing.T) {
+	t.Parallel()
+	old, moved := newFarSide(), newFarSide()
+	old.set(func(Attempt) error { return &RetryAfterError{Err: errors.New("wrong address"), After: time.Hour} })
+	patient := func(s Sink, version int) SinkSpec {
+		spec := versioned("billing", s, version)
+		spec.Retry.MaxInterval = 2 * time.Hour
+		return spec
+	}
+	f := start(t, fixture{}, nil, patient(old, 1))
+	f.post(body("s", 1))
+	require.Eventually(t, func() bool {
+		list, _, err := f.gateway.Pending(Filter{}, Page{}, 1)
+		return err == nil && len(list) == 1 && list[0].Attempts == 1
+	}, 10*time.Second, time.Millisecond)
+	require.NoError(t, f.gateway.Reload(t.Context(), f.settings(t, nil, patient(moved, 2))))
+	require.Equal(t, 2, moved.waitFor(t, 1)[0].Number)
+}
+
+func TestOperatorsAreAnsweredWhileASinkIsReplaced(t *testing.T) {
+	t.Parallel()
+	sink := newFarSide()
+	f := start(t, fixture{}, nil, versioned("all", sink, 0))
+	for i := range 20 {
+		f.post(body("s", i))
+	}
+	sink.waitFor(t, 20)
+	require.Eventually(t, func() bool { return f.sink("all").Pending == 0 }, 10*time.Second, time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := 1; ctx.Err() == nil; i++ {
+			if err := f.gateway.Reload(ctx, f.settings(t, nil, versioned("all", sink, i))); err != nil && ctx.Err() == nil {
+				t.Error(err)
+			}
+		}
+	})
+	const replays = 20
+	for range replays {
+		require.NoError(t, f.gateway.ResumeSink(t.Context(), "all"))
+		_, err := f.gateway.Replay(t.Context(), ReplayRequest{Filter: Filter{Sink: "all"}})
+		require.NoError(t, err)
+	}
+	cancel()
+	wg.Wait()
+	sink.waitFor(t, 20+20*replays)
+	for _, r := range f.gateway.Replays() {
+		require.Eventually(t, func() bool { return f.gateway.Replays()[r.ID-1].Finished }, 10*time.Second, time.Millisecond)
+	}
+	require.Len(t, sink.received(), 20+20*replays, "each replay ran once")
+}
+
 func TestRemovedSinkKeepsWhatItIsOwedAndResumes(t *testing.T) {
 	t.Parallel()
 	down, up, other := newFarSide(), newFarSide(), newFarSide()

@@ -133,6 +133,7 @@ func (g *Gateway) routeAgain(ctx context.Context, req ReplayRequest) (ReplayResu
 	result := ReplayResult{Matched: map[string]int{Unroutable: 0}}
 	var letters []DeadLetter
 	if err := g.eachDeadLetter(req.Filter, Page{}, func(d DeadLetter) bool {
+		d.Body = nil // there may be gigabytes of them
 		letters = append(letters, d)
 		return ctx.Err() == nil
 	}); err != nil {
@@ -161,7 +162,7 @@ func (g *Gateway) routeAgain(ctx context.Context, req ReplayRequest) (ReplayResu
 		if err := g.storeAgain(ctx, in, &rec, reading.Notification, src.account); err != nil {
 			return result, err
 		}
-		if err := g.journal.DropLetter(Unroutable, d.Position); err != nil {
+		if err := g.journal.DropLetters(Unroutable, d.Position); err != nil {
 			return result, err
 		}
 		result.Routed++
@@ -224,8 +225,12 @@ func (f replayFeed) Next(maxBytes int) ([]*journal.Record, error) {
 	return f.Replay.Next(maxBytes, f.match)
 }
 
-// addReplay begins a replay, or goes on with one of an earlier process.
+// addReplay begins a replay, or goes on with one of an earlier process. One that runs already is left alone: a dispatcher
+// that a reload makes finds it in the journal, too.
 func (d *dispatcher) addReplay(r *journal.Replay) {
+	if slices.ContainsFunc(d.feeds, func(f *feed) bool { return f.replay == r.ID() }) {
+		return
+	}
 	spec := r.Spec()
 	var filter Filter
 	err := json.Unmarshal(spec.Filter, &filter)

@@ -249,7 +249,7 @@ func TestDryRunCountsAllPages(t *testing.T) {
 	f := setup(t, "127.0.0.1", "")
 	_, body := f.send(t, "POST", "/api/v1/pending/skip", `{"sink":"billing","all":true,"dry_run":true}`)
 	require.JSONEq(t, `{"matched":2}`, body)
-	require.Equal(t, []string{`pending {"sink":"billing"} 1000`, `pending {"sink":"billing"} 1000 after billing 8`}, f.gateway.take())
+	require.Equal(t, []string{`pending {"sink":"billing"} 20000`, `pending {"sink":"billing"} 20000 after billing 8`}, f.gateway.take())
 	_, body = f.send(t, "POST", "/api/v1/dead-letters/drop", `{"sink":"billing","dry_run":true}`)
 	require.JSONEq(t, `{"matched":0}`, body)
 }

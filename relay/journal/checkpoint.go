@@ -288,8 +288,8 @@ func (j *Journal) DeadLetters(sink string, after Position, n int) ([]DeadLetter,
 	return list[:min(n, len(list))], err
 }
 
-// DropLetter removes a dead letter. It stays counted in Totals.Dead.
-func (j *Journal) DropLetter(sink string, pos Position) error {
+// DropLetters removes dead letters, all or none. They stay counted in Totals.Dead.
+func (j *Journal) DropLetters(sink string, positions ...Position) error {
 	c := j.sink(sink)
 	if c == nil {
 		return nil
@@ -297,7 +297,12 @@ func (j *Journal) DropLetter(sink string, pos Position) error {
 	j.saving.Lock()
 	defer j.saving.Unlock()
 	return j.save(func(tx *bbolt.Tx, snap *snapshot) error {
-		return snap.dropLetter(tx, c, pos)
+		for _, pos := range positions {
+			if err := snap.dropLetter(tx, c, pos); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

@@ -190,7 +190,7 @@ func TestEveryChangeIsSavedInTime(t *testing.T) {
 			{"bury at a replay", func() { r.Bury(letter(3)) }},
 			{"fail at a replay", func() { r.Failed(4, journal.Retry{Attempts: 1}) }},
 			{"cancel", func() { r.Cancel() }},
-			{"drop a dead letter", func() { require.NoError(t, j.DropLetter("a", 4)) }},
+			{"drop a dead letter", func() { require.NoError(t, j.DropLetters("a", 4)) }},
 		} {
 			time.Sleep(5 * time.Second)
 			var commits atomic.Int32

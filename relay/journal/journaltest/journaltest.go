@@ -484,8 +484,8 @@ func testDeadLetters(t *testing.T, open Opener) {
 	check()
 	c = sink(t, j, "a")
 	require.Equal(t, Positions(recs[6:]), pending(c))
-	require.NoError(t, j.DropLetter("a", want[0].Position))
-	require.NoError(t, j.DropLetter("a", want[0].Position))
+	require.NoError(t, j.DropLetters("a", want[0].Position))
+	require.NoError(t, j.DropLetters("a", want[0].Position))
 	want = want[1:]
 	check()
 	require.EqualValues(t, 6, balanced(t, c).Dead)
