@@ -2,15 +2,21 @@ package relay
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
+	"ncs-relay/relay/journal"
 	"ncs-relay/relay/ncs"
 )
 
@@ -74,7 +80,8 @@ func load(b *testing.B, url string) {
 }
 
 // BenchmarkIsolation measures what one dead sink of ten does to the answers and to the other nine: the two runs should
-// not differ. The dead sink is one whose calls hang until they time out.
+// not differ. The dead sink is one whose calls hang until they time out. On a machine that does other things, compare the
+// CPU: the rate is that of a disk that all share.
 func BenchmarkIsolation(b *testing.B) {
 	for _, dead := range []bool{false, true} {
 		b.Run(fmt.Sprintf("dead=%v", dead), func(b *testing.B) {
@@ -94,12 +101,81 @@ func BenchmarkIsolation(b *testing.B) {
 				specs = append(specs, spec)
 			}
 			f := start(b, fixture{}, nil, specs...)
+			cpu := cpuTime()
 			load(b, f.url)
 			began := time.Now()
 			for _, s := range living {
 				s.waitFor(b, b.N)
 			}
 			b.ReportMetric(float64(time.Since(began).Milliseconds()), "ms-until-all-delivered")
+			b.ReportMetric(float64((cpuTime()-cpu).Microseconds())/float64(b.N), "cpu-µs/op")
 		})
 	}
+}
+
+// BenchmarkOwed measures what very many deliveries cost that a sink does not take: memory and state for each, and the time
+// to skip them all. Either they wait behind one event that failed, or each has an entity of its own and has failed.
+func BenchmarkOwed(b *testing.B) {
+	const owed = 200_000
+	for _, entities := range []int{1, owed} {
+		b.Run(fmt.Sprintf("entities=%d", entities), func(b *testing.B) {
+			for b.Loop() {
+				sink := &deadService{}
+				spec := sinkSpec("all", sink)
+				spec.Retry.Initial, spec.Retry.MaxInterval = 10*time.Hour, 10*time.Hour
+				f := start(b, fixture{}, nil, spec)
+				before := heapSize()
+				id := f.gateway.sink("all").cursor.ID()
+				for i := range owed {
+					key, entity := identity(i, 1), fmt.Sprint("recording-", i%entities)
+					rec := &journal.Record{ID: key.ID, Key: key.Key, Time: time.Now(), Source: "main", ProductID: 3, Entity: entity,
+						Sinks: []journal.SinkID{id}, Body: body(entity, i)}
+					if err := f.journal.Append(b.Context(), rec, func(journal.Position, error) {}); err != nil {
+						b.Fatal(err)
+					}
+				}
+				for sink.tries.Load() < int64(entities) || f.gateway.sink("all").metrics.queued.Load() < owed {
+					time.Sleep(10 * time.Millisecond)
+				}
+				time.Sleep(2 * time.Second) // for the checkpoint
+				b.ReportMetric(float64(heapSize()-before)/owed, "heap-B/owed")
+				if state, err := os.Stat(filepath.Join(f.dir, "state.db")); err != nil {
+					b.Fatal(err)
+				} else {
+					b.ReportMetric(float64(state.Size())/owed, "state-B/owed")
+				}
+				began := time.Now()
+				if n, err := f.gateway.SkipPending(b.Context(), Filter{Sink: "all"}); err != nil || n != owed {
+					b.Fatal(n, err)
+				}
+				b.ReportMetric(time.Since(began).Seconds(), "s-to-skip")
+				f.end()
+			}
+		})
+	}
+}
+
+// deadService refuses every connection.
+type deadService struct{ tries atomic.Int64 }
+
+func (s *deadService) Lane(ev *Event) Lane  { return Lane{Key: ev.Entity} }
+func (s *deadService) MaxBatch() (int, int) { return 1, 0 }
+func (s *deadService) Close() error         { return nil }
+func (s *deadService) Send(context.Context, Lane, []Attempt) (int, error) {
+	s.tries.Add(1)
+	return 0, errors.New(`Post "https://billing.internal/hooks/agora": dial tcp 10.0.0.1:443: connect: connection refused`)
+}
+
+// cpuTime is what the process has used.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func heapSize() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
