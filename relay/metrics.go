@@ -224,6 +224,14 @@ func (s *sinkMetrics) observe(d *dispatcher, now time.Time) {
 	s.state.Store(state)
 }
 
+// stateNow is the state that was noted last.
+func (s *sinkMetrics) stateNow() string {
+	if now, ok := s.state.Load().(string); ok {
+		return now
+	}
+	return stateRunning // not begun
+}
+
 // observe shows the numbers that are kept elsewhere, read when somebody asks for the page.
 func (g *Gateway) observe(m *telemetry.Metrics) {
 	perSink := func(collect func(observe telemetry.Observe, s journal.SinkStatus, sink attribute.KeyValue)) func(telemetry.Observe) {
@@ -331,10 +339,7 @@ func (g *Gateway) observeSinks(m *telemetry.Metrics) {
 		}))
 	m.Gauge("sink_state", "1 for the state the sink is in, 0 for the others.",
 		perSink(func(observe telemetry.Observe, s *sinkMetrics, sink attribute.KeyValue) {
-			now, _ := s.state.Load().(string)
-			if now == "" {
-				now = stateRunning // not begun
-			}
+			now := s.stateNow()
 			for _, state := range sinkStates() {
 				value := 0.0
 				if state == now {

@@ -283,6 +283,7 @@ type SourceStatus struct {
 type SinkStatus struct {
 	Name         string    `json:"name"`
 	Configured   bool      `json:"configured"`
+	State        string    `json:"state,omitempty"` // of a configured sink: running, open (pausing after failures), half_open (probing) or paused
 	Owed         uint64    `json:"owed"`
 	Delivered    uint64    `json:"delivered"`
 	Dead         uint64    `json:"dead"`
@@ -321,8 +322,11 @@ func (g *Gateway) Status() Status {
 		s.Sources = append(s.Sources, SourceStatus{name, a.Received, a.Rejected, a.Unavailable, a.Tests, a.Duplicates, a.Quarantined, a.Accepted, a.InFlight()})
 	}
 	for _, js := range snapshot.Sinks {
-		t := js.Totals
-		s.Sinks = append(s.Sinks, SinkStatus{js.Name, js.Opened, t.Owed, t.Delivered, t.Dead, t.Skipped, t.Dropped, t.Pending,
+		t, state := js.Totals, ""
+		if r := g.sink(js.Name); r != nil {
+			state = r.metrics.stateNow()
+		}
+		s.Sinks = append(s.Sinks, SinkStatus{js.Name, js.Opened, state, t.Owed, t.Delivered, t.Dead, t.Skipped, t.Dropped, t.Pending,
 			js.PendingBytes, js.Oldest, js.Letters, js.Paused})
 	}
 	return s

@@ -328,6 +328,23 @@ func TestPauseSurvivesARestart(t *testing.T) {
 	r.terminate()
 }
 
+func TestStatusTellsThatASinkFails(t *testing.T) {
+	t.Parallel()
+	service := startTeam(t)
+	service.answers(always(http.StatusInternalServerError))
+	r := newOperated(t, map[string]*team{"service": service})
+	require.Contains(t, r.mustAsk("status"), "delivering")
+	for i := range 10 {
+		require.Equal(t, "accepted", r.post(recording(fmt.Sprint("s", i), 1, 1)))
+	}
+	r.eventually(func() bool { return strings.Contains(r.mustAsk("status"), "failing: ") }, "nothing is delivered")
+	require.Contains(t, []string{"open", "half_open"}, r.sinkStatus("service").State)
+	service.answers(always(http.StatusOK))
+	r.mustAsk("sinks", "resume", "service")
+	r.eventually(func() bool { return strings.Contains(r.mustAsk("sinks", "list"), "delivering") }, "all is well")
+	r.terminate()
+}
+
 func TestRemovedSinksAreListedMovedAndDropped(t *testing.T) {
 	t.Parallel()
 	old, gone, kept := startTeam(t), startTeam(t), startTeam(t)

@@ -65,6 +65,12 @@ func stateOf(s relay.SinkStatus) string {
 	case s.Paused != "":
 		return "paused: " + short(s.Paused)
 	}
+	switch s.State {
+	case "open":
+		return "failing: waits before the next probe"
+	case "half_open":
+		return "failing: one call probes"
+	}
 	return "delivering"
 }
 
