@@ -720,6 +720,7 @@ func (d *dispatcher) bury(l *lane, i int, reason string, now time.Time) {
 	letter := journal.DeadLetter{Position: it.position, Reason: reason, At: now}
 	if it.retry != nil {
 		letter.Retry = *it.retry
+		letter.Retry.Next = time.Time{}
 	}
 	l.feed.Bury(letter)
 	d.logDead(it, reason, now)

@@ -116,6 +116,7 @@ type DeadLetter struct {
 	EventInfo
 	Reason string    `json:"reason"`
 	At     time.Time `json:"at"`
+	Replay uint32    `json:"replay,omitempty"` // the replay that is to deliver it again
 	History
 	Body []byte `json:"-"` // only from DeadLetter, not in lists
 }
@@ -348,6 +349,7 @@ func (g *Gateway) eachDeadLetter(f Filter, page Page, fn func(DeadLetter) bool) 
 	if err != nil {
 		return err
 	}
+	replays := g.openReplays()
 	for _, name := range names {
 		if name < page.Sink {
 			continue
@@ -377,7 +379,12 @@ func (g *Gateway) eachDeadLetter(f Filter, page Page, fn func(DeadLetter) bool) 
 				if r == nil || !match(r) || !strings.Contains(letters[i].Reason, f.Reason) {
 					continue
 				}
-				d := DeadLetter{name, infoOf(r), letters[i].Reason, letters[i].At, historyOf(letters[i].Retry), r.Body}
+				d := DeadLetter{Sink: name, EventInfo: infoOf(r), Reason: letters[i].Reason, At: letters[i].At, History: historyOf(letters[i].Retry), Body: r.Body}
+				for _, replay := range replays {
+					if replay.Raises(name, d.Position) && replay.match(r) {
+						d.Replay = replay.ID()
+					}
+				}
 				if !fn(d) {
 					return nil
 				}
@@ -385,6 +392,16 @@ func (g *Gateway) eachDeadLetter(f Filter, page Page, fn func(DeadLetter) bool) 
 		}
 	}
 	return nil
+}
+
+// openReplays are those that run.
+func (g *Gateway) openReplays() (open []replayFeed) {
+	for _, r := range g.journal.Replays() {
+		if match, err := matchOf(r); err == nil && !r.Finished() {
+			open = append(open, replayFeed{r, match})
+		}
+	}
+	return open
 }
 
 // loadRecords gives records in the order of positions, which may be any; those that are lost to damage are nil.

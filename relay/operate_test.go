@@ -79,7 +79,12 @@ func stripHistory(list, from []Delivery) []Delivery {
 func TestDeadLettersAreShownReplayedAndDropped(t *testing.T) {
 	t.Parallel()
 	sink := newFarSide()
-	sink.set(func(Attempt) error { return Permanent(errors.New("422: no such recording")) })
+	sink.set(func(a Attempt) error {
+		if a.Number == 1 && bytes.Contains(a.Body, []byte(`"sequence":0,`)) {
+			return errors.New("timeout") // so that one has waited for a retry
+		}
+		return Permanent(errors.New("422: no such recording"))
+	})
 	f := start(t, fixture{}, nil, sinkSpec("all", sink))
 	for i := range 6 {
 		f.post(body(fmt.Sprint("s", i%2), i))
@@ -113,6 +118,23 @@ func TestDeadLettersAreShownReplayedAndDropped(t *testing.T) {
 	require.EqualValues(t, done.Replays[0].ID, got[0].Replay)
 	require.Eventually(t, func() bool { return f.sink("all").DeadLetters == 3 && f.gateway.Replays()[0].Finished }, 10*time.Second, 5*time.Millisecond)
 	require.EqualValues(t, 6, f.sink("all").Dead, "replays do not change the accounts")
+
+	// While it is replayed it stays, and is marked.
+	sink.set(func(Attempt) error { return errors.New("later") })
+	again, err := f.gateway.Replay(t.Context(), ReplayRequest{Filter: Filter{Sink: "all"}, DeadLetters: true})
+	require.NoError(t, err)
+	list, _, err = f.gateway.DeadLetters(Filter{}, Page{}, 10)
+	require.NoError(t, err)
+	require.Len(t, list, 3)
+	for _, d := range list {
+		require.Equal(t, again.Replays[0].ID, d.Replay)
+		require.Zero(t, d.Next, "a dead letter is not tried by itself")
+	}
+	require.NoError(t, f.gateway.CancelReplay(t.Context(), again.Replays[0].ID))
+	list, _, err = f.gateway.DeadLetters(Filter{}, Page{}, 10)
+	require.NoError(t, err)
+	require.Len(t, list, 3)
+	require.Zero(t, list[0].Replay)
 
 	n, err := f.gateway.DropDeadLetters(Filter{Sink: "all"})
 	require.NoError(t, err)

@@ -225,24 +225,28 @@ func (f replayFeed) Next(maxBytes int) ([]*journal.Record, error) {
 	return f.Replay.Next(maxBytes, f.match)
 }
 
+// matchOf is the filter that a replay was begun with.
+func matchOf(r *journal.Replay) (func(*journal.Record) bool, error) {
+	var filter Filter
+	if err := json.Unmarshal(r.Spec().Filter, &filter); err != nil {
+		return nil, err
+	}
+	return filter.compile()
+}
+
 // addReplay begins a replay, or goes on with one of an earlier process. One that runs already is left alone: a dispatcher
 // that a reload makes finds it in the journal, too.
 func (d *dispatcher) addReplay(r *journal.Replay) {
 	if slices.ContainsFunc(d.feeds, func(f *feed) bool { return f.replay == r.ID() }) {
 		return
 	}
-	spec := r.Spec()
-	var filter Filter
-	err := json.Unmarshal(spec.Filter, &filter)
-	match := func(*journal.Record) bool { return true }
-	if err == nil {
-		match, err = filter.compile()
-	}
+	match, err := matchOf(r)
 	if err != nil { // of a newer version, say
 		d.log.Error("replay cannot be run; cancelled", "replay", r.ID(), "error", err)
 		r.Cancel()
 		return
 	}
+	spec := r.Spec()
 	f := newFeed(replayFeed{r, match})
 	f.replay, f.since, f.finished = r.ID(), spec.CreatedAt, r.Finished
 	if spec.Rate > 0 {

@@ -27,7 +27,9 @@ func deadLettersListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List dead letters, per sink the oldest event first; sink unroutable has the quarantined bodies",
-		Args:  noArgs,
+		Long: `list shows dead letters, per sink the oldest event first. Sink unroutable has the quarantined bodies. One that is being
+replayed stays until it was taken; REPLAY is the replay's number.`,
+		Args: noArgs,
 	}
 	filter := addFilter(cmd, letterFields...)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -35,14 +37,22 @@ func deadLettersListCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return printList(cmd, &list, c, "dead-letters", "dead_letters", given, "DEAD FOR,SINK,POSITION,EVENT,ENTITY,ATTEMPTS,EVENT ID,REASON",
+		return printList(cmd, &list, c, "dead-letters", "dead_letters", given, "DEAD FOR,SINK,POSITION,EVENT,ENTITY,ATTEMPTS,EVENT ID,REPLAY,REASON",
 			func(d relay.DeadLetter, now time.Time) []any {
-				return []any{ago(d.At, now), d.Sink, d.Position, eventName(d.EventInfo), dash(short(d.Entity)), d.Attempts, d.ID, short(d.Reason)}
+				return []any{ago(d.At, now), d.Sink, d.Position, eventName(d.EventInfo), dash(short(d.Entity)), d.Attempts, d.ID, replayOf(d), short(d.Reason)}
 			})
 	}
 	admin.add(cmd)
 	list.add(cmd)
 	return cmd
+}
+
+// replayOf is the number of the replay that is to deliver a dead letter again.
+func replayOf(d relay.DeadLetter) string {
+	if d.Replay == 0 {
+		return "-"
+	}
+	return fmt.Sprint(d.Replay)
 }
 
 func deadLettersShowCommand() *cobra.Command {
@@ -95,6 +105,9 @@ func printLetter(out io.Writer, d *relay.DeadLetter, now time.Time) {
 	printEvent(out, d.EventInfo, now)
 	fmt.Fprintf(out, "  %s: given up %s ago: %s\n", d.Sink, ago(d.At, now), clean(d.Reason))
 	printHistory(out, d.History, now)
+	if d.Replay > 0 {
+		fmt.Fprintf(out, "    replay %d is to deliver it again\n", d.Replay)
+	}
 	fmt.Fprintln(out)
 }
 

@@ -358,6 +358,15 @@ func (r *Replay) Finished() bool {
 	return r.cancelled || (r.totals.Read >= r.spec.To && r.count == 0)
 }
 
+// Raises tells whether the replay has still to deliver the dead letter that a sink has at a position, provided that it wants
+// it, and would remove it then.
+func (r *Replay) Raises(sink string, pos Position) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.cancelled && r.of.name == sink && (r.spec.DeadLetters || r.of == r.to) &&
+		(r.get(pos) != nil || r.totals.Read < pos && pos <= r.spec.To)
+}
+
 // done tells whether nothing is left to read.
 func (r *Replay) done() bool {
 	r.mu.Lock()
