@@ -78,13 +78,16 @@ func (r *reloader) status() reloadState {
 	return r.state
 }
 
-// run reloads on each signal, and when the configuration or one of its secret files has changed.
+// run reloads on each signal, and when the configuration or one of its secret files has changed. A reload that failed is
+// tried again: what it lacked, such as a secret file, may not be among the files that are watched.
 func (r *reloader) run(ctx context.Context, hup <-chan os.Signal) error {
 	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
+	var events <-chan fsnotify.Event
+	var errs <-chan error
+	if err != nil { // a machine has few of them
 		r.log.Warn("files cannot be watched; they are looked at every "+pollInterval.String(), "error", err)
-		watcher = &fsnotify.Watcher{}
 	} else {
+		events, errs = watcher.Events, watcher.Errors
 		defer watcher.Close()
 	}
 	r.watch(watcher)
@@ -97,12 +100,12 @@ func (r *reloader) run(ctx context.Context, hup <-chan os.Signal) error {
 		case <-hup:
 			r.reload(ctx)
 			r.watch(watcher)
-		case <-watcher.Events: // any: a changed secret may be a symlink swapped beside it
+		case <-events: // any: a changed secret may be a symlink swapped beside it
 			settle.Reset(settleTime)
-		case err := <-watcher.Errors:
+		case err := <-errs:
 			r.log.Debug("watching files", "error", err)
 		case <-settle.C:
-			if r.fingerprint() != r.lastLoaded() {
+			if r.status().Error != "" || r.fingerprint() != r.lastLoaded() { // what was missing may have come
 				r.reload(ctx)
 				r.watch(watcher)
 			}
@@ -113,6 +116,9 @@ func (r *reloader) run(ctx context.Context, hup <-chan os.Signal) error {
 
 // watch follows the directories: files are replaced, not only written, and Kubernetes swaps the directory they are in.
 func (r *reloader) watch(w *fsnotify.Watcher) {
+	if w == nil {
+		return
+	}
 	for _, f := range r.files() {
 		dir := filepath.Dir(f)
 		if !slices.Contains(w.WatchList(), dir) {
@@ -163,8 +169,10 @@ func (r *reloader) reload(ctx context.Context) {
 	r.loaded = print
 	r.state.lastAttemptAt = time.Now()
 	if err != nil {
+		if r.state.Error != err.Error() { // said once, however often it is tried
+			r.log.Error("configuration not reloaded; the one in use goes on", "error", err)
+		}
 		r.state.Error = err.Error()
-		r.log.Error("configuration not reloaded; the one in use goes on", "error", err)
 		return
 	}
 	r.inUse = cfg

@@ -141,3 +141,21 @@ func TestReloadOfASecretFileAndOfAKubernetesVolume(t *testing.T) {
 	r.eventually(func() bool { return len(service.got()) == 1 }, "delivery")
 	r.terminate()
 }
+
+func TestReloadIsTriedAgainWhenWhatItLackedHasCome(t *testing.T) {
+	t.Parallel()
+	service := &receiver{}
+	address := freePort(t)
+	listenAt(t, address, service)
+	r := newRelay(t, strings.ReplaceAll(reloadConfig, "SERVICE", address))
+	require.NoError(t, os.WriteFile(filepath.Join(r.dir, "secret"), []byte(serveSecret+"\n"), 0o600))
+	r.start()
+	text, err := os.ReadFile(r.config)
+	require.NoError(t, err)
+	late := filepath.Join(r.dir, "late")
+	replaceFile(t, r.config, strings.ReplaceAll(string(text), "/secret]", "/secret, "+late+"]"))
+	r.eventually(func() bool { return strings.Contains(r.configStatus().Error, "late") }, "the error is shown")
+	replaceFile(t, late, "second-secret\n")
+	r.eventually(func() bool { s := r.configStatus(); return s.Generation == 2 && s.Error == "" }, "it is loaded")
+	r.terminate()
+}
