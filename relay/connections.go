@@ -3,6 +3,8 @@ package relay
 import (
 	"container/list"
 	"context"
+	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -18,6 +20,7 @@ import (
 // come or move in the moment between its connecting and the end of its body; NCS makes such a call again.
 type connections struct {
 	net.Listener
+	name    string // of the limit, for people
 	log     *slog.Logger
 	stopped atomic.Bool
 
@@ -27,6 +30,36 @@ type connections struct {
 	still  list.List // of those *connection that may be cut off, the one that has been still for longest first
 	cut    uint64    // closed for another
 	warned time.Time
+}
+
+// BoundConnections bounds the connections of a server that is going to serve what it returns, as those of the ingress are
+// bounded: crowds of slow and idle clients do not keep others out. name is what the log calls the limit.
+func BoundConnections(server *http.Server, l net.Listener, limit int, name string, log *slog.Logger) net.Listener {
+	bounded := &connections{Listener: l, name: name, log: log, limit: limit}
+	server.ConnState, server.ConnContext = bounded.moved, withConnection
+	next := server.Handler
+	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength == 0 {
+			arrived(r.Context())
+		}
+		call := *r
+		call.Body = arrivingBody{r.Body, r.Context()}
+		next.ServeHTTP(w, &call)
+	})
+	return bounded
+}
+
+type arrivingBody struct {
+	io.ReadCloser
+	ctx context.Context
+}
+
+func (b arrivingBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		arrived(b.ctx)
+	}
+	return n, err
 }
 
 // connection is one of a bounded number.
@@ -90,7 +123,7 @@ func (l *connections) takeSurplus() (surplus []*connection) {
 	l.cut += uint64(len(surplus))
 	if now := time.Now(); len(surplus) > 0 && now.Sub(l.warned) >= time.Minute {
 		l.warned = now
-		l.log.Warn("limits.connections is reached; connections that are still are closed for new ones", "limit", l.limit, "closed", l.cut)
+		l.log.Warn(l.name+" is reached; connections that are still are closed for new ones", "limit", l.limit, "closed", l.cut)
 	}
 	return surplus
 }

@@ -446,6 +446,19 @@ func TestReplayKeepsItsRateFromTheFirstEventOn(t *testing.T) {
 	})
 }
 
+func TestReplayAtARateNextToNothingIsNotUnlimited(t *testing.T) {
+	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}, func(b *bubble) {
+		for range 3 {
+			b.owe("e")
+		}
+		synctest.Wait()
+		r := b.replay(1e-300)
+		b.on(func(d *dispatcher) { d.addReplay(r) })
+		time.Sleep(24 * time.Hour)
+		require.Len(t, b.sink.received(), 4)
+	})
+}
+
 // A dispatcher that a reload makes takes up the replays it finds, and may then be told of one that was just begun.
 func TestReplayToldTwiceRunsOnce(t *testing.T) {
 	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}, func(b *bubble) {

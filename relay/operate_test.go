@@ -167,7 +167,7 @@ func TestReplayOfSettledDeliveries(t *testing.T) {
 
 	for _, bad := range []ReplayRequest{
 		{Filter: Filter{Product: "nonsense"}}, {Filter: Filter{Event: "nonsense"}}, {Filter: Filter{Sink: "nonsense"}}, {To: "nonsense"},
-		{Rate: -1}, {Filter: Filter{Reason: "x"}}, {Filter: Filter{Since: time.Now(), Until: time.Now().Add(-time.Hour)}},
+		{Rate: -1}, {Filter: Filter{Reason: "x"}}, {Filter: Filter{Sink: Unroutable}, To: "other"}, {Filter: Filter{Sink: Unroutable}, Rate: 1}, {Filter: Filter{Since: time.Now(), Until: time.Now().Add(-time.Hour)}},
 	} {
 		_, err := f.gateway.Replay(t.Context(), bad)
 		require.Error(t, err, "%+v", bad)

@@ -70,6 +70,9 @@ func (g *Gateway) Replay(ctx context.Context, req ReplayRequest) (ReplayResult, 
 		return ReplayResult{}, errors.New("only dead letters have a reason")
 	}
 	if req.Filter.Sink == Unroutable {
+		if req.To != "" || req.Rate > 0 {
+			return ReplayResult{}, errors.New("quarantined bodies go where the rules say, at once: there is no to and no rate")
+		}
 		return g.routeAgain(ctx, req)
 	}
 	specs, err := g.replaySpecs(req)
@@ -250,7 +253,7 @@ func (d *dispatcher) addReplay(r *journal.Replay) {
 	f := newFeed(replayFeed{r, match})
 	f.replay, f.since, f.finished = r.ID(), spec.CreatedAt, r.Finished
 	if spec.Rate > 0 {
-		f.interval = time.Duration(float64(time.Second) / spec.Rate)
+		f.interval = time.Duration(min(float64(time.Second)/spec.Rate, float64(365*24*time.Hour))) // a Duration ends somewhere
 	}
 	d.feeds = append(d.feeds, f)
 	d.log.Info("replay runs", "replay", r.ID())

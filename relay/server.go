@@ -66,7 +66,7 @@ func Listen(o ServerOptions) (*Server, error) {
 
 // newServer owns l, also when it fails.
 func newServer(o ServerOptions, l net.Listener) (*Server, error) {
-	s := &Server{connections: &connections{Listener: l, log: o.Logger}}
+	s := &Server{connections: &connections{Listener: l, name: "limits.connections", log: o.Logger}}
 	s.SetLimits(o.Limits)
 	s.http = &http.Server{
 		Handler:           s.bodies.bounded(withHealth(o)),

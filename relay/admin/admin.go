@@ -3,7 +3,7 @@
 //
 // It promises that the API answers nobody but the operator: with a token, whoever has it; without one, only programs on
 // this machine, and no web page in a browser there. The metrics page and the probes never ask for the token. Slow or many
-// clients cannot take the ingress down with them. What is ready, and what the status is, others know.
+// clients keep nobody else out, neither here nor at the ingress. What is ready, and what the status is, others know.
 package admin
 
 import (
@@ -21,7 +21,7 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/netutil"
+	"ncs-relay/relay"
 )
 
 const (
@@ -98,8 +98,9 @@ func (s *Server) Run(ctx context.Context) error {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(s.options.Log.Handler(), slog.LevelWarn),
 	}
+	listener := relay.BoundConnections(server, s.listener, maxConnections, "the limit of admin connections", s.options.Log)
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(netutil.LimitListener(s.listener, maxConnections)) }()
+	go func() { served <- server.Serve(listener) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("admin server: %w", err)

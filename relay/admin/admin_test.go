@@ -261,6 +261,38 @@ func TestRunLetsAnswersFinish(t *testing.T) {
 	require.NoError(t, <-stopped)
 }
 
+// A probe that is not answered restarts the relay.
+func TestCrowdsOfIdleAndSlowClientsKeepNobodyOut(t *testing.T) {
+	t.Parallel()
+	for name, request := range map[string]string{
+		"idle after a call": "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"slow headers":      "GET /livez HTTP/1.1\r\nHost: ",
+		"slow body":         "POST /api/v1/replays HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{",
+		"silent":            "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := setup(t, "127.0.0.1", "")
+			for range 600 {
+				conn, err := net.Dial("tcp", f.Addr())
+				require.NoError(t, err)
+				defer conn.Close()
+				io.WriteString(conn, request) // fails where the connection was given to another
+			}
+			for range 3 {
+				ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // the time-outs for the slow begin at 5 s
+				defer cancel()
+				r, err := http.NewRequestWithContext(ctx, "GET", "http://"+f.Addr()+"/livez", nil)
+				require.NoError(t, err)
+				resp, err := f.client.Do(r)
+				require.NoError(t, err)
+				resp.Body.Close()
+				require.Equal(t, http.StatusOK, resp.StatusCode)
+			}
+		})
+	}
+}
+
 func TestListen(t *testing.T) {
 	t.Parallel()
 	f := setup(t, "127.0.0.1", "")

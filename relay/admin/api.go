@@ -354,6 +354,8 @@ func (s *Server) startReplay(ctx context.Context, in replayInput) (any, error) {
 		return nil, badf("reason: only dead letters have one")
 	case in.Rate != nil && (*in.Rate <= 0 || math.IsInf(*in.Rate, 0)):
 		return nil, badf("rate: %v is not above 0", *in.Rate)
+	case f.Sink == relay.Unroutable && (in.To != nil || in.Rate != nil):
+		return nil, badf("to and rate: quarantined bodies go where the rules say, at once")
 	case in.To != nil && *in.To == "":
 		return nil, badf("to: empty; leave it out for the sinks that were owed the events")
 	}

@@ -346,6 +346,8 @@ func TestRefusedRequests(t *testing.T) {
 		{"POST", "replays", `{"sink":"a","rate":"1"}`, "rate: "},
 		{"POST", "replays", `{"sink":"a","rate":1e999}`, "rate: "},
 		{"POST", "replays", `{"sink":"a","to":""}`, "to: empty"},
+		{"POST", "replays", `{"sink":"unroutable","to":"a"}`, "to and rate: "},
+		{"POST", "replays", `{"sink":"unroutable","rate":1}`, "to and rate: "},
 		{"POST", "replays", `{"sink":"a","reason":"x"}`, "reason: "},
 		{"POST", "sinks/old/move", `{}`, "to: "},
 		{"POST", "sinks/old/drop", `{"x":1}`, `"x": unknown member`},
