@@ -36,11 +36,15 @@ func (b *retryBackoff) skip(n int) {
 
 // tried adds a failed attempt to a delivery's history.
 func tried(r *journal.Retry, err error, now time.Time) *journal.Retry {
+	text := clip(err.Error())
 	if r == nil {
-		r = &journal.Retry{FirstError: clip(err.Error()), FirstFailed: now}
+		r = &journal.Retry{FirstError: text, FirstFailed: now}
+	}
+	if text == r.FirstError {
+		text = r.FirstError // one string in memory: there may be very many of these
 	}
 	r.Attempts++
-	r.LastError = clip(err.Error())
+	r.LastError = text
 	r.LastFailed = now
 	return r
 }

@@ -1,0 +1,80 @@
+package journal_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/journaltest"
+)
+
+// Dead letters have limits of their own, and stay counted when they are gone.
+func TestDeadLettersBeyondTheirLimitsAreDropped(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		dead journal.DeadConfig
+		left uint64
+	}{
+		"none":            {journal.DeadConfig{}, 100},
+		"large enough":    {journal.DeadConfig{Retention: 3 * time.Hour, MaxSize: 1 << 20}, 100},
+		"size":            {journal.DeadConfig{MaxSize: 100}, 0},
+		"time of a half":  {journal.DeadConfig{Retention: 90 * time.Minute}, 50},
+		"time of nothing": {journal.DeadConfig{Retention: time.Minute}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			opts := testOptions()
+			opts.Dead = tt.dead
+			j, _ := openCrashFS(t, opts)
+			c, err := j.Sink("a")
+			require.NoError(t, err)
+			now := time.Now()
+			for n := range 100 {
+				require.NoError(t, appendOne(t, j, n, c.ID()))
+			}
+			for n, r := range journaltest.Drain(t, c, 1<<20) {
+				c.Bury(journal.DeadLetter{Position: r.Position, Reason: "refused", At: now.Add(-time.Duration(2-n/50) * time.Hour)})
+			}
+			for range 2 { // the first saves them
+				require.NoError(t, j.Sweep(t.Context(), now))
+			}
+			require.Equal(t, tt.left, j.Sinks()[0].Letters)
+			require.EqualValues(t, 100, c.Totals().Dead)
+			letters, err := j.DeadLetters("a", 0, 1000)
+			require.NoError(t, err)
+			require.Len(t, letters, int(tt.left))
+			if tt.left > 0 {
+				require.EqualValues(t, 100, letters[len(letters)-1].Position, "the oldest go first")
+			}
+		})
+	}
+}
+
+func TestDeadLettersKeepWithinTheirSize(t *testing.T) {
+	t.Parallel()
+	opts := testOptions()
+	opts.Dead = journal.DeadConfig{MaxSize: 20 << 10}
+	j, _ := openCrashFS(t, opts)
+	c, err := j.Sink("a")
+	require.NoError(t, err)
+	for n := range 300 {
+		require.NoError(t, appendOne(t, j, n, c.ID()))
+	}
+	for _, r := range journaltest.Drain(t, c, 1<<20) {
+		c.Bury(journal.DeadLetter{Position: r.Position, At: time.Now()})
+	}
+	for range 2 {
+		require.NoError(t, j.Sweep(t.Context(), time.Now()))
+	}
+	letters, err := j.DeadLetters("a", 0, 1000)
+	require.NoError(t, err)
+	size := int64(0)
+	for _, l := range letters {
+		size += l.Size
+	}
+	require.LessOrEqual(t, size, opts.Dead.MaxSize)
+	require.Greater(t, size, opts.Dead.MaxSize/4, "no more than needed")
+	require.EqualValues(t, 300, letters[len(letters)-1].Position)
+}
