@@ -785,11 +785,11 @@ type queuedItem struct {
 func (d *dispatcher) oldestQueued(n int) []queuedItem {
 	var all []queuedItem
 	for _, l := range d.lanes {
-		if l.sending > 0 || l.key.replay > 0 { // replays are not part of the backlog
+		if l.key.replay > 0 { // replays are not part of the backlog
 			continue
 		}
-		for i := range l.items[:min(n, len(l.items))] {
-			all = append(all, queuedItem{l, l.items[i].position})
+		for _, it := range l.items[l.sending:min(l.sending+n, len(l.items))] {
+			all = append(all, queuedItem{l, it.position})
 		}
 	}
 	slices.SortFunc(all, func(a, b queuedItem) int { return cmp.Compare(a.position, b.position) })
@@ -879,14 +879,14 @@ func (d *dispatcher) take(positions []journal.Position) {
 	slices.SortFunc(f.unlaned, byPosition)
 }
 
-// skip settles deliveries that are in a lane and not being sent, and says how many.
+// skip settles deliveries that wait, and says how many. What is being sent is left alone.
 func (d *dispatcher) skip(positions []journal.Position) (skipped int) {
 	wanted := make(map[journal.Position]bool, len(positions))
 	for _, p := range positions {
 		wanted[p] = true
 	}
 	for _, l := range d.lanes {
-		if l.sending > 0 || l.key.replay > 0 {
+		if l.key.replay > 0 {
 			continue
 		}
 		n := d.remove(l, func(it item) bool {

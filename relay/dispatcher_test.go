@@ -397,6 +397,65 @@ func TestBacklogIsBoundedAndTheOldestBecomeDeadLetters(t *testing.T) {
 	})
 }
 
+func TestWhatIsBeingSentIsNeitherShedNorSkippedButWhatWaitsBehindItIs(t *testing.T) {
+	for name, give := range map[string]func(b *bubble){
+		"skipped": func(b *bubble) {
+			b.on(func(d *dispatcher) { require.Equal(b.t, 99, d.skip(positionsOf(b.cursor.Pending()))) })
+			require.EqualValues(b.t, 99, b.cursor.Totals().Skipped)
+		},
+		"shed": func(b *bubble) {
+			b.on(func(d *dispatcher) { d.Backlog = 1 })
+			b.owe("e")
+			synctest.Wait()
+			require.EqualValues(b.t, 100, b.cursor.Totals().Dead)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, SinkSpec{Concurrency: 2, Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}, func(b *bubble) {
+				b.sink.slow = func(Attempt) time.Duration { return time.Hour }
+				for range 100 {
+					b.owe("e")
+				}
+				synctest.Wait()
+				give(b)
+				require.EqualValues(t, 1, b.cursor.Totals().Pending)
+				time.Sleep(2 * time.Hour)
+				require.Len(t, b.sink.received(), 1)
+				require.Zero(t, b.cursor.Totals().Pending)
+			})
+		})
+	}
+}
+
+func TestReplaysAreNotPartOfTheBacklogAndNotSkipped(t *testing.T) {
+	spec := SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}
+	inBubble(t, spec, func(b *bubble) {
+		b.owe("e")
+		b.owe("f")
+		time.Sleep(time.Minute)
+		b.sink.set(func(Attempt) error { return errors.New("down") })
+		r := b.replay(0)
+		b.on(func(d *dispatcher) { d.addReplay(r); d.Backlog = 2 })
+		time.Sleep(time.Minute)
+		for range 5 {
+			b.owe("g")
+		}
+		time.Sleep(time.Minute)
+		require.EqualValues(t, 5, b.cursor.Totals().Dead+b.cursor.Totals().Pending)
+		require.Positive(t, b.cursor.Totals().Dead)
+		require.Equal(t, journal.ReplayTotals{Matched: 2, Pending: 2, Read: 2}, r.Totals())
+		b.on(func(d *dispatcher) { d.skip(positionsOf(append(b.cursor.Pending(), r.Pending()...))) })
+		require.EqualValues(t, 2, r.Totals().Pending)
+	})
+}
+
+func positionsOf(pending []journal.Pending) (positions []journal.Position) {
+	for _, p := range pending {
+		positions = append(positions, p.Position)
+	}
+	return positions
+}
+
 func TestPauseAskedForByTheSink(t *testing.T) {
 	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}, func(b *bubble) {
 		b.sink.set(func(Attempt) error { return Pause(errors.New("410 Gone")) })

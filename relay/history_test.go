@@ -86,7 +86,7 @@ func (h *history) play(t *testing.T, batch int, seed uint64, steps []step) {
 	defer os.RemoveAll(dir)
 	h.t, h.dir, h.fs = t, dir, journaltest.NewCrashFS(seed)
 	h.judge = &judge{spec: h.spec, batch: batch, rand: rand.New(rand.NewPCG(seed, 2)), books: map[journal.Position]*book{},
-		running: map[Lane]bool{}, replayed: map[string]journal.Position{}, lanes: 1}
+		running: map[Lane]bool{}, replayed: map[uint32]map[string]journal.Position{}, lanes: 1}
 	h.spec.Build = func() (Sink, error) { return h.judge, nil }
 	h.start()
 	for _, s := range steps {
@@ -218,9 +218,10 @@ var moods = []string{"well", "well", "flaky", "down", "refusing", "busy", "a fai
 type book struct {
 	entity    string
 	attempted bool
-	taken     int  // how often it was, replays apart
-	raised    bool // taken as a replay
-	cut       bool // an attempt was cut off, or what became of it may be forgotten: it may come again
+	taken     int             // how often it was, replays apart
+	replayed  map[uint32]bool // attempted in these replays
+	raised    bool            // taken as a replay
+	cut       bool            // an attempt was cut off, or what became of it may be forgotten: it may come again
 }
 
 // judge is a far side that watches. Its mutex guards all.
@@ -237,7 +238,7 @@ type judge struct {
 	assigned int // what Lane says
 	running  map[Lane]bool
 	books    map[journal.Position]*book
-	replayed map[string]journal.Position // the newest attempted, by replay and entity
+	replayed map[uint32]map[string]journal.Position // the newest attempted of each entity, by replay
 	problems []string
 }
 
@@ -266,7 +267,7 @@ func (j *judge) owe(pos journal.Position, entity string) {
 // book is that of an event, which may be sent before whoever appended it is told.
 func (j *judge) book(pos journal.Position, entity string) *book {
 	if j.books[pos] == nil {
-		j.books[pos] = &book{entity: entity}
+		j.books[pos] = &book{entity: entity, replayed: map[uint32]bool{}}
 	}
 	return j.books[pos]
 }
@@ -367,11 +368,16 @@ func (j *judge) watch(lane Lane, batch []Attempt) {
 			j.problem("a batch has %d after %d", a.Position, batch[i-1].Position)
 		}
 		if a.Replay > 0 {
-			key := fmt.Sprint(a.Replay, " ", b.entity)
-			if a.Number == 1 && a.Position < j.replayed[key] && b.entity != "" && !j.spec.Unordered && !j.crashed {
-				j.problem("replay %d: %d of %q is first attempted after %d", a.Replay, a.Position, b.entity, j.replayed[key])
+			newest := j.replayed[a.Replay]
+			if newest == nil {
+				newest = make(map[string]journal.Position)
+				j.replayed[a.Replay] = newest
 			}
-			j.replayed[key] = max(j.replayed[key], a.Position)
+			if !b.replayed[a.Replay] && a.Position < newest[b.entity] && b.entity != "" && !j.spec.Unordered && !j.crashed {
+				j.problem("replay %d: %d of %q is first attempted after %d", a.Replay, a.Position, b.entity, newest[b.entity])
+			}
+			newest[b.entity] = max(newest[b.entity], a.Position)
+			b.replayed[a.Replay] = true
 			continue
 		}
 		if !b.attempted && b.entity != "" && !j.spec.Unordered {
