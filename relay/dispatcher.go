@@ -344,6 +344,9 @@ func (d *dispatcher) layOut(f *feed) error {
 	return nil
 }
 
+// longestAsked is how long a far side may ask us to wait.
+const longestAsked = time.Hour
+
 // resume starts a lane that was laid out. One that begins with failed items sends these again as one batch, not before
 // it is due.
 func (d *dispatcher) resume(l *lane) {
@@ -358,7 +361,7 @@ func (d *dispatcher) resume(l *lane) {
 	l.backoff = newRetryBackoff(d.Retry)
 	l.backoff.skip(head.Attempts)
 	now := time.Now()
-	if latest := now.Add(d.Retry.MaxInterval); head.Next.After(latest) {
+	if latest := now.Add(max(d.Retry.MaxInterval, longestAsked)); head.Next.After(latest) {
 		head.Next = latest // the clock was set back
 	}
 	if head.Next.After(now) {
@@ -691,7 +694,7 @@ func (d *dispatcher) retryLater(l *lane, n int, err error, now time.Time) {
 	}
 	if l.batch == 0 { // a new batch: it starts with the first interval again
 		l.backoff = newRetryBackoff(d.Retry)
-		due = now.Add(l.backoff.next())
+		due = now.Add(max(l.backoff.next(), asked))
 	}
 	if !d.endIfEmpty(l) {
 		d.wait(l, due)

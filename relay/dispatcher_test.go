@@ -561,6 +561,21 @@ func TestMovedDeliveriesComeInOrderWithThoseThatWait(t *testing.T) {
 	})
 }
 
+func TestWaitOfAnEarlierLifeGoesOnUnlessTheClockWasSetBack(t *testing.T) {
+	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}, func(b *bubble) {
+		b.on(func(d *dispatcher) {
+			for wait, want := range map[time.Duration]time.Duration{
+				time.Minute: time.Minute, 50 * time.Minute: 50 * time.Minute, 24 * time.Hour: time.Hour,
+			} {
+				l := &lane{feed: d.feeds[0], items: []item{{position: 1, retry: &journal.Retry{Attempts: 1, Next: time.Now().Add(wait)}}}}
+				d.resume(l)
+				require.Equal(t, want, time.Until(l.due))
+				l.items = nil // it ends
+			}
+		})
+	})
+}
+
 func TestAStepOfTheClockMakesNothingOld(t *testing.T) {
 	began := time.Unix(1_700_000_000, 0)
 	since := began.Add(time.Hour)
