@@ -213,7 +213,7 @@ func known(r Reason) Reason {
 // observe notes the dispatcher's state; called by its goroutine.
 func (s *sinkMetrics) observe(d *dispatcher, now time.Time) {
 	s.inFlight.Store(int64(d.inFlight))
-	s.queued.Store(int64(d.queued))
+	s.queued.Store(int64(d.lanes.queued))
 	state := d.pace.state(now)
 	switch {
 	case d.paused != "":

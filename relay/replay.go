@@ -265,9 +265,9 @@ func (d *dispatcher) dropReplay(id uint32) {
 		f.dropped = f.replay == id && id > 0
 		return f.dropped
 	})
-	for _, l := range d.lanes {
+	for _, l := range d.lanes.all {
 		if l.feed.dropped {
-			d.empty(l)
+			d.lanes.empty(l)
 		}
 	}
 }

@@ -1,0 +1,90 @@
+package relay
+
+import (
+	"slices"
+	"time"
+
+	"ncs-relay/relay/journal"
+)
+
+// What operators, and the sink's backlog, do to a dispatcher. All of it runs on its goroutine.
+
+// pause sends nothing more until resumeSink; what is in flight ends.
+func (d *dispatcher) pause(reason string) {
+	d.paused = reason
+	d.cursor.SetPaused(reason)
+	d.log.Warn("sink paused", "reason", reason)
+}
+
+// resumeSink ends every kind of pause. What waits for a retry is due at once.
+func (d *dispatcher) resumeSink() {
+	d.paused = ""
+	d.cursor.SetPaused("")
+	d.pace = newPace(d.Concurrency, d.Breaks, d.Retry)
+	d.lanes.wakeAll()
+	d.log.Info("sink resumed")
+}
+
+// take adds deliveries that the sink owes from now on, although others were settled that came later.
+func (d *dispatcher) take(positions []journal.Position) {
+	f := d.feeds[0]
+	for _, p := range positions {
+		f.unlaned = append(f.unlaned, item{position: p})
+	}
+	slices.SortFunc(f.unlaned, byPosition)
+}
+
+// skip settles deliveries that wait, and says how many. What is being sent is left alone.
+func (d *dispatcher) skip(positions []journal.Position) (skipped int) {
+	wanted := make(map[journal.Position]bool, len(positions))
+	for _, p := range positions {
+		wanted[p] = true
+	}
+	for _, l := range d.lanes.all {
+		if l.key.replay > 0 {
+			continue
+		}
+		n := d.lanes.remove(l, func(it item) bool {
+			if wanted[it.position] {
+				l.feed.Settle(it.position, journal.Skipped)
+			}
+			return wanted[it.position]
+		})
+		if n > 0 {
+			l.batch = 0
+			skipped += n
+			d.lanes.end(l)
+		}
+	}
+	return skipped
+}
+
+// shed makes the oldest deliveries dead letters while the sink is owed more than its backlog allows, so that one
+// team's outage never fills the disk of all. What is in flight is left alone. It goes a little below the limit, so
+// that it need not look for the oldest at every event.
+func (d *dispatcher) shed(now time.Time) {
+	if d.Backlog <= 0 || d.cursor.PendingBytes() <= d.Backlog {
+		return
+	}
+	enough := d.Backlog - d.Backlog/20
+	for d.cursor.PendingBytes() > enough {
+		oldest := d.lanes.oldest(shedAtOnce)
+		if len(oldest) == 0 {
+			return // all is in flight, or not read yet: the next result or event comes back here
+		}
+		for _, o := range oldest {
+			if d.cursor.PendingBytes() <= enough {
+				break
+			}
+			i := slices.IndexFunc(o.lane.items, func(it item) bool { return it.position == o.position })
+			d.bury(o.lane, i, "backlog full", now)
+			o.lane.batch = 0
+		}
+		for _, o := range oldest {
+			d.lanes.end(o.lane)
+		}
+	}
+}
+
+// shedAtOnce is how many are looked for in one go: that takes a look at all lanes.
+const shedAtOnce = 8192
