@@ -561,6 +561,28 @@ func TestMovedDeliveriesComeInOrderWithThoseThatWait(t *testing.T) {
 	})
 }
 
+func TestWhatWaitedIsTriedAtOnceOnItsNewLane(t *testing.T) {
+	inBubble(t, SinkSpec{Concurrency: 2, Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}, func(b *bubble) {
+		known := false
+		b.sink.lanes = func(ev *Event) Lane { return Lane{Group: "topic", Key: fmt.Sprint(ev.Entity, known)} }
+		b.sink.relane = func(string) { known = true }
+		b.sink.set(func(a Attempt) error {
+			switch {
+			case known:
+				return nil
+			case a.Entity == "e1":
+				return &RetryAfterError{Err: errors.New("no leader"), After: time.Hour}
+			}
+			return ErrRelane
+		})
+		b.owe("e1")
+		synctest.Wait()
+		b.owe("e2")
+		time.Sleep(time.Second)
+		require.Len(t, b.sink.received(), 2)
+	})
+}
+
 func TestWaitOfAnEarlierLifeGoesOnUnlessTheClockWasSetBack(t *testing.T) {
 	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}, func(b *bubble) {
 		b.on(func(d *dispatcher) {
