@@ -68,6 +68,7 @@ type team struct {
 type teamCall struct {
 	body   string
 	header http.Header
+	at     time.Time
 }
 
 func startTeam(t *testing.T) *team {
@@ -82,7 +83,7 @@ func (s *team) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer s.mu.Unlock()
 	status := s.answer(string(b))
 	if status == http.StatusOK {
-		s.took = append(s.took, teamCall{string(b), r.Header.Clone()})
+		s.took = append(s.took, teamCall{string(b), r.Header.Clone(), time.Now()})
 	}
 	w.WriteHeader(status)
 }

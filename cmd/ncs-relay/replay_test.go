@@ -111,7 +111,7 @@ func TestReplayGoesOnAfterAKill(t *testing.T) {
 	r.terminate()
 }
 
-// Slower than asked is always right; how much faster than without is not looked at.
+// Slower than asked is always right, so a busy machine does not matter.
 func TestReplayKeepsToItsRate(t *testing.T) {
 	t.Parallel()
 	service := startTeam(t)
@@ -120,9 +120,9 @@ func TestReplayKeepsToItsRate(t *testing.T) {
 		require.Equal(t, "accepted", r.post(recording(fmt.Sprint("s", i), i+1, 1)))
 	}
 	r.settled()
-	began := time.Now()
 	require.Contains(t, r.mustAsk("replay", "--all", "--rate", "20", "--yes", "--wait"), "11 delivered")
-	require.GreaterOrEqual(t, time.Since(began), 450*time.Millisecond, "ten intervals of 50 ms, and some grace")
+	calls := service.replays()
+	require.GreaterOrEqual(t, calls[10].at.Sub(calls[0].at), 350*time.Millisecond, "ten intervals of 50 ms, less what may be made up for")
 	r.terminate()
 }
 
