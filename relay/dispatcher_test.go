@@ -467,6 +467,26 @@ func TestPauseAskedForByTheSink(t *testing.T) {
 	})
 }
 
+func TestResumeTriesEverythingNow(t *testing.T) {
+	for name, all := range map[string]bool{"each waits": false, "the sink waits": true} {
+		t.Run(name, func(t *testing.T) {
+			spec := SinkSpec{Concurrency: 4, Breaks: true, Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}
+			inBubble(t, spec, func(b *bubble) {
+				b.sink.set(func(Attempt) error { return &RetryAfterError{Err: errors.New("429"), After: time.Hour, All: all} })
+				for i := range 3 {
+					b.owe(fmt.Sprint("e", i))
+				}
+				time.Sleep(time.Minute)
+				require.Empty(t, b.sink.received())
+				b.sink.set(nil)
+				b.on((*dispatcher).resumeSink)
+				synctest.Wait()
+				require.Len(t, b.sink.received(), 3)
+			})
+		})
+	}
+}
+
 func TestRetryAfterForAllHoldsTheWholeSink(t *testing.T) {
 	inBubble(t, SinkSpec{Concurrency: 8, Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Second, MaxAge: 24 * time.Hour}}, func(b *bubble) {
 		b.sink.set(func(Attempt) error {
