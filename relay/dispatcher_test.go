@@ -298,11 +298,24 @@ func TestIdleDispatcherDoesNothing(t *testing.T) {
 		synctest.Wait()
 		require.Len(t, b.sink.received(), 1)
 		lanes := b.sink.laned
+		turns := &countedReads{}
+		b.on(func(d *dispatcher) { d.feeds = append(d.feeds, &feed{deliveries: turns}) })
+		synctest.Wait()
+		before := turns.n
 		time.Sleep(24 * time.Hour)
+		require.Equal(t, before, turns.n, "it did not even look")
 		require.Len(t, b.tries(), 1)
 		require.Equal(t, lanes, b.sink.laned)
 	})
 }
+
+// countedReads are no deliveries. A dispatcher looks for some whenever it does anything.
+type countedReads struct {
+	deliveries
+	n int
+}
+
+func (c *countedReads) Next(int) ([]*journal.Record, error) { c.n++; return nil, nil }
 
 func TestSameBatchIsSentAgain(t *testing.T) {
 	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Second, MaxAge: time.Hour}}, func(b *bubble) {
