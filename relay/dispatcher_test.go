@@ -568,6 +568,34 @@ func TestReplayToldTwiceRunsOnce(t *testing.T) {
 	})
 }
 
+func TestReplayCancelledInFlightIsNotTriedAgain(t *testing.T) {
+	for name, err := range map[string]error{"taken": nil, "failed": errors.New("down"), "refused": Permanent(errors.New("no"))} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}, func(b *bubble) {
+				for range 5 {
+					b.owe("e")
+				}
+				time.Sleep(time.Minute)
+				b.sink.slow = func(Attempt) time.Duration { return time.Minute }
+				b.sink.set(func(Attempt) error { return err })
+				r := b.replay(0)
+				b.on(func(d *dispatcher) { d.addReplay(r) })
+				time.Sleep(time.Second)
+				require.Equal(t, 1, b.sink.running())
+				r.Cancel()
+				b.on(func(d *dispatcher) { d.dropReplay(r.ID()) })
+				time.Sleep(time.Hour)
+				require.Len(t, b.tries(), 6)
+				b.on(func(d *dispatcher) {
+					require.Zero(t, d.lanes.queued)
+					require.Zero(t, d.lanes.loaded)
+					require.Empty(t, d.lanes.all)
+				})
+			})
+		})
+	}
+}
+
 func TestMovedDeliveriesComeInOrderWithThoseThatWait(t *testing.T) {
 	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}, func(b *bubble) {
 		gone, err := b.journal.Sink("gone")
