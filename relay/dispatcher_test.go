@@ -218,6 +218,24 @@ func TestSlowEntityDelaysNoOtherHoweverMuchOfItWaits(t *testing.T) {
 	}
 }
 
+func TestEntitiesThatWaitForARetryDelayNoOther(t *testing.T) {
+	inBubble(t, SinkSpec{Concurrency: 4, Retry: RetryConfig{Initial: time.Hour, MaxInterval: time.Hour, MaxAge: 100 * time.Hour}}, func(b *bubble) {
+		b.sink.set(func(a Attempt) error {
+			if a.Entity[0] == 'b' {
+				return &RetryAfterError{Err: errors.New("time-out"), After: time.Hour}
+			}
+			return nil
+		})
+		const size = 256 << 10
+		for i := range 2 * windowBytes / size {
+			b.oweBytes(fmt.Sprint("b", i), size)
+		}
+		b.owe("good")
+		synctest.Wait()
+		require.Len(t, b.sink.received(), 1)
+	})
+}
+
 func TestFailedEntitiesThatWaitForASlotDelayNoOther(t *testing.T) {
 	inBubble(t, SinkSpec{Concurrency: 4, Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Second, MaxAge: 100 * time.Hour}}, func(b *bubble) {
 		slow := time.Duration(0)
@@ -565,6 +583,20 @@ func TestReplayToldTwiceRunsOnce(t *testing.T) {
 		time.Sleep(time.Minute)
 		require.Len(t, b.sink.received(), 6)
 		require.True(t, r.Finished())
+	})
+}
+
+func TestReplayIsAsOldAsItsRequest(t *testing.T) {
+	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: time.Hour}}, func(b *bubble) {
+		b.owe("e")
+		time.Sleep(24 * time.Hour)
+		b.sink.set(func(Attempt) error { return errors.New("down") })
+		r := b.replay(0)
+		b.on(func(d *dispatcher) { d.addReplay(r) })
+		time.Sleep(50 * time.Minute)
+		require.EqualValues(t, 1, r.Totals().Pending)
+		time.Sleep(20 * time.Minute)
+		require.EqualValues(t, 1, r.Totals().Failed)
 	})
 }
 
