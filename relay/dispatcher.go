@@ -190,7 +190,6 @@ func (d *dispatcher) start(ctx context.Context, now time.Time) {
 			return
 		}
 		switch {
-		case len(l.items) == 0: // it ended while it waited
 		case d.draining[l.key.Group]: // stands still until it is laned anew
 		case l.key.ordered() && d.busy[l.key.Lane]:
 			blocked = append(blocked, l)
@@ -208,7 +207,7 @@ func (d *dispatcher) send(ctx context.Context, l *lane, now time.Time) {
 		d.log.Error("cannot read owed events from the journal", "lane", l.key.Key, "error", err)
 		d.lanes.wait(l, now.Add(time.Second))
 		return
-	case n == 0:
+	case n == 0: // it ended while it waited, or all of the batch is lost
 		d.goOn(l)
 		return
 	}
