@@ -1,11 +1,14 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -21,6 +24,7 @@ import (
 // bubble is a dispatcher with a real journal under fake time.
 type bubble struct {
 	t       *testing.T
+	dir     string
 	journal *journal.Journal
 	cursor  *journal.Cursor
 	sink    *farSide
@@ -63,28 +67,46 @@ func inBubble(t *testing.T, spec SinkSpec, test func(b *bubble)) {
 			require.NoError(t, j.Close())
 			require.NoError(t, metrics.Shutdown(context.Background()))
 		}()
-		test(&bubble{t: t, journal: j, cursor: c, sink: sink, d: d})
+		test(&bubble{t: t, dir: dir, journal: j, cursor: c, sink: sink, d: d})
 	})
 }
 
 // owe appends an event of an entity that the sink is owed.
 func (b *bubble) owe(entity string) { b.oweBytes(entity, 2) }
 
-func (b *bubble) oweBytes(entity string, size int) {
+func (b *bubble) oweBytes(entity string, size int) { b.oweBody(entity, make([]byte, size)) }
+
+func (b *bubble) oweBody(entity string, body []byte) {
 	b.t.Helper()
-	b.n++
 	appended := make(chan error, 1)
-	id := identity(b.n, 1)
-	rec := &journal.Record{ID: id.ID, Key: id.Key, Time: time.Now(), Source: "main", Entity: entity, Sinks: []journal.SinkID{b.cursor.ID()}, Body: make([]byte, size)}
-	require.NoError(b.t, b.journal.Append(b.t.Context(), rec, func(_ journal.Position, err error) { appended <- err }))
+	b.append(entity, body, func(_ journal.Position, err error) { appended <- err })
 	require.NoError(b.t, <-appended)
 }
 
-// on runs f on the dispatcher's goroutine.
+func (b *bubble) append(entity string, body []byte, done func(journal.Position, error)) {
+	b.t.Helper()
+	b.n++
+	id := identity(b.n, 1)
+	rec := &journal.Record{ID: id.ID, Key: id.Key, Time: time.Now(), Source: "main", Entity: entity, Sinks: []journal.SinkID{b.cursor.ID()}, Body: body}
+	require.NoError(b.t, b.journal.Append(b.t.Context(), rec, done))
+}
+
+// on runs f on the dispatcher's goroutine, which ends when f fails the test.
 func (b *bubble) on(f func(d *dispatcher)) {
+	b.t.Helper()
 	done := make(chan struct{})
-	b.d.control <- func() { f(b.d); close(done) }
+	b.d.control <- func() { defer close(done); f(b.d) }
 	<-done
+	if b.t.Failed() {
+		b.t.FailNow()
+	}
+}
+
+// slowly changes how long the sink takes.
+func (b *bubble) slowly(wait func(Attempt) time.Duration) {
+	b.sink.mu.Lock()
+	defer b.sink.mu.Unlock()
+	b.sink.slow = wait
 }
 
 // replay makes a replay of all that is settled; the dispatcher is to be told.
@@ -236,15 +258,57 @@ func TestEntitiesThatWaitForARetryDelayNoOther(t *testing.T) {
 	})
 }
 
+func TestPositionsInMemoryAreBounded(t *testing.T) {
+	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Hour, MaxInterval: time.Hour, MaxAge: 100 * time.Hour}}, func(b *bubble) {
+		b.sink.set(func(Attempt) error { return &RetryAfterError{Err: errors.New("down"), After: time.Hour} })
+		const size, more = 100, 20_000
+		for range maxQueued + more {
+			b.append("e", make([]byte, size), func(journal.Position, error) {})
+		}
+		time.Sleep(time.Minute)
+		b.on(func(d *dispatcher) {
+			require.GreaterOrEqual(t, d.lanes.queued, maxQueued)
+			require.Less(t, d.lanes.queued, maxQueued+more)
+			require.Less(t, d.lanes.loaded, windowBytes)
+		})
+		require.EqualValues(t, maxQueued+more, b.cursor.Totals().Pending)
+	})
+}
+
+func TestEventsDamagedOnDiskHoldUpNoOther(t *testing.T) {
+	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Hour, MaxInterval: time.Hour, MaxAge: 100 * time.Hour}}, func(b *bubble) {
+		b.sink.batch = 3
+		b.sink.set(func(Attempt) error { return &RetryAfterError{Err: errors.New("down"), After: time.Hour} })
+		for i := range 5 {
+			b.oweBody("e", fmt.Appendf(nil, "event %d", i))
+		}
+		synctest.Wait()
+		files, err := filepath.Glob(filepath.Join(b.dir, "log", "*"))
+		require.NoError(t, err)
+		require.Len(t, files, 1)
+		content, err := os.ReadFile(files[0])
+		require.NoError(t, err)
+		for _, lost := range []string{"event 0", "event 3"} {
+			require.NoError(t, os.WriteFile(files[0], bytes.Replace(content, []byte(lost), []byte("rubbish"), 1), 0o600))
+			content, err = os.ReadFile(files[0])
+			require.NoError(t, err)
+		}
+		b.sink.set(nil)
+		b.on((*dispatcher).resumeSink)
+		time.Sleep(time.Minute)
+		var got []string
+		for _, a := range b.sink.received() {
+			got = append(got, string(a.Body))
+		}
+		require.Equal(t, []string{"event 1", "event 2", "event 4"}, got)
+		totals := b.cursor.Totals()
+		require.EqualValues(t, 2, totals.Dropped)
+		require.Zero(t, totals.Pending)
+	})
+}
+
 func TestFailedEntitiesThatWaitForASlotDelayNoOther(t *testing.T) {
 	inBubble(t, SinkSpec{Concurrency: 4, Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Second, MaxAge: 100 * time.Hour}}, func(b *bubble) {
-		slow := time.Duration(0)
-		b.sink.slow = func(a Attempt) time.Duration {
-			if a.Entity[0] == 'b' {
-				return slow
-			}
-			return 0
-		}
 		b.sink.set(func(a Attempt) error {
 			if a.Entity[0] == 'b' {
 				return errors.New("time-out")
@@ -255,7 +319,12 @@ func TestFailedEntitiesThatWaitForASlotDelayNoOther(t *testing.T) {
 			b.owe(fmt.Sprint("b", i))
 		}
 		synctest.Wait()
-		slow = time.Hour
+		b.slowly(func(a Attempt) time.Duration {
+			if a.Entity[0] == 'b' {
+				return time.Hour
+			}
+			return 0
+		})
 		time.Sleep(time.Minute) // two of them hang, the others are due
 		for i := range 10 {
 			b.oweMoreThanTheWindow(fmt.Sprint("b", i))
@@ -370,7 +439,7 @@ func TestDeadServiceIsProbedAndComesBackWithARamp(t *testing.T) {
 		require.Greater(t, down, 60, "a dead service is probed at least once a minute")
 
 		b.sink.set(nil)
-		b.sink.slow = func(Attempt) time.Duration { return time.Second } // so that what runs together is seen
+		b.slowly(func(Attempt) time.Duration { return time.Second }) // so that what runs together is seen
 		var most []int
 		for range 1500 { // half a second each: longer than any lane waits
 			most = append(most, b.sink.running())
@@ -608,7 +677,7 @@ func TestReplayCancelledInFlightIsNotTriedAgain(t *testing.T) {
 					b.owe("e")
 				}
 				time.Sleep(time.Minute)
-				b.sink.slow = func(Attempt) time.Duration { return time.Minute }
+				b.slowly(func(Attempt) time.Duration { return time.Minute })
 				b.sink.set(func(Attempt) error { return err })
 				r := b.replay(0)
 				b.on(func(d *dispatcher) { d.addReplay(r) })

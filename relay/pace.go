@@ -38,11 +38,8 @@ const maxPause = time.Minute
 
 // allowed is how many Sends may be in flight at now.
 func (p *pace) allowed(now time.Time) int {
-	switch {
-	case now.Before(p.until):
+	if now.Before(p.until) {
 		return 0
-	case p.probing:
-		return 1
 	}
 	return p.limit
 }
