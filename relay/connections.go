@@ -32,8 +32,8 @@ type connections struct {
 	warned time.Time
 }
 
-// BoundConnections bounds the connections of a server that is going to serve what it returns, as those of the ingress are
-// bounded: crowds of slow and idle clients do not keep others out. name is what the log calls the limit.
+// BoundConnections bounds the connections of server, which is to serve the listener returned, as those of the ingress are:
+// crowds of slow and idle clients do not keep others out. name is what the log calls the limit.
 func BoundConnections(server *http.Server, l net.Listener, limit int, name string, log *slog.Logger) net.Listener {
 	bounded := &connections{Listener: l, name: name, log: log, limit: limit}
 	server.ConnState, server.ConnContext = bounded.moved, withConnection

@@ -669,6 +669,37 @@ func TestReplayIsAsOldAsItsRequest(t *testing.T) {
 	})
 }
 
+// A part of a failed batch may be in flight when the rest of its lane goes.
+func TestReplayCancelledInFlightLeavesLanesThatCanBeLaidOut(t *testing.T) {
+	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Second, MaxAge: 24 * time.Hour}}, func(b *bubble) {
+		for range 5 {
+			b.owe("e")
+		}
+		time.Sleep(time.Minute)
+		b.sink.mu.Lock()
+		b.sink.batch = 5
+		b.sink.mu.Unlock()
+		b.sink.set(func(Attempt) error { return errors.New("down") })
+		r := b.replay(0)
+		b.on(func(d *dispatcher) { d.addReplay(r) })
+		synctest.Wait()
+		b.sink.mu.Lock()
+		b.sink.batch = 2 // the sink takes less at a time now
+		b.sink.mu.Unlock()
+		b.slowly(func(Attempt) time.Duration { return time.Hour })
+		time.Sleep(time.Minute)
+		require.Equal(t, 1, b.sink.running())
+		r.Cancel()
+		b.on(func(d *dispatcher) {
+			d.dropReplay(r.ID())
+			d.take([]journal.Position{1})
+		})
+		b.sink.set(nil)
+		time.Sleep(3 * time.Hour)
+		b.on(func(d *dispatcher) { require.Empty(t, d.lanes.all) })
+	})
+}
+
 func TestReplayCancelledInFlightIsNotTriedAgain(t *testing.T) {
 	for name, err := range map[string]error{"taken": nil, "failed": errors.New("down"), "refused": Permanent(errors.New("no"))} {
 		t.Run(name, func(t *testing.T) {

@@ -62,8 +62,13 @@ func (f *farSide) Relane(group string) {
 	f.relane(group)
 }
 
-func (f *farSide) MaxBatch() (int, int) { return f.batch, 1 << 20 }
-func (f *farSide) Close() error         { return nil }
+func (f *farSide) MaxBatch() (int, int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.batch, 1 << 20
+}
+
+func (f *farSide) Close() error { return nil }
 
 func (f *farSide) Send(ctx context.Context, _ Lane, batch []Attempt) (int, error) {
 	if err := ctx.Err(); err != nil {

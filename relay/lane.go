@@ -168,6 +168,7 @@ func (ls *lanes) remove(l *lane, gone func(item) bool) int {
 	})
 	n := len(l.items) - l.sending - len(kept)
 	l.items = l.items[:len(l.items)-n]
+	l.batch = min(l.batch, len(l.items))
 	ls.queued -= n
 	return n
 }
