@@ -37,8 +37,10 @@ const (
 	// window up, and reading stops only when there is enough to do for every slot.
 	windowBytes = 8 << 20
 
-	// maxQueued bounds the positions a dispatcher holds; beyond it reading pauses, and the rest stays in the journal.
-	maxQueued = 200_000
+	// queueBytes bounds what else it holds of deliveries that wait: their positions and lanes. Beyond it reading pauses, and
+	// the rest stays in the journal. That is 1.6 million events which wait behind few others, or 190,000 of which each has
+	// failed by itself.
+	queueBytes = 128 << 20
 )
 
 // dispatcher delivers what one sink is owed: it reads events in the order of the journal, keeps them in order per lane,

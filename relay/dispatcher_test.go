@@ -258,21 +258,32 @@ func TestEntitiesThatWaitForARetryDelayNoOther(t *testing.T) {
 	})
 }
 
-func TestPositionsInMemoryAreBounded(t *testing.T) {
-	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Hour, MaxInterval: time.Hour, MaxAge: 100 * time.Hour}}, func(b *bubble) {
-		b.sink.set(func(Attempt) error { return &RetryAfterError{Err: errors.New("down"), After: time.Hour} })
-		const size, more = 100, 20_000
-		for range maxQueued + more {
-			b.append("e", make([]byte, size), func(journal.Position, error) {})
-		}
-		time.Sleep(time.Minute)
-		b.on(func(d *dispatcher) {
-			require.GreaterOrEqual(t, d.lanes.queued, maxQueued)
-			require.Less(t, d.lanes.queued, maxQueued+more)
-			require.Less(t, d.lanes.loaded, windowBytes)
+func TestWhatWaitsIsBounded(t *testing.T) {
+	const some, size = 5000, 2000
+	for name, tc := range map[string]struct{ entities, room int }{
+		"behind one event":      {1, some*itemBytes + laneBytes},
+		"each failed by itself": {2 * some, some * (itemBytes + laneBytes)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Hour, MaxInterval: time.Hour, MaxAge: 100 * time.Hour}}, func(b *bubble) {
+				b.sink.set(func(Attempt) error { return &RetryAfterError{Err: errors.New("down"), After: time.Hour} })
+				b.on(func(d *dispatcher) { d.lanes.room = tc.room })
+				for i := range 2 * some {
+					b.append(fmt.Sprint("e", i%tc.entities), make([]byte, size), func(journal.Position, error) {})
+				}
+				time.Sleep(time.Minute)
+				var queued, loaded int
+				b.on(func(d *dispatcher) { queued, loaded = d.lanes.queued, d.lanes.loaded })
+				require.InDelta(t, some, queued, 1<<20/size, "it reads a little more at a time than there is room for")
+				require.Less(t, loaded, windowBytes)
+				require.EqualValues(t, 2*some, b.cursor.Totals().Pending)
+				b.sink.set(nil)
+				b.on((*dispatcher).resumeSink)
+				time.Sleep(time.Minute)
+				require.Len(t, b.sink.received(), 2*some, "reading goes on when there is room")
+			})
 		})
-		require.EqualValues(t, maxQueued+more, b.cursor.Totals().Pending)
-	})
+	}
 }
 
 func TestEventsDamagedOnDiskHoldUpNoOther(t *testing.T) {

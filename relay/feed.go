@@ -78,7 +78,7 @@ func (d *dispatcher) fillFrom(f *feed, now time.Time) error {
 	if f.interval > 0 {
 		most = 1 // byte: one event at a time
 	}
-	for d.lanes.loaded < room && d.lanes.queued < maxQueued && !now.Before(f.readAt) {
+	for d.lanes.loaded < room && !d.lanes.full() && !now.Before(f.readAt) {
 		records, err := f.Next(min(room-d.lanes.loaded, most))
 		if err != nil {
 			return err

@@ -49,6 +49,7 @@ func (it *item) attempts() int {
 // bodies in memory. The dispatcher's goroutine owns them.
 type lanes struct {
 	share     int // bytes of bodies that one lane may hold
+	room      int // bytes that all may take besides
 	all       map[laneKey]*lane
 	fresh     laneQueue // can run now
 	again     laneQueue // can run now, after a failure
@@ -59,8 +60,17 @@ type lanes struct {
 }
 
 func newLanes(slots int) lanes {
-	return lanes{share: windowBytes / slots, all: make(map[laneKey]*lane)}
+	return lanes{share: windowBytes / slots, room: queueBytes, all: make(map[laneKey]*lane)}
 }
+
+// What a delivery and a lane with the history of its failure take, the journal's part included (BenchmarkOwed).
+const (
+	itemBytes = 80
+	laneBytes = 600
+)
+
+// full tells whether nothing more is to be read.
+func (ls *lanes) full() bool { return ls.queued*itemBytes+len(ls.all)*laneBytes >= ls.room }
 
 // put appends a delivery to its lane.
 func (ls *lanes) put(key laneKey, f *feed, it item) {
