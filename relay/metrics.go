@@ -264,6 +264,10 @@ func (g *Gateway) observe(m *telemetry.Metrics) {
 		perSink(func(observe telemetry.Observe, s journal.SinkStatus, sink attribute.KeyValue) {
 			observe(float64(s.Letters), sink)
 		}))
+	m.CounterFunc("dead_letters_dropped_total", "Dead letters that their limits dropped.",
+		perSink(func(observe telemetry.Observe, s journal.SinkStatus, sink attribute.KeyValue) {
+			observe(float64(s.LettersLost), sink)
+		}))
 
 	m.Gauge("sink_account", "Deliveries over all restarts, by state; one snapshot: owed = delivered + dead + skipped + dropped + pending.",
 		perSink(func(observe telemetry.Observe, s journal.SinkStatus, sink attribute.KeyValue) {

@@ -65,6 +65,8 @@ type Cursor struct {
 	buried []DeadLetter
 	paused string
 	dirty  bool
+
+	lettersLost uint64 // dropped by the limits of dead letters, by this process
 }
 
 func newCursor(j *Journal, name string, id SinkID, saved *savedCursor) *Cursor {

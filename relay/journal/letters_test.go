@@ -41,6 +41,7 @@ func TestDeadLettersBeyondTheirLimitsAreDropped(t *testing.T) {
 				require.NoError(t, j.Sweep(t.Context(), now))
 			}
 			require.Equal(t, tt.left, j.Sinks()[0].Letters)
+			require.Equal(t, 100-tt.left, j.Sinks()[0].LettersLost)
 			require.EqualValues(t, 100, c.Totals().Dead)
 			letters, err := j.DeadLetters("a", 0, 1000)
 			require.NoError(t, err)

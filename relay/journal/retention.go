@@ -316,10 +316,10 @@ func (j *Journal) dropLetters(now time.Time, excess int64) error {
 	if err != nil || !due {
 		return err
 	}
-	dropped := 0
+	var dropped map[*Cursor]uint64
 	err = j.save(func(tx *bbolt.Tx, snap *snapshot) error {
-		dropped = 0
-		for d := d; ; dropped++ { // a transaction may be repeated
+		dropped = make(map[*Cursor]uint64)
+		for d := d; ; { // a transaction may be repeated
 			c, l, err := oldestLetter(tx, maps.Keys(snap.cursors))
 			if err != nil || c == nil || !d.due(l) {
 				return err
@@ -329,12 +329,19 @@ func (j *Journal) dropLetters(now time.Time, excess int64) error {
 			}
 			d.excess -= l.Size
 			d.total -= l.Size + letterOverhead
+			dropped[c]++
 		}
 	})
-	if err == nil && dropped > 0 {
-		j.logger.Error("dead letters beyond their limits were dropped", "letters", dropped)
+	if err != nil {
+		return err
 	}
-	return err
+	for c, n := range dropped {
+		c.mu.Lock()
+		c.lettersLost += n
+		c.mu.Unlock()
+		j.logger.Error("dead letters beyond their limits were dropped", "sink", c.name, "letters", n)
+	}
+	return nil
 }
 
 // letterDrop decides which dead letters go.

@@ -47,6 +47,7 @@ type SinkStatus struct {
 	Totals       Totals
 	PendingBytes int64
 	Letters      uint64    // dead letters kept
+	LettersLost  uint64    // dead letters that their limits dropped, by this process
 	Oldest       time.Time // when the oldest event was received that is not settled, read or not; zero = none, or not known
 	Paused       string    // see Cursor.SetPaused
 }
@@ -85,7 +86,7 @@ func (c *Cursor) status() SinkStatus { // Journal.mu is held
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := SinkStatus{ID: c.id, Name: c.name, Opened: c.opened, Totals: c.totals(), PendingBytes: int64(c.owedBytes - c.settledBytes),
-		Letters: c.letters + uint64(len(c.buried)), Paused: c.paused, Oldest: c.oldest()}
+		Letters: c.letters + uint64(len(c.buried)), LettersLost: c.lettersLost, Paused: c.paused, Oldest: c.oldest()}
 	if unread := receivedAt(c.unread); c.unreadCount() > 0 && !unread.IsZero() && (c.count == 0 || unread.Before(s.Oldest)) {
 		s.Oldest = unread
 	}
