@@ -51,20 +51,25 @@ func newRelay(t *testing.T, config string) *relayUnderTest {
 	return r
 }
 
-// freePort is an address at which nobody listens at the moment. It is below the ports that the system hands out by
-// itself, so that no other test's connection takes it before it is used.
+// freePort is an address at which nobody listens, and which no other test is given. It is below the ports that the system
+// hands out by itself.
 func freePort(t *testing.T) string {
 	t.Helper()
 	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000)))
-		if err == nil {
-			defer l.Close()
-			return l.Addr().String()
+		address := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000))
+		if _, given := givenPorts.LoadOrStore(address, true); given {
+			continue
+		}
+		if l, err := net.Listen("tcp", address); err == nil {
+			require.NoError(t, l.Close())
+			return address
 		}
 	}
 	require.FailNow(t, "no free port")
 	return ""
 }
+
+var givenPorts sync.Map
 
 func (r *relayUnderTest) start() {
 	r.t.Helper()
