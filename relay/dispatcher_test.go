@@ -754,9 +754,9 @@ func TestMovedDeliveriesComeInOrderWithThoseThatWait(t *testing.T) {
 		synctest.Wait()
 		gone.Release()
 		b.on(func(d *dispatcher) {
-			n, positions, err := b.journal.Move("gone", "sink")
+			positions, _, err := b.journal.Move("gone", "sink")
 			require.NoError(t, err)
-			require.EqualValues(t, 3, n)
+			require.Len(t, positions, 3)
 			d.take(positions)
 		})
 		b.on((*dispatcher).resumeSink)

@@ -137,19 +137,21 @@ func (g *Gateway) ResumeSink(ctx context.Context, name string) error {
 	return g.on(ctx, name, func(d *dispatcher) { d.resumeSink() })
 }
 
-// MoveSink makes a configured sink owe what a sink that is not configured any more is owed.
-func (g *Gateway) MoveSink(ctx context.Context, from, to string) (uint64, error) {
+// MoveSink makes a configured sink owe what a sink that is not configured any more is owed. What it was owed anyway is
+// skipped.
+func (g *Gateway) MoveSink(ctx context.Context, from, to string) (moved, skipped uint64, err error) {
 	if err := g.removed(from); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	var n uint64
-	var err error
-	return n, errors.Join(g.on(ctx, to, func(d *dispatcher) {
+	var failed error
+	err = g.on(ctx, to, func(d *dispatcher) {
 		var positions []journal.Position
-		if n, positions, err = g.journal.Move(from, to); err == nil {
+		if positions, skipped, failed = g.journal.Move(from, to); failed == nil {
 			d.take(positions)
 		}
-	}), err)
+		moved = uint64(len(positions))
+	})
+	return moved, skipped, errors.Join(err, failed)
 }
 
 // DropSink gives up what a sink that is not configured any more is owed.

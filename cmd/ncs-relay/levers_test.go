@@ -348,10 +348,11 @@ func TestStatusTellsThatASinkFails(t *testing.T) {
 
 func TestRemovedSinksAreListedMovedAndDropped(t *testing.T) {
 	t.Parallel()
-	old, gone, kept := startTeam(t), startTeam(t), startTeam(t)
+	old, gone, twin, kept := startTeam(t), startTeam(t), startTeam(t), startTeam(t)
 	old.answers(always(http.StatusServiceUnavailable))
 	gone.answers(always(http.StatusServiceUnavailable))
-	r := newOperated(t, map[string]*team{"old": old, "gone": gone, "kept": kept})
+	twin.answers(always(http.StatusServiceUnavailable))
+	r := newOperated(t, map[string]*team{"old": old, "gone": gone, "twin": twin, "kept": kept})
 	var sent []string
 	for i := range 4 {
 		sent = append(sent, string(recording("s1", i+1, 1)))
@@ -374,6 +375,10 @@ func TestRemovedSinksAreListedMovedAndDropped(t *testing.T) {
 	require.Equal(t, "4 deliveries moved from old to renamed\n", r.mustAsk("sinks", "move", "old", "--to", "renamed"))
 	r.eventually(func() bool { return slices.Equal(sent, renamed.bodies()) }, "delivered in order where it was moved to")
 	require.Zero(t, r.sinkStatus("old").Pending)
+	require.Equal(t, "0 deliveries moved from twin to kept\n4 skipped, which kept was owed anyway\n",
+		r.mustAsk("sinks", "move", "twin", "--to", "kept"))
+	require.Zero(t, r.sinkStatus("twin").Pending)
+	require.Len(t, kept.bodies(), 4)
 
 	status, _, errs := r.ask("sinks", "drop", "gone")
 	require.Equal(t, exitUsage, status)

@@ -17,7 +17,7 @@ func sinksListCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List the sinks of a running relay, and those that were removed and still have deliveries or dead letters",
+		Short: "List the sinks of a running relay, those that were removed included",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := admin.client()
@@ -123,7 +123,7 @@ func sinksMoveCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "move NAME --to SINK",
-		Short: "Give what a removed sink is owed to another sink",
+		Short: "Give what a removed sink is owed to another sink; what that one was owed anyway is skipped",
 		Args:  rangeArgs(1, 1, "the name of one sink"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if to == "" {
@@ -134,7 +134,8 @@ func sinksMoveCommand() *cobra.Command {
 				return err
 			}
 			var answer struct {
-				Moved uint64 `json:"moved"`
+				Moved   uint64 `json:"moved"`
+				Skipped uint64 `json:"skipped"`
 			}
 			if err := c.post(cmd.Context(), "sinks/"+url.PathEscape(args[0])+"/move", map[string]string{"to": to}, &answer); err != nil {
 				return err
@@ -143,6 +144,9 @@ func sinksMoveCommand() *cobra.Command {
 				return printJSON(cmd.OutOrStdout(), answer)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%d deliveries moved from %s to %s\n", answer.Moved, args[0], to)
+			if answer.Skipped > 0 {
+				fmt.Fprintf(cmd.OutOrStdout(), "%d skipped, which %s was owed anyway\n", answer.Skipped, to)
+			}
 			return nil
 		},
 	}

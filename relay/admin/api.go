@@ -22,7 +22,7 @@ type Operations interface {
 	Status() relay.Status
 	PauseSink(ctx context.Context, name, reason string) error
 	ResumeSink(ctx context.Context, name string) error
-	MoveSink(ctx context.Context, from, to string) (uint64, error)
+	MoveSink(ctx context.Context, from, to string) (moved, skipped uint64, err error)
 	DropSink(name string) (uint64, error)
 
 	Pending(f relay.Filter, page relay.Page, n int) ([]relay.Delivery, *relay.Page, error)
@@ -170,8 +170,8 @@ func (s *Server) moveSink(r *http.Request, body []byte) (any, error) {
 	if in.To == "" {
 		return nil, badf("to: the sink that takes the deliveries is needed")
 	}
-	n, err := s.options.Gateway.MoveSink(r.Context(), r.PathValue("name"), in.To)
-	return map[string]uint64{"moved": n}, err
+	moved, skipped, err := s.options.Gateway.MoveSink(r.Context(), r.PathValue("name"), in.To)
+	return map[string]uint64{"moved": moved, "skipped": skipped}, err
 }
 
 func (s *Server) dropSink(r *http.Request, body []byte) (any, error) {

@@ -69,8 +69,8 @@ func (g *gateway) PauseSink(ctx context.Context, name, reason string) error {
 	return g.note("pause %s: %s", name, reason)
 }
 func (g *gateway) ResumeSink(_ context.Context, name string) error { return g.note("resume %s", name) }
-func (g *gateway) MoveSink(_ context.Context, from, to string) (uint64, error) {
-	return 3, g.note("move %s to %s", from, to)
+func (g *gateway) MoveSink(_ context.Context, from, to string) (moved, skipped uint64, err error) {
+	return 3, 1, g.note("move %s to %s", from, to)
 }
 func (g *gateway) DropSink(name string) (uint64, error) { return 4, g.note("drop %s", name) }
 
@@ -122,7 +122,7 @@ var endpoints = []struct {
 	{"GET", "/api/v1/sinks", "", "status", 200, ""},
 	{"POST", "/api/v1/sinks/billing/pause", `{"reason":"migration"}`, "pause billing: migration", 204, ""},
 	{"POST", "/api/v1/sinks/billing/resume", "", "resume billing", 204, ""},
-	{"POST", "/api/v1/sinks/old/move", `{"to":"billing"}`, "move old to billing", 200, `{"moved":3}`},
+	{"POST", "/api/v1/sinks/old/move", `{"to":"billing"}`, "move old to billing", 200, `{"moved":3,"skipped":1}`},
 	{"POST", "/api/v1/sinks/old/drop", "{}", "drop old", 200, `{"dropped":4}`},
 	{"GET", "/api/v1/pending?sink=billing&limit=7", "", `pending {"sink":"billing"} 7`, 200, ""},
 	{"POST", "/api/v1/pending/skip", `{"sink":"billing","entity":"s1"}`, `skip {"sink":"billing","entity":"s1"}`, 200, `{"skipped":5}`},

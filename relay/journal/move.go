@@ -8,31 +8,31 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// Move makes sink to owe what sink from, not opened now, owes, and returns how many deliveries that are and their
-// positions, ascending. They are pending at to from now on, with no attempts made; Next does not hand them out. What to
-// was owed anyway is skipped at from. Either all or nothing is moved, also across a crash.
-func (j *Journal) Move(from, to string) (n uint64, positions []Position, err error) {
+// Move makes sink to owe what sink from, not opened now, owes, and returns the positions of these deliveries, ascending.
+// They are pending at to from now on, with no attempts made; Next does not hand them out. What to was owed anyway is
+// skipped at from, and counted in what Move returns. Either all or nothing is moved, also across a crash.
+func (j *Journal) Move(from, to string) (positions []Position, skipped uint64, err error) {
 	j.saving.Lock()
 	defer j.saving.Unlock()
 	src, err := j.abandoned(from)
 	if err != nil {
-		return 0, nil, err
+		return nil, 0, err
 	}
 	dst := j.sink(to)
 	if dst == nil || dst == src {
-		return 0, nil, fmt.Errorf("sink %q cannot take over from %q", to, from)
+		return nil, 0, fmt.Errorf("sink %q cannot take over from %q", to, from)
 	}
 	src.nextMu.Lock()
 	defer src.nextMu.Unlock()
 	m := &move{src: src, dst: dst, both: make(map[Position]bool)}
 	if err := m.survey(); err != nil {
-		return 0, nil, err
+		return nil, 0, err
 	}
 	if err := j.save(func(tx *bbolt.Tx, snap *snapshot) error { m.plan(snap.cursors[src], snap.cursors[dst]); return nil }); err != nil {
-		return 0, nil, err
+		return nil, 0, err
 	}
-	positions = m.apply()
-	return uint64(len(positions)), positions, nil
+	positions, skipped = m.apply()
+	return positions, skipped, nil
 }
 
 // abandoned gives the cursor of a sink that nobody has opened. j.saving keeps it from being opened.
@@ -127,16 +127,17 @@ func (t *tally) disown(to *tally, size int64) {
 }
 
 // apply moves in memory. What was settled since it was planned stays where it is.
-func (m *move) apply() (positions []Position) {
+func (m *move) apply() (positions []Position, skipped uint64) {
 	m.src.j.mu.Lock()
 	defer m.src.j.mu.Unlock()
 	m.src.mu.Lock()
 	defer m.src.mu.Unlock()
 	for pos := range m.both {
 		if _, ok := m.src.remove(pos); ok {
-			m.src.skipped++
+			skipped++
 		}
 	}
+	m.src.skipped += skipped
 	m.dst.mu.Lock()
 	defer m.dst.mu.Unlock()
 	var taken []savedDelivery
@@ -150,7 +151,7 @@ func (m *move) apply() (positions []Position) {
 	m.dst.add(taken)
 	m.src.touch()
 	m.dst.touch()
-	return positions
+	return positions, skipped
 }
 
 // DropPending settles everything a sink that is not opened is owed as Dropped, and returns how many deliveries that are.

@@ -147,7 +147,7 @@ func (m *machine) finishReplays() {
 func (m *machine) move() {
 	m.t.Helper()
 	want := m.movable()
-	_, positions, err := m.j.Move("c", "a")
+	positions, _, err := m.j.Move("c", "a")
 	if err != nil {
 		m.doubt = want
 		m.settleC(fate{settled: true, perhaps: true}, func(owed []string) bool { return slices.Contains(owed, "a") })
