@@ -325,7 +325,9 @@ func (d *decoder) text(n ast.Node, path string, secret bool) (text, error) {
 		d.written[path] = raw
 	}
 	for _, v := range used {
-		d.hide(v.value, "${"+v.name+"}")
+		if !v.written {
+			d.hide(v.value, "${"+v.name+"}")
+		}
 	}
 	if secret {
 		d.hide(value, hidden)

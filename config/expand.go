@@ -7,7 +7,10 @@ import (
 )
 
 // variable is one substitution that was made.
-type variable struct{ name, value string }
+type variable struct {
+	name, value string
+	written     bool // value is the default that the file has
+}
 
 var (
 	errVariable = errors.New(`"${" is not followed by the name of a variable and "}"`)
@@ -56,11 +59,11 @@ func lookup(inside string, env func(string) (string, bool)) (variable, error) {
 	value, set := env(name)
 	switch {
 	case !colon && set, colon && value != "":
-		return variable{name, value}, nil
+		return variable{name: name, value: value}, nil
 	case !colon:
 		return variable{}, fmt.Errorf("variable %s is not set", name)
 	case strings.HasPrefix(alternative, "-"):
-		return variable{name, alternative[1:]}, nil
+		return variable{name: name, value: alternative[1:], written: true}, nil
 	case strings.HasPrefix(alternative, "?"):
 		return variable{}, fmt.Errorf("variable %s is not set: %s", name, alternative[1:])
 	}

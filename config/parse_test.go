@@ -182,6 +182,17 @@ func TestSecretFiles(t *testing.T) {
 
 	_, report = Parse("relay.yaml", fmt.Appendf(nil, file, "large"), dir, lookupIn(nil))
 	require.ErrorContains(t, report.Err(), "has more than 4096 bytes")
+
+	// Which of several is missing is told, though the directory has a part in common with the variable's name.
+	for file, env := range map[string]map[string]string{
+		`file "/run/secrets/ncs"`:         nil,
+		`file "${NCS_SECRETS_DIR}/ncs"`:   {"NCS_SECRETS_DIR": "/run/secrets"},
+		`file "${NCS_SECRETS_DIR}/extra"`: {"NCS_SECRETS_DIR": "/nowhere"},
+	} {
+		_, report = Parse("relay.yaml", fmt.Appendf(nil, "sources:\n  - {name: a, path: /a, secret_files: [%s, %s]}",
+			`"${NCS_SECRETS_DIR:-/run/secrets}/ncs"`, `"${NCS_SECRETS_DIR:-/run/secrets}/extra"`), dir, lookupIn(env))
+		require.ErrorContains(t, report.Err(), ": "+file+" cannot be read")
+	}
 }
 
 func TestLoadNamesWhatCannotBeRead(t *testing.T) {

@@ -23,6 +23,9 @@ func (d *decoder) redact() {
 		p := &d.report.Problems[i]
 		p.Message, p.Hint = d.withoutWhole(p.Message), d.withoutWhole(p.Hint)
 		for _, v := range d.used[p.Path] {
+			if v.written { // whoever reads the file sees it
+				continue
+			}
 			p.Message, p.Hint = v.withoutParts(p.Message), v.withoutParts(p.Hint)
 		}
 	}
@@ -36,7 +39,7 @@ func (v variable) withoutParts(text string) string {
 		if isNumber(word) {
 			numbers++
 		}
-		lower := strings.ToLower(word)
+		lower := strings.ToLower(strings.ReplaceAll(word, shown, "")) // the name may have a part in common, too
 		inside, err := strconv.Unquote(lower)
 		switch {
 		case strings.HasPrefix(word, "${"), word == "http://", word == "https://":

@@ -28,7 +28,7 @@ func (d *decoder) readSecrets(c *Config) {
 			at := fmt.Sprintf("%s.secret_files[%d]", path, j)
 			secret, err := readSecret(file)
 			if err != nil {
-				d.problem(Error, at, fmt.Sprintf("secret file %q %s", file, err), "")
+				d.problem(Error, at, fmt.Sprintf("file %q %s", file, err), "")
 				continue
 			}
 			d.hide(secret.Reveal(), hidden)
@@ -82,6 +82,6 @@ func (d *decoder) warnWeak(s relay.Secret, path string) {
 
 func (d *decoder) warnReadable(file, path string) {
 	if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o004 != 0 {
-		d.problem(Warning, path, fmt.Sprintf("secret file %q can be read by everybody on this machine", file), "chmod o-r")
+		d.problem(Warning, path, fmt.Sprintf("file %q can be read by everybody on this machine", file), "chmod o-r")
 	}
 }
