@@ -129,12 +129,23 @@ type Page struct {
 
 // PauseSink sends nothing more to a sink until ResumeSink, also after a restart. What it is owed waits.
 func (g *Gateway) PauseSink(ctx context.Context, name, reason string) error {
-	return g.on(ctx, name, func(d *dispatcher) { d.pause(reason) })
+	return g.saved(g.on(ctx, name, func(d *dispatcher) { d.pause(reason) }))
 }
 
 // ResumeSink ends a pause, also one that the breaker or the far side made.
 func (g *Gateway) ResumeSink(ctx context.Context, name string) error {
-	return g.on(ctx, name, func(d *dispatcher) { d.resumeSink() })
+	return g.saved(g.on(ctx, name, func(d *dispatcher) { d.resumeSink() }))
+}
+
+// saved has on disk what was done, so that a crash after the answer does not undo it.
+func (g *Gateway) saved(err error) error {
+	if err != nil {
+		return err
+	}
+	if err := g.journal.Checkpoint(); err != nil {
+		return fmt.Errorf("done, but not saved so far, and a crash would undo it: %w", err)
+	}
+	return nil
 }
 
 // MoveSink makes a configured sink owe what a sink that is not configured any more is owed. What it was owed anyway is
@@ -284,7 +295,7 @@ func (g *Gateway) SkipPending(ctx context.Context, f Filter) (skipped int, err e
 	if err = errors.Join(err, ctx.Err()); err != nil {
 		return 0, err
 	}
-	err = g.on(ctx, f.Sink, func(d *dispatcher) { skipped = d.skip(positions) })
+	err = g.saved(g.on(ctx, f.Sink, func(d *dispatcher) { skipped = d.skip(positions) }))
 	return skipped, err
 }
 
