@@ -210,10 +210,11 @@ func (g *Gateway) CancelReplay(ctx context.Context, id uint32) error {
 			continue
 		}
 		r.Cancel()
-		if g.sink(r.Spec().Sink) == nil {
-			return nil
+		var err error
+		if sink := r.Spec().Sink; g.sink(sink) != nil {
+			err = g.on(ctx, sink, func(d *dispatcher) { d.dropReplay(id) })
 		}
-		return g.on(ctx, r.Spec().Sink, func(d *dispatcher) { d.dropReplay(id) })
+		return g.saved(err)
 	}
 	return fmt.Errorf("replay %d: %w", id, ErrNotFound)
 }

@@ -134,11 +134,15 @@ func TestReplayIsCancelled(t *testing.T) {
 		require.Equal(t, "accepted", r.post(recording("s1", i+1, 1)))
 	}
 	r.settled()
+	r.terminate() // which saves that they are
+	r.start()
 	service.answers(always(http.StatusServiceUnavailable))
 	r.mustAsk("replay", "--entity", "s1", "--yes")
 	require.False(t, askLines[relay.ReplayStatus](r, "replay", "list")[0].Finished)
 	require.Equal(t, "replay 1 cancelled\n", r.mustAsk("replay", "cancel", "1"))
+	r.kill() // what was answered is on disk
 	service.answers(always(http.StatusOK))
+	r.start()
 	r.eventually(func() bool { return askLines[relay.ReplayStatus](r, "replay", "list")[0].Finished }, "ended")
 	r.mustAsk("sinks", "resume", "service")
 	require.Equal(t, "accepted", r.post(recording("s1", 11, 1)))
