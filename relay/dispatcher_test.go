@@ -739,6 +739,33 @@ func TestReplayCancelledInFlightIsNotTriedAgain(t *testing.T) {
 	}
 }
 
+// A dispatcher that has other work may find a replay cancelled before it is told.
+func TestReplayFoundCancelledIsNotTriedAgain(t *testing.T) {
+	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}, func(b *bubble) {
+		for range 5 {
+			b.owe("e")
+		}
+		time.Sleep(time.Minute)
+		b.sink.set(func(a Attempt) error {
+			if a.Replay > 0 {
+				return errors.New("down")
+			}
+			return nil
+		})
+		r := b.replay(0)
+		b.on(func(d *dispatcher) { d.addReplay(r) })
+		time.Sleep(time.Minute)
+		r.Cancel()
+		b.owe("other")
+		synctest.Wait()
+		b.on(func(d *dispatcher) { d.dropReplay(r.ID()) })
+		tries := len(b.tries())
+		time.Sleep(time.Hour)
+		require.Len(t, b.tries(), tries)
+		b.on(func(d *dispatcher) { require.Empty(t, d.lanes.all) })
+	})
+}
+
 func TestMovedDeliveriesComeInOrderWithThoseThatWait(t *testing.T) {
 	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}, func(b *bubble) {
 		gone, err := b.journal.Sink("gone")

@@ -260,14 +260,13 @@ func (d *dispatcher) addReplay(r *journal.Replay) {
 	d.log.Info("replay runs", "replay", r.ID())
 }
 
-// dropReplay forgets what a cancelled replay has in lanes.
+// dropReplay forgets what a cancelled replay has in lanes. Its feed may be gone: to fill it is done since it was cancelled.
 func (d *dispatcher) dropReplay(id uint32) {
-	d.feeds = slices.DeleteFunc(d.feeds, func(f *feed) bool {
-		f.dropped = f.replay == id && id > 0
-		return f.dropped
-	})
+	ofIt := func(f *feed) bool { return f.replay == id && id > 0 }
+	d.feeds = slices.DeleteFunc(d.feeds, ofIt)
 	for _, l := range d.lanes.all {
-		if l.feed.dropped {
+		if ofIt(l.feed) {
+			l.feed.dropped = true
 			d.lanes.empty(l)
 		}
 	}
