@@ -538,6 +538,19 @@ func TestWhatIsBeingSentIsNeitherShedNorSkippedButWhatWaitsBehindItIs(t *testing
 	}
 }
 
+func TestWhatIsGivenUpBehindABatchLeavesTheOthersAsTheyWere(t *testing.T) {
+	ls, l := newLanes(1), &lane{sending: 2}
+	for p := range journal.Position(5) {
+		l.items = append(l.items, item{position: p + 1})
+	}
+	var left []journal.Position
+	ls.pop(l, 2)
+	for _, it := range l.items {
+		left = append(left, it.position)
+	}
+	require.Equal(t, []journal.Position{1, 2, 4, 5}, left)
+}
+
 func TestReplaysAreNotPartOfTheBacklogAndNotSkipped(t *testing.T) {
 	spec := SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}
 	inBubble(t, spec, func(b *bubble) {

@@ -155,15 +155,12 @@ func (ls *lanes) next(retrying, slots int) *lane {
 	return ls.fresh.pop()
 }
 
-// pop takes out item i of a lane.
+// pop takes out item i of a lane. It moves those before it, which are a batch at most: behind it there may be a million.
 func (ls *lanes) pop(l *lane, i int) {
 	ls.unload(l, &l.items[i])
-	if i == 0 {
-		l.items[0] = item{}
-		l.items = l.items[1:]
-	} else {
-		l.items = slices.Delete(l.items, i, i+1)
-	}
+	copy(l.items[1:], l.items[:i])
+	l.items[0] = item{}
+	l.items = l.items[1:]
 	ls.queued--
 }
 
