@@ -158,15 +158,15 @@ func allSinks(configured []SinkSpec) []SinkSpec {
 	return append([]SinkSpec{refuse}, configured...)
 }
 
-// build makes a sink and opens its cursor.
+// build makes a sink and opens its cursor, which keeps the journal's segments until somebody reads them: so the cursor is last.
 func (g *Gateway) build(spec SinkSpec) (*running, error) {
-	cursor, err := g.journal.Sink(spec.Name)
-	if err != nil {
-		return nil, fmt.Errorf("sink %s: %w", spec.Name, err)
-	}
 	sink, err := spec.Build()
 	if err != nil {
 		return nil, fmt.Errorf("sink %s: %w", spec.Name, err)
+	}
+	cursor, err := g.journal.Sink(spec.Name)
+	if err != nil {
+		return nil, fmt.Errorf("sink %s: %w", spec.Name, errors.Join(err, sink.Close()))
 	}
 	spec.Concurrency = max(1, spec.Concurrency)
 	d := newDispatcher(spec, sink, g.journal, cursor, g.log, g.metrics.forSink(spec.Name), g.tracing, g.trail)

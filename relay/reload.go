@@ -105,6 +105,7 @@ func (g *Gateway) replace(ctx, hard context.Context, old *running, spec SinkSpec
 		var again error
 		if r, again = g.build(old.SinkSpec); again != nil {
 			g.setSink(spec.Name, nil) // it keeps what it is owed; the next reload or start tries again
+			old.cursor.Release()
 			return errors.Join(err, fmt.Errorf("and the sink as it was cannot be built again: %w", again))
 		}
 	}

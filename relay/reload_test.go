@@ -125,6 +125,37 @@ func TestReloadChangesRulesSourcesAndSinks(t *testing.T) {
 	require.False(t, f.sink("billing").Configured)
 }
 
+func TestANewSinkThatCannotBeBuiltLeavesNoTrace(t *testing.T) {
+	t.Parallel()
+	f := start(t, fixture{}, nil, sinkSpec("all", newFarSide()))
+	before := f.gateway.Status().Sinks
+	bad := sinkSpec("bad", nil)
+	bad.Build = func() (Sink, error) { return nil, errors.New("no such file") }
+	require.ErrorContains(t, f.gateway.Reload(t.Context(), f.settings(t, nil, sinkSpec("all", newFarSide()), bad)), "no such file")
+	require.Equal(t, before, f.gateway.Status().Sinks)
+}
+
+func TestASinkThatCannotBeBuiltAgainIsLeftToOperators(t *testing.T) {
+	t.Parallel()
+	spec := sinkSpec("all", newFarSide())
+	built, build := 0, spec.Build
+	spec.Build = func() (Sink, error) {
+		if built++; built > 1 {
+			return nil, errors.New("no such file")
+		}
+		return build()
+	}
+	f := start(t, fixture{}, nil, spec)
+	bad := versioned("all", nil, 1)
+	bad.Build = spec.Build
+	require.ErrorContains(t, f.gateway.Reload(t.Context(), f.settings(t, nil, bad)), "cannot be built again")
+	require.False(t, f.sink("all").Configured)
+	require.Equal(t, 200, f.post(body("s", 1)).code)
+	n, err := f.gateway.DropSink("all")
+	require.NoError(t, err)
+	require.EqualValues(t, 1, n)
+}
+
 func TestChangedSinkIsTriedAtOnce(t *testing.T) {
 	t.Parallel()
 	old, moved := newFarSide(), newFarSide()
