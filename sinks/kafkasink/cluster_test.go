@@ -2,9 +2,11 @@ package kafkasink
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -201,4 +203,55 @@ func TestCloseEndsWhatIsOpen(t *testing.T) {
 	require.Empty(t, c.conns.open)
 	require.Empty(t, c.conns.idle)
 	require.ErrorIs(t, c.look(t.Context(), time.Now()), net.ErrClosed)
+}
+
+// Brokers that move, as in clusters of containers, leave their old addresses for good.
+func TestConnectionsToAnAddressThatIsNotUsedAnyMoreAreClosed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := newConns("test", nil, nil)
+		defer c.closeAll()
+		use := func(address string) {
+			conn := &conn{raw: nowhere(t), address: address}
+			c.open[conn] = struct{}{}
+			c.put(conn)
+		}
+		use("10.0.0.1:9092")
+		time.Sleep(2 * idleTimeout)
+		use("10.0.0.2:9092")
+		require.Len(t, c.open, 1)
+		require.Len(t, c.idle, 1)
+	})
+}
+
+func TestIdleConnectionsMakeRoomForOneThatIsNeeded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := newConns("test", nil, nil)
+		defer c.closeAll()
+		for i := range maxConns {
+			conn := &conn{raw: nowhere(t), address: fmt.Sprintf("10.0.0.%d:9092", i%16)}
+			c.open[conn] = struct{}{}
+			if i > 0 {
+				c.put(conn)
+			}
+		}
+		conn, err := c.takeIdle("10.0.1.1:9092", time.Now())
+		require.NoError(t, err)
+		require.Nil(t, conn, "a new one is to be made")
+		require.Len(t, c.open, maxConns-1)
+		for i := 1; i < maxConns-1; i++ {
+			_, err = c.takeIdle("10.0.1.1:9092", time.Now())
+			require.NoError(t, err)
+		}
+		_, err = c.takeIdle("10.0.1.1:9092", time.Now())
+		require.ErrorContains(t, err, "open already")
+	})
+}
+
+// nowhere is a connection that is only opened and closed.
+func nowhere(t *testing.T) net.Conn {
+	here, there := net.Pipe()
+	t.Cleanup(func() { there.Close() })
+	return here
 }

@@ -116,7 +116,7 @@ func (c *conns) takeIdle(address string, now time.Time) (*conn, error) {
 		}
 		c.drop(last)
 	}
-	if len(c.open)+c.opening >= maxConns {
+	if len(c.open)+c.opening >= maxConns && !c.dropIdle() {
 		return nil, fmt.Errorf("%d connections to brokers are open already", maxConns)
 	}
 	c.opening++
@@ -135,14 +135,31 @@ func (c *conns) put(used *conn) {
 	if !used.session.IsZero() && used.session.Before(used.until) {
 		used.until = used.session
 	}
-	idle := append(c.idle[used.address], used)
-	c.idle[used.address] = slices.DeleteFunc(idle, func(o *conn) bool {
-		if now.Before(o.until) {
-			return false
+	c.idle[used.address] = append(c.idle[used.address], used)
+	for address, idle := range c.idle { // of all addresses: a broker that has moved is not called at its old one again
+		idle = slices.DeleteFunc(idle, func(o *conn) bool {
+			if now.Before(o.until) {
+				return false
+			}
+			c.drop(o)
+			return true
+		})
+		if c.idle[address] = idle; len(idle) == 0 {
+			delete(c.idle, address)
 		}
-		c.drop(o)
-		return true
-	})
+	}
+}
+
+// dropIdle closes an idle connection, if there is one.
+func (c *conns) dropIdle() bool {
+	for address, idle := range c.idle {
+		if len(idle) > 0 {
+			c.drop(idle[0])
+			c.idle[address] = slices.Delete(idle, 0, 1)
+			return true
+		}
+	}
+	return false
 }
 
 func (c *conns) close(conn *conn) {
