@@ -174,6 +174,7 @@ func (d *dispatcher) nextDue(now time.Time) time.Time {
 	at(d.pace.until)
 	for _, f := range d.feeds {
 		at(f.readAt)
+		at(f.retryAt)
 	}
 	return due
 }

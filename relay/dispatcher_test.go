@@ -805,6 +805,34 @@ func TestMovedDeliveriesComeInOrderWithThoseThatWait(t *testing.T) {
 	})
 }
 
+func TestASlowReplayDoesNotHoldUpNewLanes(t *testing.T) {
+	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}, func(b *bubble) {
+		b.sink.lanes = func(ev *Event) Lane { return Lane{Group: "topic", Key: ev.Entity} }
+		moved := false
+		b.sink.relane = func(string) { moved = true }
+		for range 3 {
+			b.owe("e")
+		}
+		time.Sleep(time.Minute)
+		b.sink.set(func(a Attempt) error {
+			switch {
+			case a.Replay > 0:
+				return errors.New("down")
+			case !moved:
+				return ErrRelane
+			}
+			return nil
+		})
+		r := b.replay(1. / 3600)
+		b.on(func(d *dispatcher) { d.addReplay(r) })
+		time.Sleep(time.Minute)
+		b.owe("e")
+		time.Sleep(time.Minute)
+		require.True(t, moved)
+		require.Len(t, b.sink.received(), 4)
+	})
+}
+
 func TestWhatWaitedIsTriedAtOnceOnItsNewLane(t *testing.T) {
 	inBubble(t, SinkSpec{Concurrency: 2, Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}, func(b *bubble) {
 		known := false

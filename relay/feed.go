@@ -27,7 +27,8 @@ type feed struct {
 	dropped  bool          // cancelled: what is in flight of it ends, nothing more is sent
 
 	unlaned []item    // to be put into lanes, in order, before anything else is read
-	readAt  time.Time // not before
+	readAt  time.Time // when the rate lets more be read
+	retryAt time.Time // after an error: nothing is done before
 }
 
 func newFeed(d deliveries) *feed {
@@ -55,12 +56,12 @@ func (f *feed) dueNow() {
 func (d *dispatcher) fill(now time.Time) {
 	d.feeds = slices.DeleteFunc(d.feeds, func(f *feed) bool { return f.finished != nil && f.finished() })
 	for _, f := range d.feeds {
-		if now.Before(f.readAt) {
+		if now.Before(f.retryAt) {
 			continue
 		}
 		if err := d.fillFrom(f, now); err != nil {
 			d.log.Error("cannot read events from the journal", "replay", f.replay, "error", err)
-			f.readAt = now.Add(time.Second)
+			f.retryAt = now.Add(time.Second)
 		}
 	}
 }
