@@ -551,6 +551,29 @@ func TestWhatIsGivenUpBehindABatchLeavesTheOthersAsTheyWere(t *testing.T) {
 	require.Equal(t, []journal.Position{1, 2, 4, 5}, left)
 }
 
+func TestWhatWaitsBehindASkippedEventGoesOnAtOnce(t *testing.T) {
+	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}, func(b *bubble) {
+		b.sink.set(func(a Attempt) error {
+			if a.Position <= 2 {
+				return &RetryAfterError{Err: errors.New("not now"), After: time.Hour}
+			}
+			return nil
+		})
+		for _, entity := range []string{"skipped", "other", "skipped", "other", "skipped"} {
+			b.owe(entity)
+		}
+		time.Sleep(time.Minute)
+		require.Empty(t, b.sink.received())
+		b.on(func(d *dispatcher) { require.Equal(t, 1, d.skip([]journal.Position{1})) })
+		synctest.Wait()
+		require.Len(t, b.sink.received(), 2)
+		require.Len(t, b.tries(), 4, "what was not skipped waits as before")
+		b.sink.set(nil)
+		time.Sleep(time.Hour)
+		require.Len(t, b.sink.received(), 4)
+	})
+}
+
 func TestReplaysAreNotPartOfTheBacklogAndNotSkipped(t *testing.T) {
 	spec := SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}
 	inBubble(t, spec, func(b *bubble) {

@@ -134,11 +134,16 @@ func (ls *lanes) wake(now time.Time) {
 	}
 }
 
-// wakeAll makes ready whatever waits.
-func (ls *lanes) wakeAll() {
-	for len(ls.waiting) > 0 {
-		ls.ready(heap.Pop(&ls.waiting).(*lane))
-	}
+// wakeIf makes ready those that wait and are selected.
+func (ls *lanes) wakeIf(selected func(*lane) bool) {
+	ls.waiting = slices.DeleteFunc(ls.waiting, func(l *lane) bool {
+		if !selected(l) {
+			return false
+		}
+		ls.ready(l)
+		return true
+	})
+	heap.Init(&ls.waiting)
 }
 
 // next gives the lane whose turn it is, nil if there is none. Lanes that failed before take at most half of the slots, of a

@@ -21,7 +21,7 @@ func (d *dispatcher) resumeSink() {
 	d.paused = ""
 	d.cursor.SetPaused("")
 	d.pace = newPace(d.Concurrency, d.Breaks, d.Retry)
-	d.lanes.wakeAll()
+	d.lanes.wakeIf(func(*lane) bool { return true })
 	d.log.Info("sink resumed")
 }
 
@@ -34,16 +34,19 @@ func (d *dispatcher) take(positions []journal.Position) {
 	slices.SortFunc(f.unlaned, byPosition)
 }
 
-// skip settles deliveries that wait, and says how many. What is being sent is left alone.
+// skip settles deliveries that wait, and says how many. What waited behind them alone is due at once. What is being sent is
+// left alone.
 func (d *dispatcher) skip(positions []journal.Position) (skipped int) {
 	wanted := make(map[journal.Position]bool, len(positions))
 	for _, p := range positions {
 		wanted[p] = true
 	}
+	freed := make(map[*lane]bool)
 	for _, l := range d.lanes.all {
 		if l.key.replay > 0 {
 			continue
 		}
+		first := l.items[0].position
 		n := d.lanes.remove(l, func(it item) bool {
 			if wanted[it.position] {
 				l.feed.Settle(it.position, journal.Skipped)
@@ -53,9 +56,12 @@ func (d *dispatcher) skip(positions []journal.Position) (skipped int) {
 		if n > 0 {
 			l.batch = 0
 			skipped += n
-			d.lanes.end(l)
+			if !d.lanes.end(l) && l.items[0].position != first {
+				l.backoff, freed[l] = nil, true
+			}
 		}
 	}
+	d.lanes.wakeIf(func(l *lane) bool { return freed[l] })
 	return skipped
 }
 
