@@ -93,7 +93,8 @@ func (c *cluster) RoundTrip(ctx context.Context, _ net.Addr, request kafka.Reque
 var errMoved = relay.Because(relay.ReasonTimeout, errors.New("no answer, and the partition is led by another broker now"))
 
 // produce sends to the leader of the request's partition. A leader that hangs would be waited for until the request's
-// deadline, so it is looked whether the cluster has replaced it.
+// deadline, so it is looked whether the cluster has replaced it. The answer does not wait for that: whom the look asks may
+// hang as well.
 func (c *cluster) produce(ctx context.Context, r *rawproduce.Request) (protocol.Message, error) {
 	topic, partition := r.Topics[0].Topic, r.Topics[0].Partitions[0].Partition
 	leader, err := c.current().leader(topic, partition)
@@ -101,29 +102,18 @@ func (c *cluster) produce(ctx context.Context, r *rawproduce.Request) (protocol.
 		return nil, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
+	var looking sync.WaitGroup
+	defer looking.Wait()
 	defer cancel(nil)
-	type result struct {
-		answer protocol.Message
-		err    error
-	}
-	done := make(chan result, 1)
-	go func() {
-		answer, err := c.conns.roundTrip(ctx, leader, r)
-		done <- result{answer, err}
-	}()
-	again := time.NewTicker(lookAgain)
-	defer again.Stop()
-	for {
-		select {
-		case r := <-done:
-			return r.answer, r.err
-		case <-again.C:
+	looking.Go(func() {
+		for pause(ctx, lookAgain) {
 			_ = c.look(ctx, time.Now().Add(-lookAgain/2))
 			if now, err := c.current().leader(topic, partition); err == nil && now != leader {
 				cancel(errMoved)
 			}
 		}
-	}
+	})
+	return c.conns.roundTrip(ctx, leader, r)
 }
 
 // ask sends a request that every broker can answer. When one has failed, or says nothing for a moment, the next is asked

@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/segmentio/kafka-go/protocol"
+	"github.com/segmentio/kafka-go/protocol/rawproduce"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -203,6 +206,28 @@ func TestCloseEndsWhatIsOpen(t *testing.T) {
 	require.Empty(t, c.conns.open)
 	require.Empty(t, c.conns.idle)
 	require.ErrorIs(t, c.look(t.Context(), time.Now()), net.ErrClosed)
+}
+
+func TestAnAnswerDoesNotWaitForALookAtTheCluster(t *testing.T) {
+	t.Parallel()
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "t"))
+	require.NoError(t, err)
+	defer fake.Close()
+	fake.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		fake.SleepControl(func() { time.Sleep(2 * lookAgain) }) // a slow broker
+		return nil, nil, false
+	})
+	c := testCluster(t, fake)
+	_, err = c.topic(t.Context(), "t")
+	require.NoError(t, err)
+	last := <-c.looks // somebody looks, and has no answer yet
+	defer func() { c.looks <- last }()
+	ctx, cancel := context.WithTimeout(t.Context(), requestTimeout)
+	defer cancel()
+	_, err = c.produce(ctx, &rawproduce.Request{Acks: -1, Timeout: 1000, Topics: []rawproduce.RequestTopic{{Topic: "t",
+		Partitions: []rawproduce.RequestPartition{{RecordSet: protocol.RawRecordSet{Reader: strings.NewReader("\x00\x00\x00\x00")}}}}}})
+	require.NoError(t, err)
+	require.NoError(t, ctx.Err(), "the answer was there")
 }
 
 // Brokers that move, as in clusters of containers, leave their old addresses for good.
