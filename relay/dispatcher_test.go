@@ -851,8 +851,8 @@ func TestASlowReplayDoesNotHoldUpNewLanes(t *testing.T) {
 		time.Sleep(time.Minute)
 		b.owe("e")
 		time.Sleep(time.Minute)
-		require.True(t, moved)
 		require.Len(t, b.sink.received(), 4)
+		require.True(t, moved)
 	})
 }
 
