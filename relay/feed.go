@@ -52,9 +52,13 @@ func (f *feed) dueNow() {
 	}
 }
 
-// fill brings deliveries into lanes, and drops replays that are done.
+// fill brings deliveries into lanes, and drops replays that are done or cancelled.
 func (d *dispatcher) fill(now time.Time) {
-	d.feeds = slices.DeleteFunc(d.feeds, func(f *feed) bool { return f.finished != nil && f.finished() })
+	for i := len(d.feeds) - 1; i >= 0; i-- { // some are taken out
+		if f := d.feeds[i]; f.finished != nil && f.finished() {
+			d.dropReplay(f.replay)
+		}
+	}
 	for _, f := range d.feeds {
 		if now.Before(f.retryAt) {
 			continue

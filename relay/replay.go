@@ -260,13 +260,14 @@ func (d *dispatcher) addReplay(r *journal.Replay) {
 	d.log.Info("replay runs", "replay", r.ID())
 }
 
-// dropReplay forgets what a cancelled replay has in lanes. Its feed may be gone: to fill it is done since it was cancelled.
+// dropReplay forgets what a replay that ended, or was cancelled, has in lanes.
 func (d *dispatcher) dropReplay(id uint32) {
-	ofIt := func(f *feed) bool { return f.replay == id && id > 0 }
-	d.feeds = slices.DeleteFunc(d.feeds, ofIt)
+	d.feeds = slices.DeleteFunc(d.feeds, func(f *feed) bool {
+		f.dropped = f.replay == id && id > 0
+		return f.dropped
+	})
 	for _, l := range d.lanes.all {
-		if ofIt(l.feed) {
-			l.feed.dropped = true
+		if l.feed.dropped {
 			d.lanes.empty(l)
 		}
 	}
