@@ -3,6 +3,7 @@ package kafkasink
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -228,6 +229,28 @@ func TestAnAnswerDoesNotWaitForALookAtTheCluster(t *testing.T) {
 		Partitions: []rawproduce.RequestPartition{{RecordSet: protocol.RawRecordSet{Reader: strings.NewReader("\x00\x00\x00\x00")}}}}}})
 	require.NoError(t, err)
 	require.NoError(t, ctx.Err(), "the answer was there")
+}
+
+func TestALeaderThatHangsInItsHandshakeIsLeftWhenItIsReplaced(t *testing.T) {
+	t.Parallel()
+	for name, secured := range map[string]*TLS{"plain": nil, "TLS": {InsecureSkipVerify: true}} {
+		t.Run(name, func(t *testing.T) {
+			silent, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			defer silent.Close()
+			ctx, cancel := context.WithCancelCause(t.Context())
+			go func() {
+				conn, err := silent.Accept()
+				cancel(errMoved)
+				if err == nil {
+					defer conn.Close()
+					_, _ = io.Copy(io.Discard, conn) // until the other side has gone
+				}
+			}()
+			_, err = newConns("test", secured, nil).get(ctx, silent.Addr().String())
+			require.True(t, leaderless(err), "%v", err)
+		})
+	}
 }
 
 // Brokers that move, as in clusters of containers, leave their old addresses for good.

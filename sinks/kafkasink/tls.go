@@ -124,6 +124,9 @@ func (h *handshaker) client(ctx context.Context, conn net.Conn, address string) 
 	secure := tls.Client(conn, config)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		conn.Close()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx) // why it was given up
+		}
 		return nil, fmt.Errorf("TLS with %s: %w", address, err)
 	}
 	return secure, nil
