@@ -159,3 +159,35 @@ func TestReloadIsTriedAgainWhenWhatItLackedHasCome(t *testing.T) {
 	r.eventually(func() bool { s := r.configStatus(); return s.Generation == 2 && s.Error == "" }, "it is loaded")
 	r.terminate()
 }
+
+// While the journal cannot be opened the relay waits, maybe for long, and what changes meanwhile counts when it serves.
+func TestChangesWhileTheJournalCannotBeOpenedAreTakenUp(t *testing.T) {
+	t.Parallel()
+	for name, announce := range map[string]bool{"with SIGHUP": true, "unannounced": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRelay(t, strings.ReplaceAll(strings.ReplaceAll(reloadConfig, "SERVICE", "127.0.0.1:1"), "/data", "/blocked/data"))
+			blocked, secret := filepath.Join(r.dir, "blocked"), filepath.Join(r.dir, "secret")
+			require.NoError(t, os.WriteFile(blocked, nil, 0o600))
+			require.NoError(t, os.WriteFile(secret, []byte("an-old-secret"), 0o600))
+			r.launch()
+			r.eventually(func() bool {
+				resp, err := http.Get(r.admin + "/livez")
+				if err != nil {
+					return false
+				}
+				resp.Body.Close()
+				return resp.StatusCode == http.StatusOK
+			}, "it waits")
+			replaceFile(t, secret, serveSecret)
+			if announce {
+				require.NoError(t, r.cmd.Process.Signal(syscall.SIGHUP))
+			}
+			require.NoError(t, os.Remove(blocked))
+			r.untilReady()
+			r.eventually(func() bool { return r.configStatus().Generation == 2 }, "what changed meanwhile is loaded")
+			require.Equal(t, "accepted", r.post(recording("s", 1, 1)), "signed with the new secret")
+			r.terminate()
+		})
+	}
+}

@@ -66,6 +66,20 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	var stack teardown
 	defer func() { err = errors.Join(err, stack.run(log)) }()
 
+	// First: opening the journal may take long, and what changes meanwhile, or is announced, counts.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	var gateway *relay.Gateway
+	var server *relay.Server
+	reload := newReloader(file, cfg, log, func(ctx context.Context, cfg *config.Config) error {
+		if err := gateway.Reload(ctx, settings(cfg, log)); err != nil {
+			return err
+		}
+		server.SetLimits(cfg.Limits)
+		return nil
+	})
+
 	metrics, tracing, err := startTelemetry(ctx, log, &stack)
 	if err != nil {
 		return err
@@ -84,25 +98,13 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 
 	events := trail.New(filepath.Join(cfg.DataDir, "trail"), func() bool { return j.Ready() == nil }, log)
 	stack.push("trail", background(failed, events.Run))
-	gateway, err := relay.New(relay.Options{
+	gateway, err = relay.New(relay.Options{
 		Settings: settings(cfg, log), Journal: j, Logger: log, Metrics: metrics, Tracing: tracing, Trail: events,
 	})
 	if err != nil {
 		return damageHint(err, cfg.DataDir)
 	}
-
-	var server *relay.Server
-	reload := newReloader(file, cfg, log, func(ctx context.Context, cfg *config.Config) error {
-		if err := gateway.Reload(ctx, settings(cfg, log)); err != nil {
-			return err
-		}
-		server.SetLimits(cfg.Limits)
-		return nil
-	})
 	reload.observe(metrics)
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 
 	var listening, stopping atomic.Bool
 	ready := func() (bool, string) {

@@ -73,6 +73,12 @@ var givenPorts sync.Map
 
 func (r *relayUnderTest) start() {
 	r.t.Helper()
+	r.launch()
+	r.untilReady()
+}
+
+func (r *relayUnderTest) launch() {
+	r.t.Helper()
 	r.log = &bytes.Buffer{}
 	r.cmd = exec.Command("ncs-relay", "serve", "-c", r.config)
 	r.cmd.Stderr = r.log
@@ -80,6 +86,10 @@ func (r *relayUnderTest) start() {
 	require.NoError(r.t, r.cmd.Start())
 	cmd := r.cmd
 	r.t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+}
+
+func (r *relayUnderTest) untilReady() {
+	r.t.Helper()
 	r.eventually(func() bool {
 		resp, err := http.Get(r.admin + "/readyz")
 		if err != nil {
