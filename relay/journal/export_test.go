@@ -18,3 +18,6 @@ func DecodePayload(pos Position, b []byte) (*Record, error) { return decodePaylo
 
 // Audit compares what is in the state with what was counted.
 func (j *Journal) Audit() error { return j.auditState() }
+
+// Mend is what Run does at its start about dead letters that are damaged.
+func (j *Journal) Mend() error { return j.mendLetters() }

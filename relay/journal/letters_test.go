@@ -1,6 +1,9 @@
 package journal_test
 
 import (
+	"bytes"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -78,4 +81,57 @@ func TestDeadLettersKeepWithinTheirSize(t *testing.T) {
 	require.LessOrEqual(t, size, opts.Dead.MaxSize)
 	require.Greater(t, size, opts.Dead.MaxSize/4, "no more than needed")
 	require.EqualValues(t, 300, letters[len(letters)-1].Position)
+}
+
+// A dead letter that the disk damaged must not keep old segments from being removed until the journal is full, and its
+// event is still there to be replayed.
+func TestDamagedLetterIsMended(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "data")
+	j, err := journal.Open(dir, testOptions())
+	require.NoError(t, err)
+	c, err := j.Sink("a")
+	require.NoError(t, err)
+	for n := range 100 {
+		require.NoError(t, appendOne(t, j, n, c.ID()))
+	}
+	for n, r := range journaltest.Drain(t, c, 1<<20) {
+		if n == 3 || n == 50 {
+			c.Bury(journal.DeadLetter{Position: r.Position, Reason: "a peculiar reason", At: time.Now()})
+		} else {
+			c.Settle(r.Position, journal.Delivered)
+		}
+	}
+	want, err := c.Load([]journal.Position{4})
+	require.NoError(t, err)
+	require.NoError(t, j.Close())
+
+	name := filepath.Join(dir, "state.db")
+	state, err := os.ReadFile(name)
+	require.NoError(t, err)
+	require.Equal(t, 2, bytes.Count(state, []byte("a peculiar reason")))
+	state[bytes.Index(state, []byte("a peculiar reason"))] = '?'
+	require.NoError(t, os.WriteFile(name, state, 0o600))
+
+	j, err = journal.Open(dir, testOptions())
+	require.NoError(t, err)
+	defer j.Close()
+	c, err = j.Sink("a")
+	require.NoError(t, err)
+	_, err = j.DeadLetters("a", 0, 10)
+	require.ErrorIs(t, err, journal.ErrDamaged)
+	require.NoError(t, j.Mend())
+	require.NoError(t, j.Sweep(t.Context(), time.Now().Add(2*time.Hour)))
+	require.Equal(t, 1, j.Stats().Segments)
+	letters, err := j.DeadLetters("a", 0, 10)
+	require.NoError(t, err)
+	require.Len(t, letters, 2)
+	require.Equal(t, journal.Position(4), letters[0].Position)
+	require.Contains(t, letters[0].Reason, "damaged")
+	require.Equal(t, int64(len(want[0].Body)), letters[0].Size)
+	require.Equal(t, "a peculiar reason", letters[1].Reason)
+	got, err := c.Load([]journal.Position{4})
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+	require.NoError(t, j.Audit())
 }

@@ -17,7 +17,7 @@ import (
 const sweepInterval = 10 * time.Second
 
 func (j *Journal) sweepLoop(ctx context.Context) {
-	if err := j.auditLetters(); err != nil { // not before the first answers: there may be many
+	if err := errors.Join(j.auditLetters(), j.mendLetters()); err != nil { // not before the first answers: there may be many
 		j.logger.Error("dead letters are lost to damage", "error", err)
 	}
 	ticker := time.NewTicker(sweepInterval)
@@ -386,6 +386,48 @@ func (j *Journal) auditLetters() error {
 		}
 	}
 	return nil
+}
+
+// mendLetters writes dead letters anew whose sum is wrong: the event is there, only why it was given up is not known any more.
+// As they are nothing could be dropped, and no segment removed.
+func (j *Journal) mendLetters() error {
+	j.saving.Lock()
+	defer j.saving.Unlock()
+	var keys [][]byte
+	var positions []Position
+	err := j.state.view(func(tx *bbolt.Tx) error {
+		dead := tableOf(tx, bucketDead)
+		return dead.Bucket.ForEach(func(k, v []byte) error {
+			if _, err := dead.open(k, v); err != nil && len(k) == 12 {
+				keys, positions = append(keys, slices.Clone(k)), append(positions, keyPosition(k[4:]))
+			}
+			return nil
+		})
+	})
+	if err != nil || len(keys) == 0 {
+		return err
+	}
+	recs, err := j.Load(positions)
+	if lost := (*LostError)(nil); err != nil && !errors.As(err, &lost) {
+		return err
+	}
+	sizes := make(map[Position]int64)
+	for _, r := range recs {
+		sizes[r.Position] = int64(len(r.Body))
+	}
+	err = j.save(func(tx *bbolt.Tx, _ *snapshot) error {
+		for i, k := range keys {
+			l := DeadLetter{Position: positions[i], Reason: "not known: the dead letter was damaged on disk", At: time.Now(), Size: sizes[positions[i]]}
+			if err := tableOf(tx, bucketDead).Put(k, encodeLetter(&l)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		j.logger.Error("dead letters were damaged on disk: their reasons are lost", "letters", len(keys), "position", positions[0])
+	}
+	return err
 }
 
 // oldestLetter finds the first of all sinks.
