@@ -62,6 +62,7 @@ func (g *Gateway) apply(ctx, hard context.Context, s Settings) error {
 		return back(err)
 	}
 	g.dedup.configure(s.Dedup)
+	g.journal.KeepKeys(s.Dedup.MaxKeys, s.Dedup.Window)
 	g.ingress.Store(in)
 
 	var errs []error

@@ -221,3 +221,27 @@ func TestRemovedSinkKeepsWhatItIsOwedAndResumes(t *testing.T) {
 	require.NoError(t, f.gateway.Reload(t.Context(), f.settings(t, nil, versioned("billing", up, 2), versioned("other", other, 1))))
 	requireInOrder(t, up.waitFor(t, 10), 10)
 }
+
+// What a reload lets the relay remember longer is remembered over the next restart, too.
+func TestRaisedDedupLimitsHoldOverARestart(t *testing.T) {
+	t.Parallel()
+	sink := newFarSide()
+	for name, small := range map[string]DedupConfig{
+		"max_keys": {MaxKeys: 10, Window: 24 * time.Hour},
+		"window":   {MaxKeys: 1_000_000, Window: time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := start(t, fixture{options: Options{Settings: Settings{Dedup: small}}}, nil, versioned("all", sink, 1))
+			require.NoError(t, f.gateway.Reload(t.Context(), f.settings(t, nil, versioned("all", sink, 1))))
+			for i := range 30 {
+				require.Equal(t, "accepted", f.post(body("s", i)).Status)
+			}
+			require.NoError(t, f.journal.Checkpoint())
+			require.Equal(t, "accepted", f.post(body("s", 30)).Status)
+			f.end()
+			g := start(t, fixture{dir: f.dir}, nil, versioned("all", sink, 1))
+			require.Equal(t, "duplicate", g.post(body("s", 0)).Status)
+		})
+	}
+}

@@ -212,15 +212,22 @@ func (s *snapshot) putLetters(tx *bbolt.Tx) error {
 // trimKeys counts ages from the newest key, as whoever reads them at the next start does: neither a clock that is set forward
 // nor a stand-still makes them old.
 func (j *Journal) trimKeys(tx *bbolt.Tx, added int) (int, error) {
-	oldest := int64(math.MinInt64)
-	if k, chunk := tx.Bucket(bucketKeys).Cursor().Last(); k != nil && j.opts.KeepKeysFor > 0 {
-		n := (len(chunk) - sumSize) / keySize
-		oldest = chunkKey(keyPosition(k), chunk, n-1).time - j.opts.KeepKeysFor.Milliseconds()
-	}
 	j.mu.Lock()
-	surplus := j.keysSaved + added - j.opts.KeepKeys
+	surplus, keepFor := j.keysSaved+added-j.opts.KeepKeys, j.opts.KeepKeysFor
 	j.mu.Unlock()
+	oldest := int64(math.MinInt64)
+	if k, chunk := tx.Bucket(bucketKeys).Cursor().Last(); k != nil && keepFor > 0 {
+		n := (len(chunk) - sumSize) / keySize
+		oldest = chunkKey(keyPosition(k), chunk, n-1).time - keepFor.Milliseconds()
+	}
 	return trimKeys(tx, surplus, oldest)
+}
+
+// KeepKeys changes Options.KeepKeys and KeepKeysFor.
+func (j *Journal) KeepKeys(n int, d time.Duration) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.opts.KeepKeys, j.opts.KeepKeysFor = n, d
 }
 
 // Keys calls fn with the newest keys known, at most n of them and none received before since, oldest first. It covers

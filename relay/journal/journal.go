@@ -71,7 +71,7 @@ const defaultSegmentSize = 64 << 20
 // Journal is an open journal. Its methods may be called concurrently.
 type Journal struct {
 	dir     string
-	opts    Options
+	opts    Options // KeepKeys and KeepKeysFor are guarded by mu
 	fs      FS
 	logger  *slog.Logger
 	lock    io.Closer
