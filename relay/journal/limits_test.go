@@ -300,3 +300,16 @@ func TestReplayGivesWayToMaxSize(t *testing.T) {
 	require.EqualValues(t, int(frontier), len(recs)+len(rest)+int(totals.Skipped))
 	require.Greater(t, rest[0].Position, totals.Read)
 }
+
+// On a volume that is read-only for days nothing piles up that the first append afterwards would have to see to.
+func TestAppendsInVainLeaveNothingBehind(t *testing.T) {
+	t.Parallel()
+	j, fs := openCrashFS(t, testOptions())
+	fs.Fail(journaltest.FailFrom(1, syscall.EROFS))
+	for n := range 5000 {
+		require.ErrorIs(t, appendOne(t, j, n), syscall.EROFS)
+	}
+	fs.Fail(nil)
+	require.NoError(t, appendOne(t, j, 5000))
+	require.Less(t, fs.Ops(), 1200)
+}

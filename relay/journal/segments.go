@@ -505,12 +505,18 @@ func (l *segments) create(first Position, step int64) (*segment, File, error) {
 	return s, f, nil
 }
 
+// maxStrays bounds the files remembered that could not be removed. On a read-only volume each append in vain adds one, which
+// most likely does not even exist; what is forgotten is found at the next start.
+const maxStrays = 1000
+
 // discard removes a file that never held a record, now or when a later segment stands.
 func (l *segments) discard(name string) {
 	if err := l.fs.Remove(l.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.strays = append(l.strays, name)
+		if len(l.strays) < maxStrays {
+			l.strays = append(l.strays, name)
+		}
 	}
 }
 
