@@ -91,7 +91,7 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	failed := make(chan error, 5) // from parts that end by themselves
+	failed := make(chan error, 6) // room for each of the parts below that may end by itself
 	// The journal ends last of the parts that use it: what they settle while they end is still written.
 	stack.push("journal", j.Close)
 	stack.push("journal writer", background(failed, j.Run))

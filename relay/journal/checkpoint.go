@@ -15,6 +15,10 @@ import (
 // a crash.
 const checkpointInterval = 250 * time.Millisecond
 
+// A checkpoint of a large state takes a fifth of the time at most, unless the disk hangs for so long that what is settled
+// would stay unsaved for minutes after that.
+const longestPause = 10 * time.Second
+
 func (j *Journal) checkpointLoop(ctx context.Context) {
 	pause, failing := checkpointInterval, false
 	for {
@@ -37,7 +41,7 @@ func (j *Journal) checkpointLoop(ctx context.Context) {
 			j.logger.Info("what sinks have settled is saved again")
 			failing = false
 		}
-		pause = max(checkpointInterval, 4*time.Since(start)) // a large state takes a fifth of the time at most
+		pause = min(max(checkpointInterval, 4*time.Since(start)), longestPause)
 	}
 }
 
