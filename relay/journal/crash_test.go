@@ -69,7 +69,7 @@ type machine struct {
 	seen     map[journal.Position]int // every position ever seen, and its record
 	fates    map[string]map[journal.Position]*fate
 	taken    map[journal.Position]bool // moved from c to a
-	doubt    []journal.Position        // a move that failed may have moved these, or none
+	doubt    []doubtful                // moves that failed; one of them may have taken effect
 	replays  map[uint32]*replayed
 	unsure   bool // an attempt to begin one failed
 }
@@ -328,6 +328,11 @@ func (m *machine) verifySink(s int, c *journal.Cursor) {
 		found := slices.Contains(held, pos)
 		f := m.fates[name][pos]
 		require.True(m.t, found || dead[pos] || (f != nil && (f.settled || f.raised)), "record %d at %d, acknowledged, is lost to %s", num, pos, name)
+	}
+	for pos, f := range m.fates[name] {
+		if f.perhaps && !slices.Contains(held, pos) { // it was, and is on disk
+			f.perhaps, f.saved = false, true
+		}
 	}
 	totals := c.Totals()
 	require.EqualValues(m.t, len(held), totals.Pending, "%+v", totals)
