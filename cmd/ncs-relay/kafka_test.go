@@ -46,12 +46,7 @@ func TestRealKafkaFaults(t *testing.T) {
 		"max.message.bytes":      "1000000",
 		"message.timestamp.type": "LogAppendTime",
 	})
-	r := newRelay(t, `
-listen: "%LISTEN%"
-admin: {listen: "%ADMIN%"}
-data_dir: %DIR%/data
-journal: {min_free: 1MiB}
-shutdown: {delay: 0s, timeout: 10s}
+	r := newRelay(t, relayBase+`
 sources:
   - {name: recording, path: /ncs, secrets: [`+serveSecret+`], max_body: 4MiB}
 sinks:

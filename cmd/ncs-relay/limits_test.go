@@ -119,15 +119,7 @@ func (r *relayUnderTest) metrics() string {
 // A socket that the service manager keeps open over restarts: calls made in between wait, none is refused.
 func TestRestartsWithAPassedSocketRefuseNoCall(t *testing.T) {
 	t.Parallel()
-	r := newRelay(t, `
-listen: "%LISTEN%"
-admin: {listen: "%ADMIN%"}
-data_dir: %DIR%/data
-journal: {min_free: 1MiB}
-shutdown: {delay: 0s, timeout: 10s}
-sources:
-  - {name: recording, path: /ncs, secrets: [`+serveSecret+`]}
-`)
+	r := newRelay(t, oneSource)
 	l, err := net.Listen("tcp", r.address())
 	require.NoError(t, err)
 	socket, err := l.(*net.TCPListener).File()

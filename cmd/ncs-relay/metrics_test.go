@@ -62,12 +62,7 @@ func (r *relayUnderTest) series() (values map[string]float64, families map[strin
 }
 
 // everything is a configuration with each kind of what can have metrics.
-const everything = `
-listen: "%LISTEN%"
-admin: {listen: "%ADMIN%"}
-data_dir: %DIR%/data
-journal: {min_free: 1MiB}
-shutdown: {delay: 0s, timeout: 10s}
+const everything = relayBase + `
 sources:
   - {name: recording, path: /ncs, secrets: [` + serveSecret + `, the-new-secret], signature: any, max_body: 64KiB, products: [cloud_recording, rtc]}
   - {name: quiet, path: /quiet, secrets: [` + serveSecret + `]}

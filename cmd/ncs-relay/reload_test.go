@@ -14,12 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const reloadConfig = `
-listen: "%LISTEN%"
-admin: {listen: "%ADMIN%"}
-data_dir: %DIR%/data
-journal: {min_free: 1MiB}
-shutdown: {delay: 0s, timeout: 10s}
+const reloadConfig = relayBase + `
 sources:
   - {name: recording, path: /ncs, secret_files: [%DIR%/secret]}
 sinks:

@@ -39,6 +39,20 @@ type relayUnderTest struct {
 	log         *bytes.Buffer
 }
 
+// relayBase is what the configurations of most tests begin with; newRelay fills in the places.
+const relayBase = `
+listen: "%LISTEN%"
+admin: {listen: "%ADMIN%"}
+data_dir: %DIR%/data
+journal: {min_free: 1MiB}
+shutdown: {delay: 0s, timeout: 10s}
+`
+
+// oneSource adds the source that most tests post to.
+const oneSource = relayBase + `sources:
+  - {name: recording, path: /ncs, secrets: [` + serveSecret + `]}
+`
+
 // newRelay writes a configuration; %LISTEN%, %ADMIN% and %DIR% are filled in.
 func newRelay(t *testing.T, config string) *relayUnderTest {
 	t.Helper()
@@ -172,15 +186,7 @@ func listenAt(t *testing.T, address string, h http.Handler) string {
 func TestKilledRightAfterTheAnswerNothingIsLost(t *testing.T) {
 	t.Parallel()
 	service, kafka := freePort(t), freePort(t) // nobody is there yet: the sinks are down
-	r := newRelay(t, `
-listen: "%LISTEN%"
-admin: {listen: "%ADMIN%"}
-data_dir: %DIR%/data
-journal: {min_free: 1MiB}
-shutdown: {delay: 0s, timeout: 10s}
-sources:
-  - {name: recording, path: /ncs, secrets: [`+serveSecret+`]}
-sinks:
+	r := newRelay(t, oneSource+`sinks:
   - name: service
     http: {url: "http://`+service+`/hooks"}
     retry: {initial: 50ms, max_interval: 500ms}
@@ -267,15 +273,7 @@ func fileBodies(t *testing.T, name string) (bodies []string) {
 
 func TestSecondProcessOnTheSameDirectoryIsRefused(t *testing.T) {
 	t.Parallel()
-	r := newRelay(t, `
-listen: "%LISTEN%"
-admin: {listen: "%ADMIN%"}
-data_dir: %DIR%/data
-journal: {min_free: 1MiB}
-shutdown: {delay: 0s, timeout: 10s}
-sources:
-  - {name: recording, path: /ncs, secrets: [`+serveSecret+`]}
-`)
+	r := newRelay(t, oneSource)
 	r.start()
 	out, err := exec.Command("ncs-relay", "serve", "-c", r.config).CombinedOutput()
 	var exit *exec.ExitError
@@ -314,15 +312,7 @@ func TestTracesLeaveOnlyWhenAskedFor(t *testing.T) {
 	service := freePort(t)
 	listenAt(t, service, far)
 	for _, environment := range [][]string{nil, {"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + address, "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf", "OTEL_METRICS_EXPORTER=none"}} {
-		r := newRelay(t, `
-listen: "%LISTEN%"
-admin: {listen: "%ADMIN%"}
-data_dir: %DIR%/data
-journal: {min_free: 1MiB}
-shutdown: {delay: 0s, timeout: 10s}
-sources:
-  - {name: recording, path: /ncs, secrets: [`+serveSecret+`]}
-sinks:
+		r := newRelay(t, oneSource+`sinks:
   - {name: service, http: {url: "http://`+service+`/"}}
 routes: [{to: [service]}]
 `)

@@ -34,15 +34,7 @@ func startSimulate(t *testing.T, args ...string) (cmd *exec.Cmd, end func() (sta
 
 func TestSimulate(t *testing.T) {
 	t.Parallel()
-	r := newRelay(t, `
-listen: "%LISTEN%"
-admin: {listen: "%ADMIN%"}
-data_dir: %DIR%/data
-journal: {min_free: 1MiB}
-shutdown: {delay: 0s, timeout: 10s}
-sources:
-  - {name: recording, path: /ncs, secrets: [`+serveSecret+`]}
-`)
+	r := newRelay(t, oneSource)
 	r.start()
 	url := "--url=" + r.url
 

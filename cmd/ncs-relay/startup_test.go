@@ -34,15 +34,7 @@ var (
 //
 // and the memory it takes. It asserts neither: machines differ. With a million of each (about 1 GB) one second is promised.
 func TestStartUp(t *testing.T) {
-	r := newRelay(t, `
-listen: "%LISTEN%"
-admin: {listen: "%ADMIN%"}
-data_dir: %DIR%/data
-journal: {min_free: 1MiB}
-shutdown: {delay: 0s, timeout: 10s}
-sources:
-  - {name: recording, path: /ncs, secrets: [`+serveSecret+`]}
-sinks:
+	r := newRelay(t, oneSource+`sinks:
   - name: service
     http: {url: "http://127.0.0.1:1/hooks"}
   - name: kafka

@@ -81,11 +81,7 @@ func TestReadyNoticesADiskThatHangs(t *testing.T) {
 	t.Parallel()
 	dir := stateDir(t)
 	synctest.Test(t, func(t *testing.T) {
-		fs, opts := journaltest.NewCrashFS(1), testOptions()
-		opts.FS = fs
-		j, err := journal.Open(dir, opts)
-		require.NoError(t, err)
-		stop := journaltest.Start(t, j)
+		j, fs, stop := startOnCrashFS(t, dir)
 		require.NoError(t, journalAppend(j))
 		time.Sleep(time.Second)
 		answers := make(chan struct{})
@@ -104,6 +100,16 @@ func TestReadyNoticesADiskThatHangs(t *testing.T) {
 	})
 }
 
+// startOnCrashFS is for bubbles, in which no directory can be made that outlives them.
+func startOnCrashFS(t *testing.T, dir string) (*journal.Journal, *journaltest.CrashFS, func()) {
+	t.Helper()
+	fs, opts := journaltest.NewCrashFS(1), testOptions()
+	opts.FS = fs
+	j, err := journal.Open(dir, opts)
+	require.NoError(t, err)
+	return j, fs, journaltest.Start(t, j)
+}
+
 func journalAppend(j *journal.Journal) error {
 	_, err := journaltest.Append(j, journaltest.Record(5000))
 	return err
@@ -113,11 +119,7 @@ func TestHealthyJournalDoesNotPoll(t *testing.T) {
 	t.Parallel()
 	dir := stateDir(t)
 	synctest.Test(t, func(t *testing.T) {
-		fs, opts := journaltest.NewCrashFS(1), testOptions()
-		opts.FS = fs
-		j, err := journal.Open(dir, opts)
-		require.NoError(t, err)
-		stop := journaltest.Start(t, j)
+		j, fs, stop := startOnCrashFS(t, dir)
 		require.NoError(t, journalAppend(j))
 		c, err := j.Sink("a")
 		require.NoError(t, err)
@@ -144,11 +146,7 @@ func TestEveryChangeIsSavedInTime(t *testing.T) {
 	t.Parallel()
 	dir := stateDir(t)
 	synctest.Test(t, func(t *testing.T) {
-		fs, opts := journaltest.NewCrashFS(1), testOptions()
-		opts.FS = fs
-		j, err := journal.Open(dir, opts)
-		require.NoError(t, err)
-		stop := journaltest.Start(t, j)
+		j, fs, stop := startOnCrashFS(t, dir)
 		c, err := j.Sink("a")
 		require.NoError(t, err)
 		account := j.Account("recording")
