@@ -287,6 +287,12 @@ func TestTheStillestConnectionIsCutOff(t *testing.T) {
 		}
 		defer resp.Body.Close()
 		_, err = io.Copy(io.Discard, resp.Body)
+		require.Eventually(t, func() bool { // the server notes that a call has ended after its answer
+			s.connections.mu.Lock()
+			defer s.connections.mu.Unlock()
+			last := s.connections.still.Back()
+			return last != nil && last.Value.(*connection).RemoteAddr().String() == conns[i].LocalAddr().String()
+		}, 5*time.Second, time.Millisecond)
 		return err
 	}
 	open := func() {
