@@ -21,7 +21,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"ncs-relay/relay"
-	"ncs-relay/sinks/kafkasink/kafkatest"
+	"ncs-relay/relay/kafkaconn/kafkatest"
 )
 
 var (

@@ -11,8 +11,8 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/kafkaconn/kafkatest"
 	"ncs-relay/sinks/kafkasink"
-	"ncs-relay/sinks/kafkasink/kafkatest"
 	"ncs-relay/sinks/sinktest"
 )
 

@@ -2,28 +2,27 @@ package kafkasink
 
 import (
 	"fmt"
-	"net"
-	"strconv"
 
 	"github.com/segmentio/kafka-go/compress"
 
+	"ncs-relay/relay/kafkaconn"
 	"ncs-relay/relay/ncs"
 )
 
 // Config of a Kafka sink.
 type Config struct {
-	Brokers        []string      `yaml:"brokers"`               // host:port of a few brokers; the rest of the cluster is found through them
-	Topic          string        `yaml:"topic"`                 // may contain {product}, {category} and {event}
-	CreateTopics   *CreateTopics `yaml:"create_topics"`         // makes topics that do not exist; without it they are waited for
-	ClientID       string        `yaml:"client_id"`             // shows up in the brokers' logs, metrics and quotas
-	TLS            *TLS          `yaml:"tls"`                   // encrypts connections
-	SASL           *SASL         `yaml:"sasl"`                  // authenticates them
-	Idempotence    bool          `yaml:"idempotence"`           // lets brokers recognize a batch that is sent again
-	Compression    string        `yaml:"compression"`           // none, gzip, snappy, lz4 or zstd
-	Partitioner    string        `yaml:"partitioner"`           // java, librdkafka or sarama: where these clients put a key
-	CloudEvents    bool          `yaml:"cloudevents"`           // adds ce_ headers
-	MaxBatchEvents int           `yaml:"max_batch_events"`      // records of a request
-	MaxBatchBytes  int64         `yaml:"max_batch_bytes,bytes"` // bodies of a request, before compression
+	Brokers        []string        `yaml:"brokers"`               // host:port of a few brokers; the rest of the cluster is found through them
+	Topic          string          `yaml:"topic"`                 // may contain {product}, {category} and {event}
+	CreateTopics   *CreateTopics   `yaml:"create_topics"`         // makes topics that do not exist; without it they are waited for
+	ClientID       string          `yaml:"client_id"`             // shows up in the brokers' logs, metrics and quotas
+	TLS            *kafkaconn.TLS  `yaml:"tls"`                   // encrypts connections
+	SASL           *kafkaconn.SASL `yaml:"sasl"`                  // authenticates them
+	Idempotence    bool            `yaml:"idempotence"`           // lets brokers recognize a batch that is sent again
+	Compression    string          `yaml:"compression"`           // none, gzip, snappy, lz4 or zstd
+	Partitioner    string          `yaml:"partitioner"`           // java, librdkafka or sarama: where these clients put a key
+	CloudEvents    bool            `yaml:"cloudevents"`           // adds ce_ headers
+	MaxBatchEvents int             `yaml:"max_batch_events"`      // records of a request
+	MaxBatchBytes  int64           `yaml:"max_batch_bytes,bytes"` // bodies of a request, before compression
 }
 
 // CreateTopics says how topics are made. What is 0 is the cluster's default.
@@ -67,14 +66,7 @@ func (c *Config) partitioner() partitioner {
 
 // Check reports what is wrong with c.
 func (c *Config) Check(report func(path, problem, hint string)) {
-	if len(c.Brokers) == 0 {
-		report("brokers", "no broker given", `brokers: ["kafka-1.internal:9092"]`)
-	}
-	for i, broker := range c.Brokers {
-		if problem := checkHostPort(broker); problem != "" {
-			report(fmt.Sprintf("brokers[%d]", i), problem, "write host:port, for example kafka-1.internal:9092")
-		}
-	}
+	kafkaconn.CheckBrokers(c.Brokers, report)
 	c.checkTopic(report)
 	if _, known := codecs[c.Compression]; !known {
 		report("compression", fmt.Sprintf("unknown compression %q", c.Compression), "use none, gzip, snappy, lz4 or zstd")
@@ -92,12 +84,7 @@ func (c *Config) Check(report func(path, problem, hint string)) {
 
 // Warn reports what is legal and probably not meant.
 func (c *Config) Warn(report func(path, problem, hint string)) {
-	if c.TLS != nil && c.TLS.InsecureSkipVerify {
-		report("tls.insecure_skip_verify", "the certificates of the brokers are not verified: anybody on the way can read events and credentials", "use ca_file")
-	}
-	if c.TLS == nil && c.SASL != nil && (c.SASL.Mechanism == saslPlain || c.SASL.Mechanism == saslOAuthBearer) {
-		report("sasl.mechanism", fmt.Sprintf("%q sends its secret as it is, and there is no TLS", c.SASL.Mechanism), "add tls: {}")
-	}
+	kafkaconn.WarnOfSecrets(c.TLS, c.SASL, report)
 }
 
 // Check reports what is wrong with c.
@@ -109,20 +96,6 @@ func (c *CreateTopics) Check(report func(path, problem, hint string)) {
 	if c.Replication < 0 || c.Replication > 100 {
 		report("replication", fmt.Sprintf("%d is not between 0 and 100", c.Replication), "0 = the cluster's default")
 	}
-}
-
-func checkHostPort(address string) string {
-	host, port, err := net.SplitHostPort(address)
-	switch {
-	case err != nil:
-		return fmt.Sprintf("%q is not host:port", address)
-	case host == "":
-		return fmt.Sprintf("%q has no host", address)
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return fmt.Sprintf("%q has no valid port", address)
-	}
-	return ""
 }
 
 func (c *Config) checkTopic(report func(path, problem, hint string)) {

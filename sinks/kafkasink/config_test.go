@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 
+	"ncs-relay/relay/kafkaconn"
 	"ncs-relay/relay/ncs"
 	"ncs-relay/sinks/kafkasink"
 )
@@ -90,16 +91,16 @@ func TestATopicWithoutPlaceholdersIsOne(t *testing.T) {
 func TestWarningsAboutSecretsThatOthersCanRead(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		tls  *kafkasink.TLS
-		sasl *kafkasink.SASL
+		tls  *kafkaconn.TLS
+		sasl *kafkaconn.SASL
 		want []string
 	}{
 		"nothing":                  {nil, nil, nil},
-		"TLS":                      {&kafkasink.TLS{}, &kafkasink.SASL{Mechanism: "plain"}, nil},
-		"any certificate":          {&kafkasink.TLS{InsecureSkipVerify: true}, nil, []string{"tls.insecure_skip_verify"}},
-		"password in clear":        {nil, &kafkasink.SASL{Mechanism: "plain"}, []string{"sasl.mechanism"}},
-		"token in clear":           {nil, &kafkasink.SASL{Mechanism: "oauthbearer"}, []string{"sasl.mechanism"}},
-		"SCRAM keeps it to itself": {nil, &kafkasink.SASL{Mechanism: "scram-sha-512"}, nil},
+		"TLS":                      {&kafkaconn.TLS{}, &kafkaconn.SASL{Mechanism: "plain"}, nil},
+		"any certificate":          {&kafkaconn.TLS{InsecureSkipVerify: true}, nil, []string{"tls.insecure_skip_verify"}},
+		"password in clear":        {nil, &kafkaconn.SASL{Mechanism: "plain"}, []string{"sasl.mechanism"}},
+		"token in clear":           {nil, &kafkaconn.SASL{Mechanism: "oauthbearer"}, []string{"sasl.mechanism"}},
+		"SCRAM keeps it to itself": {nil, &kafkaconn.SASL{Mechanism: "scram-sha-512"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

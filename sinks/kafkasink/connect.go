@@ -3,12 +3,11 @@ package kafkasink
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/segmentio/kafka-go"
-	"github.com/segmentio/kafka-go/protocol/apiversions"
 	"github.com/segmentio/kafka-go/protocol/metadata"
+
+	"ncs-relay/relay/kafkaconn"
 )
 
 // Of what a broker says we may do with a topic (org.apache.kafka.common.acl.AclOperation).
@@ -20,23 +19,19 @@ const (
 // Connect opens connections as Send does and says what would fail there for the given topics. It neither writes nor creates
 // anything.
 func (s *Sink) Connect(ctx context.Context, topics []string) []error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, kafkaconn.RequestTimeout)
 	defer cancel()
-	answer, err := s.cluster.ask(ctx, &metadata.Request{TopicNames: topics, IncludeTopicAuthorizedOperations: true})
+	response, err := kafkaconn.Answer[*metadata.Response](s.cluster.Ask(ctx, &metadata.Request{TopicNames: topics, IncludeTopicAuthorizedOperations: true}))
 	if err != nil {
-		return []error{explain(err)}
-	}
-	response, ok := answer.(*metadata.Response)
-	if !ok {
-		return []error{errOdd}
+		return []error{kafkaconn.Explain(err)}
 	}
 	var problems []error
 	for _, t := range response.Topics {
 		if err := s.topicProblem(t); err != nil {
-			problems = append(problems, explain(err))
+			problems = append(problems, kafkaconn.Explain(err))
 		}
 	}
-	return append(problems, s.leaderProblems(ctx, layoutOf(response))...)
+	return append(problems, s.cluster.TryLeaders(ctx, response)...)
 }
 
 func (s *Sink) topicProblem(t metadata.ResponseTopic) error {
@@ -61,22 +56,4 @@ func (s *Sink) topicProblem(t metadata.ResponseTopic) error {
 		return fmt.Errorf("topic %s: %d of %d partitions have no leader: %w", t.Name, leaderless, len(t.Partitions), kafka.LeaderNotAvailable)
 	}
 	return nil
-}
-
-// leaderProblems tries the addresses that the cluster gives out, which are others than those configured, and often wrong.
-func (s *Sink) leaderProblems(ctx context.Context, l layout) (problems []error) {
-	leads := make(map[string]int)
-	for _, t := range l.topics {
-		for _, id := range t.leaders {
-			if address := l.brokers[id]; address != "" {
-				leads[address]++
-			}
-		}
-	}
-	for _, address := range slices.Sorted(maps.Keys(leads)) {
-		if _, err := s.cluster.conns.roundTrip(ctx, address, new(apiversions.Request)); err != nil {
-			problems = append(problems, explain(fmt.Errorf("the leader of %d partitions: %w", leads[address], err)))
-		}
-	}
-	return problems
 }

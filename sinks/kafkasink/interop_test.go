@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/kafkaconn/kafkatest"
 	"ncs-relay/sinks/kafkasink"
-	"ncs-relay/sinks/kafkasink/kafkatest"
 	"ncs-relay/sinks/sinktest"
 )
 

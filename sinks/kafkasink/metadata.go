@@ -10,16 +10,17 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/kafkaconn"
 )
 
 // checkLanes compares the topic's partitions as its lanes were told with those the cluster has now.
 func (s *Sink) checkLanes(ctx context.Context, topic string) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, kafkaconn.RequestTimeout)
 	defer cancel()
 	began := time.Now()
 	found, err := s.partitions(ctx, topic)
 	if errors.Is(err, kafka.UnknownTopicOrPartition) {
-		_ = s.cluster.look(ctx, began)
+		_ = s.cluster.Look(ctx, began)
 		found, err = s.partitions(ctx, topic)
 	}
 	if errors.Is(err, kafka.UnknownTopicOrPartition) && s.createTopics != nil {
@@ -53,26 +54,26 @@ func (s *Sink) setFound(topic string, found int) bool {
 
 // partitions tells how many partitions the topic has: at least one, or an error.
 func (s *Sink) partitions(ctx context.Context, topic string) (int, error) {
-	found, err := s.cluster.topic(ctx, topic)
+	found, err := s.cluster.Topic(ctx, topic)
 	switch {
 	case err != nil:
 		return 0, err
-	case found.err == kafka.UnknownTopicOrPartition:
-		return 0, fmt.Errorf("topic %s does not exist on the cluster: %w", topic, found.err)
-	case found.err != 0:
-		return 0, fmt.Errorf("topic %s: %w", topic, found.err)
-	case len(found.leaders) == 0:
+	case found.Err == kafka.UnknownTopicOrPartition:
+		return 0, fmt.Errorf("topic %s does not exist on the cluster: %w", topic, found.Err)
+	case found.Err != 0:
+		return 0, fmt.Errorf("topic %s: %w", topic, found.Err)
+	case len(found.Leaders) == 0:
 		return 0, fmt.Errorf("topic %s has no partitions: %w", topic, kafka.LeaderNotAvailable)
 	}
-	return len(found.leaders), nil
+	return len(found.Leaders), nil
 }
 
 // createdPartitions waits until the brokers know a topic that was just created.
 func (s *Sink) createdPartitions(ctx context.Context, topic string) (int, error) {
 	for {
-		_ = s.cluster.look(ctx, time.Now())
+		_ = s.cluster.Look(ctx, time.Now())
 		found, err := s.partitions(ctx, topic)
-		if err == nil || !pause(ctx, electionPause) {
+		if err == nil || !kafkaconn.Pause(ctx, electionPause) {
 			return found, err
 		}
 	}
@@ -133,7 +134,7 @@ func (s *Sink) learnLimit(ctx context.Context, topic string, refused int) int {
 }
 
 func (s *Sink) maxMessageBytes(ctx context.Context, topic string) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, kafkaconn.RequestTimeout)
 	defer cancel()
 	const name = "max.message.bytes"
 	response, err := s.client.DescribeConfigs(ctx, &kafka.DescribeConfigsRequest{Resources: []kafka.DescribeConfigRequestResource{
@@ -143,7 +144,7 @@ func (s *Sink) maxMessageBytes(ctx context.Context, topic string) (int, error) {
 	case err != nil:
 		return 0, err
 	case len(response.Resources) != 1 || len(response.Resources[0].ConfigEntries) != 1:
-		return 0, errOdd
+		return 0, errors.New("unexpected response to a request for the topic's configuration")
 	case response.Resources[0].Error != nil:
 		return 0, response.Resources[0].Error
 	}

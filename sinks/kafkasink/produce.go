@@ -11,6 +11,7 @@ import (
 	"github.com/segmentio/kafka-go/protocol"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/kafkaconn"
 )
 
 // corruptTries is how often a lone record is sent before CORRUPT_MESSAGE is believed to be its own fault: damage on the
@@ -161,7 +162,7 @@ func (s *Sink) write(ctx context.Context, p *producer, batch []relay.Attempt, en
 		if reason == nil {
 			return response, nil
 		}
-		again := leaderless(reason)
+		again := kafkaconn.Leaderless(reason)
 		if again || err != nil {
 			p.unanswered = sentOf(batch)
 		}
@@ -170,39 +171,11 @@ func (s *Sink) write(ctx context.Context, p *producer, batch []relay.Attempt, en
 		}
 		if ctx.Err() == nil {
 			s.log.Debug("a request is made again", "topic", p.topic, "partition", p.partition, "error", reason)
-			_ = s.cluster.look(ctx, time.Now())
+			_ = s.cluster.Look(ctx, time.Now())
 		}
-		if !pause(ctx, electionPause) {
+		if !kafkaconn.Pause(ctx, electionPause) {
 			return response, err
 		}
-	}
-}
-
-// leaderless tells whether a request failed because its partition is being given another leader.
-func leaderless(err error) bool {
-	var code kafka.Error
-	if errors.As(err, &code) {
-		switch code {
-		case kafka.NotLeaderForPartition, kafka.LeaderNotAvailable, kafka.ReplicaNotAvailable, kafka.FencedLeaderEpoch,
-			kafka.RequestTimedOut: // the leader waited for a replica that is not yet known to be gone
-			return true
-		}
-		return false
-	}
-	switch relay.ReasonOf(err) {
-	case relay.ReasonConnection, relay.ReasonTimeout:
-		return true
-	}
-	return errors.Is(err, errMoved)
-}
-
-// pause waits, and tells whether ctx lasts longer.
-func pause(ctx context.Context, wait time.Duration) bool {
-	select {
-	case <-time.After(wait):
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

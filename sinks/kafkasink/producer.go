@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"time"
 
 	"github.com/segmentio/kafka-go"
-	"github.com/segmentio/kafka-go/protocol/initproducerid"
 
 	"ncs-relay/relay"
 )
@@ -95,7 +93,7 @@ func (s *Sink) identify(ctx context.Context, p *producer) error {
 	if p.id != anonymous || !s.idempotent.Load() {
 		return nil
 	}
-	id, epoch, err := s.newProducerID(ctx)
+	id, epoch, err := s.cluster.NewProducerID(ctx)
 	if err != nil {
 		if refusesIdempotence(err) {
 			s.produceAnonymously(err)
@@ -105,38 +103,6 @@ func (s *Sink) identify(ctx context.Context, p *producer) error {
 	}
 	p.id, p.epoch, p.next = id, epoch, 0
 	return nil
-}
-
-const (
-	idTries = 20
-	idWait  = 100 * time.Millisecond
-)
-
-func (s *Sink) newProducerID(ctx context.Context) (id int64, epoch int16, err error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	for try := 1; ; try++ {
-		// Without a transaction any broker gives ids. kafka-go's Transport would look up a transaction coordinator: that
-		// creates the topic __transaction_state, and fails where no broker may be one.
-		answer, err := s.cluster.ask(ctx, &initproducerid.Request{ProducerID: -1, ProducerEpoch: -1})
-		if err != nil {
-			return 0, 0, err
-		}
-		response, ok := answer.(*initproducerid.Response)
-		if !ok {
-			return 0, 0, errOdd
-		}
-		code := kafka.Error(response.ErrorCode)
-		switch {
-		case code == 0:
-			return response.ProducerID, response.ProducerEpoch, nil
-		case try == idTries || code != kafka.GroupLoadInProgress && code != kafka.GroupCoordinatorNotAvailable:
-			return 0, 0, code
-		}
-		if !pause(ctx, idWait) { // the broker is asking the controller for more ids
-			return 0, 0, code
-		}
-	}
 }
 
 // refusesIdempotence tells whether err, the answer to a request for an id or to one that carried an id, means that this

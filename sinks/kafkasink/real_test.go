@@ -17,9 +17,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/kafkaconn/kafkatest"
 	"ncs-relay/relay/ncs"
 	"ncs-relay/sinks/kafkasink"
-	"ncs-relay/sinks/kafkasink/kafkatest"
 )
 
 // TestRealKafka is what a fake broker cannot prove. Its parts run one after the other: the last one restarts the broker.

@@ -26,8 +26,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/kafkaconn"
+	"ncs-relay/relay/kafkaconn/kafkatest"
 	"ncs-relay/sinks/kafkasink"
-	"ncs-relay/sinks/kafkasink/kafkatest"
 )
 
 // Credentials that must be in no error and no log line.
@@ -103,14 +104,14 @@ type secured struct {
 func (s *secured) config(listener string) kafkasink.Config {
 	cfg := configured(s.cluster.AddressesOf(listener), "secured")
 	if listener != "SHORT" {
-		cfg.TLS = &kafkasink.TLS{CAFile: s.pki.ca}
+		cfg.TLS = &kafkaconn.TLS{CAFile: s.pki.ca}
 	}
 	return cfg
 }
 
 func (s *secured) sasl(mechanism, username, secret string) kafkasink.Config {
 	cfg := s.config("SASL")
-	cfg.SASL = &kafkasink.SASL{Mechanism: mechanism, Username: username, Password: relay.NewSecret(secret)}
+	cfg.SASL = &kafkaconn.SASL{Mechanism: mechanism, Username: username, Password: relay.NewSecret(secret)}
 	return cfg
 }
 
@@ -132,8 +133,8 @@ func (s *secured) taken(t *testing.T) {
 	}))
 	defer tokens.Close()
 	byFile, byEndpoint := s.config("SASL"), s.config("SASL")
-	byFile.SASL = &kafkasink.SASL{Mechanism: "oauthbearer", TokenFile: s.pki.file("token", token("relay", time.Hour))}
-	byEndpoint.SASL = &kafkasink.SASL{Mechanism: "oauthbearer", TokenURL: tokens.URL, ClientID: "relay",
+	byFile.SASL = &kafkaconn.SASL{Mechanism: "oauthbearer", TokenFile: s.pki.file("token", token("relay", time.Hour))}
+	byEndpoint.SASL = &kafkaconn.SASL{Mechanism: "oauthbearer", TokenURL: tokens.URL, ClientID: "relay",
 		ClientSecret: relay.NewSecret(clientSecret), Scopes: []string{"kafka", "write"}}
 	named := s.sasl("plain", "relay", password)
 	named.TLS.ServerName = "kafka.internal" // a name of the broker's certificate
@@ -180,9 +181,9 @@ func (s *secured) refused(t *testing.T) {
 	}))
 	defer refusing.Close()
 	badClient, badToken, oldToken := s.config("SASL"), s.config("SASL"), s.config("SASL")
-	badClient.SASL = &kafkasink.SASL{Mechanism: "oauthbearer", TokenURL: refusing.URL, ClientID: "relay", ClientSecret: relay.NewSecret(clientSecret)}
-	badToken.SASL = &kafkasink.SASL{Mechanism: "oauthbearer", TokenFile: s.pki.file("bad-token", wrongPassword)}
-	oldToken.SASL = &kafkasink.SASL{Mechanism: "oauthbearer", TokenFile: s.pki.file("old-token", token("relay", -time.Hour))}
+	badClient.SASL = &kafkaconn.SASL{Mechanism: "oauthbearer", TokenURL: refusing.URL, ClientID: "relay", ClientSecret: relay.NewSecret(clientSecret)}
+	badToken.SASL = &kafkaconn.SASL{Mechanism: "oauthbearer", TokenFile: s.pki.file("bad-token", wrongPassword)}
+	oldToken.SASL = &kafkaconn.SASL{Mechanism: "oauthbearer", TokenFile: s.pki.file("old-token", token("relay", -time.Hour))}
 	stranger := s.config("MTLS")
 	otherCA := s.config("SASL")
 	otherCA.TLS.CAFile = newPKI(t).ca
@@ -235,7 +236,7 @@ func (s *secured) filesAreReadAgain(t *testing.T) {
 	byPassword.SASL.Password = relay.Secret{}
 	byPassword.SASL.PasswordFile = s.pki.file("password", wrongPassword+"\n")
 	byToken := s.config("SASL")
-	byToken.SASL = &kafkasink.SASL{Mechanism: "oauthbearer", TokenFile: s.pki.file("a-token", wrongPassword)}
+	byToken.SASL = &kafkaconn.SASL{Mechanism: "oauthbearer", TokenFile: s.pki.file("a-token", wrongPassword)}
 	cert, key := newPKI(t).split("relay", validFor) // of another authority
 	byCertificate := s.mtls(cert, key)
 	otherCA := s.sasl("plain", "relay", password)

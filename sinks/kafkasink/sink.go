@@ -19,20 +19,16 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/compress"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/kafkaconn"
 )
 
-const (
-	requestTimeout = 10 * time.Second // of one request; the broker is told half of it for its replicas
-
-	// unplaced is the key of the one lane of a topic whose partitions are not known yet.
-	unplaced = "?"
-)
+// unplaced is the key of the one lane of a topic whose partitions are not known yet.
+const unplaced = "?"
 
 // Sink is a relay.Sink over one Kafka cluster.
 type Sink struct {
@@ -45,7 +41,7 @@ type Sink struct {
 	batchBytes   int
 	log          *slog.Logger
 
-	cluster    *cluster
+	cluster    *kafkaconn.Cluster
 	client     *kafka.Client
 	idempotent atomic.Bool // false once the cluster has refused producer ids
 
@@ -72,7 +68,7 @@ func New(cfg Config, name string, logger *slog.Logger) (*Sink, error) {
 	if len(cfg.Brokers) == 0 {
 		return nil, errors.New("no broker given")
 	}
-	cluster := newCluster(cfg.Brokers, newConns(cfg.ClientID, cfg.TLS, cfg.SASL.mechanism()))
+	cluster := kafkaconn.New(kafkaconn.Config{Brokers: cfg.Brokers, ClientID: cfg.ClientID, TLS: cfg.TLS, SASL: cfg.SASL})
 	s := &Sink{
 		template:     template,
 		createTopics: cfg.CreateTopics,
@@ -83,7 +79,7 @@ func New(cfg Config, name string, logger *slog.Logger) (*Sink, error) {
 		batchBytes:   int(cfg.MaxBatchBytes),
 		log:          logger.With("sink", name),
 		cluster:      cluster,
-		client:       &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Timeout: requestTimeout, Transport: cluster},
+		client:       &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Timeout: kafkaconn.RequestTimeout, Transport: cluster},
 		topics:       make(map[string]topicState),
 		producers:    make(map[producerKey]*producer),
 	}
@@ -133,18 +129,18 @@ func (s *Sink) Send(ctx context.Context, lane relay.Lane, batch []relay.Attempt)
 		return 0, nil
 	}
 	if err := s.checkLanes(ctx, lane.Group); err != nil {
-		return 0, explain(err)
+		return 0, kafkaconn.Explain(err)
 	}
 	partition, err := strconv.Atoi(lane.Key)
 	if err != nil {
 		return 0, fmt.Errorf("%s/%s is not a lane of this sink", lane.Group, lane.Key)
 	}
 	taken, err = s.produce(ctx, s.producer(lane, partition, batch[0].Replay), batch)
-	return taken, explain(err)
+	return taken, kafkaconn.Explain(err)
 }
 
 // Close ends all connections.
 func (s *Sink) Close() error {
-	s.cluster.conns.closeAll()
+	s.cluster.Close()
 	return nil
 }

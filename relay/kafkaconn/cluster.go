@@ -1,4 +1,4 @@
-package kafkasink
+package kafkaconn
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
+	"github.com/segmentio/kafka-go/protocol/apiversions"
 	"github.com/segmentio/kafka-go/protocol/createtopics"
 	"github.com/segmentio/kafka-go/protocol/metadata"
 	"github.com/segmentio/kafka-go/protocol/rawproduce"
@@ -35,10 +36,11 @@ const (
 	lookTimeout = 3 * time.Second
 )
 
-// cluster knows the brokers and the leaders, and brings requests to them. It stands in for kafka-go's Transport, which asks
-// one broker after the other, through one goroutine, who leads, and so takes half a minute to notice that one hangs; which
-// cannot take back a request from a broker that leads no more; and which loses its place for good when SASL stalls.
-type cluster struct {
+// Cluster knows the brokers and the leaders of one Kafka cluster, and brings requests to them. It stands in for kafka-go's
+// Transport, which asks one broker after the other, through one goroutine, who leads, and so takes half a minute to notice
+// that one hangs; which cannot take back a request from a broker that leads no more; and which loses its place for good when
+// SASL stalls. It may be used by several goroutines at once.
+type Cluster struct {
 	seeds []string
 	conns *conns
 	looks chan look // holds one value: the last look; taken out while there is one under way
@@ -49,7 +51,15 @@ type cluster struct {
 	turn   int // the broker to be asked first the next time
 }
 
-var _ kafka.RoundTripper = (*cluster)(nil)
+// To brings a request to the broker at an address and waits for its answer until ctx ends.
+func (c *Cluster) To(ctx context.Context, address string, request protocol.Message) (protocol.Message, error) {
+	return c.conns.roundTrip(ctx, address, request)
+}
+
+// Close ends all connections, and what still waits for an answer.
+func (c *Cluster) Close() { c.conns.closeAll() }
+
+var _ kafka.RoundTripper = (*Cluster)(nil)
 
 // look is an attempt to learn the layout.
 type look struct {
@@ -62,41 +72,48 @@ type layout struct {
 	at         time.Time        // when it was asked for
 	brokers    map[int32]string // addresses
 	controller string           // address; "" = unknown
-	topics     map[string]topicLayout
+	topics     map[string]Topic
 }
 
-type topicLayout struct {
-	err     kafka.Error     // 0 = none
-	leaders map[int32]int32 // of each partition
+// Topic is what a cluster says of a topic. It is not changed after it was made.
+type Topic struct {
+	Err     kafka.Error     // 0 = none
+	Leaders map[int32]int32 // the broker that leads each partition; negative = none
 	doubted bool            // a broker said that there are fewer partitions
 }
 
-func newCluster(seeds []string, conns *conns) *cluster {
-	c := &cluster{seeds: seeds, conns: conns, looks: make(chan look, 1), topics: make(map[string]struct{})}
+// New makes the way to the cluster of cfg. It opens no connection; the first request does.
+func New(cfg Config) *Cluster {
+	return newCluster(cfg.Brokers, newConns(cfg.ClientID, cfg.TLS, cfg.SASL.mechanism()))
+}
+
+func newCluster(seeds []string, conns *conns) *Cluster {
+	c := &Cluster{seeds: seeds, conns: conns, looks: make(chan look, 1), topics: make(map[string]struct{})}
 	c.looks <- look{}
 	return c
 }
 
 // RoundTrip brings a request of kafka-go's Client to the broker it is for. There is one cluster, so the address is not used.
-func (c *cluster) RoundTrip(ctx context.Context, _ net.Addr, request kafka.Request) (kafka.Response, error) {
+func (c *Cluster) RoundTrip(ctx context.Context, _ net.Addr, request kafka.Request) (kafka.Response, error) {
 	switch r := request.(type) {
 	case *rawproduce.Request:
-		return c.produce(ctx, r)
+		return c.ToLeader(ctx, r.Topics[0].Topic, r.Topics[0].Partitions[0].Partition, r)
 	case *createtopics.Request:
 		if controller := c.current().controller; controller != "" {
-			return c.conns.roundTrip(ctx, controller, request)
+			return c.To(ctx, controller, request)
 		}
 	}
-	return c.ask(ctx, request)
+	return c.Ask(ctx, request)
 }
 
-var errMoved = relay.Because(relay.ReasonTimeout, errors.New("no answer, and the partition is led by another broker now"))
+// ErrMoved is the outcome of a request that was taken back because its partition has another leader by now. Nobody knows
+// whether the first one has done it.
+var ErrMoved = relay.Because(relay.ReasonTimeout, errors.New("no answer, and the partition is led by another broker now"))
 
-// produce sends to the leader of the request's partition. A leader that hangs would be waited for until the request's
-// deadline, so it is looked whether the cluster has replaced it. The answer does not wait for that: whom the look asks may
-// hang as well.
-func (c *cluster) produce(ctx context.Context, r *rawproduce.Request) (protocol.Message, error) {
-	topic, partition := r.Topics[0].Topic, r.Topics[0].Partitions[0].Partition
+// ToLeader brings a request to the leader of the partition, whose topic must be known (see Topic). A leader that hangs would
+// be waited for until the request's deadline, so it is looked whether the cluster has replaced it; then the error is
+// ErrMoved. The answer does not wait for that: whom the look asks may hang as well.
+func (c *Cluster) ToLeader(ctx context.Context, topic string, partition int32, request protocol.Message) (protocol.Message, error) {
 	leader, err := c.current().leader(topic, partition)
 	if err != nil {
 		return nil, err
@@ -106,19 +123,19 @@ func (c *cluster) produce(ctx context.Context, r *rawproduce.Request) (protocol.
 	defer looking.Wait()
 	defer cancel(nil)
 	looking.Go(func() {
-		for pause(ctx, lookAgain) {
-			_ = c.look(ctx, time.Now().Add(-lookAgain/2))
+		for Pause(ctx, lookAgain) {
+			_ = c.Look(ctx, time.Now().Add(-lookAgain/2))
 			if now, err := c.current().leader(topic, partition); err == nil && now != leader {
-				cancel(errMoved)
+				cancel(ErrMoved)
 			}
 		}
 	})
-	return c.conns.roundTrip(ctx, leader, r)
+	return c.To(ctx, leader, request)
 }
 
-// ask sends a request that every broker can answer. When one has failed, or says nothing for a moment, the next is asked
+// Ask sends a request that every broker can answer. When one has failed, or says nothing for a moment, the next is asked
 // besides, and the first answer counts.
-func (c *cluster) ask(ctx context.Context, request protocol.Message) (protocol.Message, error) {
+func (c *Cluster) Ask(ctx context.Context, request protocol.Message) (protocol.Message, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var asking sync.WaitGroup
 	defer asking.Wait()
@@ -152,7 +169,7 @@ func (c *cluster) ask(ctx context.Context, request protocol.Message) (protocol.M
 		}
 	}
 	for _, err := range failures { // a broker that speaks knows more than one that is not there
-		switch relay.ReasonOf(explain(err)) {
+		switch relay.ReasonOf(Explain(err)) {
 		case relay.ReasonConnection, relay.ReasonTimeout, relay.ReasonDNS:
 		default:
 			return nil, err
@@ -163,7 +180,7 @@ func (c *cluster) ask(ctx context.Context, request protocol.Message) (protocol.M
 
 // addresses are the brokers to ask, each time beginning with another: one that is cut off from the rest of the cluster
 // answers what was true once.
-func (c *cluster) addresses() []string {
+func (c *Cluster) addresses() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	known := slices.Sorted(maps.Values(c.layout.brokers))
@@ -181,14 +198,14 @@ func (c *cluster) addresses() []string {
 	return addresses
 }
 
-func (c *cluster) current() layout {
+func (c *Cluster) current() layout {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.layout
 }
 
-// topic gives what is known of a topic: not older than staleAfter if the cluster answers, else what was known before.
-func (c *cluster) topic(ctx context.Context, name string) (topicLayout, error) {
+// Topic returns what is known of a topic: not older than staleAfter if the cluster answers, else what was known before.
+func (c *Cluster) Topic(ctx context.Context, name string) (Topic, error) {
 	c.mu.Lock()
 	c.topics[name] = struct{}{}
 	found, known := c.layout.topics[name]
@@ -200,7 +217,7 @@ func (c *cluster) topic(ctx context.Context, name string) (topicLayout, error) {
 			return found, nil
 		}
 	}
-	err := c.look(ctx, since)
+	err := c.Look(ctx, since)
 	found, known = c.current().topics[name]
 	if known || err == nil {
 		return found, nil
@@ -208,8 +225,8 @@ func (c *cluster) topic(ctx context.Context, name string) (topicLayout, error) {
 	return found, err
 }
 
-// look learns the layout, unless another lane has begun to do so after since.
-func (c *cluster) look(ctx context.Context, since time.Time) error {
+// Look learns the layout, unless another lane has begun to do so after since.
+func (c *Cluster) Look(ctx context.Context, since time.Time) error {
 	var last look
 	select {
 	case last = <-c.looks:
@@ -228,20 +245,16 @@ func (c *cluster) look(ctx context.Context, since time.Time) error {
 	return last.err
 }
 
-func (c *cluster) learn(ctx context.Context) error {
+func (c *Cluster) learn(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	c.mu.Lock()
 	names := slices.Sorted(maps.Keys(c.topics))
 	c.mu.Unlock()
 	began := time.Now()
-	answer, err := c.ask(ctx, &metadata.Request{TopicNames: names})
+	response, err := Answer[*metadata.Response](c.Ask(ctx, &metadata.Request{TopicNames: names}))
 	if err != nil {
 		return fmt.Errorf("ask the cluster for its brokers and topics: %w", err)
-	}
-	response, ok := answer.(*metadata.Response)
-	if !ok {
-		return errOdd
 	}
 	learnt := layoutOf(response)
 	learnt.at = began
@@ -251,12 +264,12 @@ func (c *cluster) learn(ctx context.Context) error {
 
 // adopt takes over what a broker said. Partitions are never taken away, so a topic that has fewer was deleted and made again,
 // or the broker is behind the others; which of them, the next broker tells.
-func (c *cluster) adopt(learnt layout) {
+func (c *Cluster) adopt(learnt layout) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for name, found := range learnt.topics {
 		known := c.layout.topics[name]
-		if found.err == 0 && len(found.leaders) < len(known.leaders) && !known.doubted {
+		if found.Err == 0 && len(found.Leaders) < len(known.Leaders) && !known.doubted {
 			known.doubted = true
 			learnt.topics[name] = known
 		}
@@ -267,16 +280,16 @@ func (c *cluster) adopt(learnt layout) {
 func layoutOf(response *metadata.Response) layout {
 	l := layout{
 		brokers: make(map[int32]string, len(response.Brokers)),
-		topics:  make(map[string]topicLayout, len(response.Topics)),
+		topics:  make(map[string]Topic, len(response.Topics)),
 	}
 	for _, b := range response.Brokers {
 		l.brokers[b.NodeID] = net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port)))
 	}
 	l.controller = l.brokers[response.ControllerID]
 	for _, found := range response.Topics {
-		t := topicLayout{err: kafka.Error(found.ErrorCode), leaders: make(map[int32]int32, len(found.Partitions))}
+		t := Topic{Err: kafka.Error(found.ErrorCode), Leaders: make(map[int32]int32, len(found.Partitions))}
 		for _, p := range found.Partitions {
-			t.leaders[p.PartitionIndex] = p.LeaderID
+			t.Leaders[p.PartitionIndex] = p.LeaderID
 		}
 		l.topics[found.Name] = t
 	}
@@ -285,7 +298,7 @@ func layoutOf(response *metadata.Response) layout {
 
 // leader is the address of the partition's leader.
 func (l layout) leader(topic string, partition int32) (string, error) {
-	id, found := l.topics[topic].leaders[partition]
+	id, found := l.topics[topic].Leaders[partition]
 	if !found {
 		return "", fmt.Errorf("%s/%d does not exist on the cluster: %w", topic, partition, kafka.UnknownTopicOrPartition)
 	}
@@ -294,4 +307,24 @@ func (l layout) leader(topic string, partition int32) (string, error) {
 		return "", fmt.Errorf("%s/%d has no leader: %w", topic, partition, kafka.LeaderNotAvailable)
 	}
 	return address, nil
+}
+
+// TryLeaders connects to the leaders of the topics that a broker told of, and returns what fails there. The cluster gives out
+// other addresses than those configured, and often wrong ones.
+func (c *Cluster) TryLeaders(ctx context.Context, told *metadata.Response) (problems []error) {
+	l := layoutOf(told)
+	leads := make(map[string]int)
+	for _, t := range l.topics {
+		for _, id := range t.Leaders {
+			if address := l.brokers[id]; address != "" {
+				leads[address]++
+			}
+		}
+	}
+	for _, address := range slices.Sorted(maps.Keys(leads)) {
+		if _, err := c.To(ctx, address, new(apiversions.Request)); err != nil {
+			problems = append(problems, Explain(fmt.Errorf("the leader of %d partitions: %w", leads[address], err)))
+		}
+	}
+	return problems
 }

@@ -1,4 +1,4 @@
-package kafkasink
+package kafkaconn
 
 import (
 	"context"
@@ -16,13 +16,16 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/goleak"
 
 	"ncs-relay/relay"
 )
 
-func testCluster(t *testing.T, fake *kfake.Cluster) *cluster {
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func testCluster(t *testing.T, fake *kfake.Cluster) *Cluster {
 	c := newCluster(fake.ListenAddrs(), newConns("test", nil, nil))
-	t.Cleanup(c.conns.closeAll)
+	t.Cleanup(c.Close)
 	return c
 }
 
@@ -40,10 +43,10 @@ func TestLanesShareALook(t *testing.T) {
 	c := testCluster(t, fake)
 
 	failed := time.Now()
-	require.NoError(t, c.look(t.Context(), failed))
-	require.NoError(t, c.look(t.Context(), failed))
+	require.NoError(t, c.Look(t.Context(), failed))
+	require.NoError(t, c.Look(t.Context(), failed))
 	require.EqualValues(t, 1, looks.Load(), "two lanes failed before the look began")
-	require.NoError(t, c.look(t.Context(), time.Now()))
+	require.NoError(t, c.Look(t.Context(), time.Now()))
 	require.EqualValues(t, 2, looks.Load(), "one failed since")
 }
 
@@ -57,15 +60,15 @@ func TestABrokerThatHangsIsNotWaitedFor(t *testing.T) {
 	require.NoError(t, err)
 	defer silent.Close()
 	c := newCluster([]string{silent.Addr().String(), fake.ListenAddrs()[0]}, newConns("test", nil, nil))
-	defer c.conns.closeAll()
+	defer c.Close()
 
 	for range 4 { // each broker comes first now and then
-		require.NoError(t, c.look(t.Context(), time.Now()), "it must not take lookTimeout")
+		require.NoError(t, c.Look(t.Context(), time.Now()), "it must not take lookTimeout")
 		c.layout.brokers = nil // as if only the seeds were known
 	}
-	found, err := c.topic(t.Context(), "t")
+	found, err := c.Topic(t.Context(), "t")
 	require.NoError(t, err)
-	require.Len(t, found.leaders, 3)
+	require.Len(t, found.Leaders, 3)
 }
 
 func TestAllBrokersHangIsSaidInTime(t *testing.T) {
@@ -74,10 +77,10 @@ func TestAllBrokersHangIsSaidInTime(t *testing.T) {
 	require.NoError(t, err)
 	defer silent.Close()
 	c := newCluster([]string{silent.Addr().String()}, newConns("test", nil, nil))
-	defer c.conns.closeAll()
-	_, err = c.topic(t.Context(), "t")
+	defer c.Close()
+	_, err = c.Topic(t.Context(), "t")
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	require.Equal(t, relay.ReasonTimeout, relay.ReasonOf(explain(err)))
+	require.Equal(t, relay.ReasonTimeout, relay.ReasonOf(Explain(err)))
 }
 
 func TestConnectionsAreBounded(t *testing.T) {
@@ -141,16 +144,16 @@ func TestConnectionsThatAreTooOldAreNotUsed(t *testing.T) {
 func TestABrokerThatIsBehindMovesNoEntity(t *testing.T) {
 	t.Parallel()
 	with := func(partitions int32) layout {
-		topic := topicLayout{leaders: make(map[int32]int32)}
+		topic := Topic{Leaders: make(map[int32]int32)}
 		for p := range partitions {
-			topic.leaders[p] = 1
+			topic.Leaders[p] = 1
 		}
-		return layout{topics: map[string]topicLayout{"t": topic}}
+		return layout{topics: map[string]Topic{"t": topic}}
 	}
 	c := newCluster(nil, nil)
 	partitions := func(said int32) int {
 		c.adopt(with(said))
-		return len(c.current().topics["t"].leaders)
+		return len(c.current().topics["t"].Leaders)
 	}
 	require.Equal(t, 3, partitions(3))
 	require.Equal(t, 12, partitions(12), "partitions were added")
@@ -202,11 +205,11 @@ func TestCloseEndsWhatIsOpen(t *testing.T) {
 		close(asked)
 		return nil, nil, true // never answered
 	})
-	go func() { <-asked; c.conns.closeAll() }()
-	require.Error(t, c.look(t.Context(), time.Now()))
+	go func() { <-asked; c.Close() }()
+	require.Error(t, c.Look(t.Context(), time.Now()))
 	require.Empty(t, c.conns.open)
 	require.Empty(t, c.conns.idle)
-	require.ErrorIs(t, c.look(t.Context(), time.Now()), net.ErrClosed)
+	require.ErrorIs(t, c.Look(t.Context(), time.Now()), net.ErrClosed)
 }
 
 func TestAnAnswerDoesNotWaitForALookAtTheCluster(t *testing.T) {
@@ -219,13 +222,13 @@ func TestAnAnswerDoesNotWaitForALookAtTheCluster(t *testing.T) {
 		return nil, nil, false
 	})
 	c := testCluster(t, fake)
-	_, err = c.topic(t.Context(), "t")
+	_, err = c.Topic(t.Context(), "t")
 	require.NoError(t, err)
 	last := <-c.looks // somebody looks, and has no answer yet
 	defer func() { c.looks <- last }()
-	ctx, cancel := context.WithTimeout(t.Context(), requestTimeout)
+	ctx, cancel := context.WithTimeout(t.Context(), RequestTimeout)
 	defer cancel()
-	_, err = c.produce(ctx, &rawproduce.Request{Acks: -1, Timeout: 1000, Topics: []rawproduce.RequestTopic{{Topic: "t",
+	_, err = c.RoundTrip(ctx, nil, &rawproduce.Request{Acks: -1, Timeout: 1000, Topics: []rawproduce.RequestTopic{{Topic: "t",
 		Partitions: []rawproduce.RequestPartition{{RecordSet: protocol.RawRecordSet{Reader: strings.NewReader("\x00\x00\x00\x00")}}}}}})
 	require.NoError(t, err)
 	require.NoError(t, ctx.Err(), "the answer was there")
@@ -241,14 +244,14 @@ func TestALeaderThatHangsInItsHandshakeIsLeftWhenItIsReplaced(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			go func() {
 				conn, err := silent.Accept()
-				cancel(errMoved)
+				cancel(ErrMoved)
 				if err == nil {
 					defer conn.Close()
 					_, _ = io.Copy(io.Discard, conn) // until the other side has gone
 				}
 			}()
 			_, err = newConns("test", secured, nil).get(ctx, silent.Addr().String())
-			require.True(t, leaderless(err), "%v", err)
+			require.True(t, Leaderless(err), "%v", err)
 		})
 	}
 }

@@ -5,7 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"ncs-relay/sinks/kafkasink/kafkatest"
+	"ncs-relay/relay/kafkaconn/kafkatest"
 )
 
 func TestRealKafkaCluster(t *testing.T) {

@@ -1,4 +1,4 @@
-package kafkasink
+package kafkaconn
 
 import (
 	"errors"
@@ -9,9 +9,9 @@ import (
 	"ncs-relay/relay"
 )
 
-// explain adds to a broker's error what an operator can do about it, and its reason for metrics. Errors of the network and
+// Explain adds to a broker's error what an operator can do about it, and its reason for metrics. Errors of the network and
 // of TLS tell their reason by their types.
-func explain(err error) error {
+func Explain(err error) error {
 	var code kafka.Error
 	if !errors.As(err, &code) {
 		return err

@@ -1,4 +1,4 @@
-package kafkasink
+package kafkaconn
 
 import (
 	"context"
@@ -17,6 +17,9 @@ import (
 	"github.com/segmentio/kafka-go/protocol/saslhandshake"
 	"github.com/segmentio/kafka-go/sasl"
 )
+
+// RequestTimeout is how long a request is worth waiting for.
+const RequestTimeout = 10 * time.Second
 
 const (
 	connectTimeout = 5 * time.Second // of one connection, with TLS and SASL
@@ -256,13 +259,9 @@ func (c *conn) roundTrip(ctx context.Context, request protocol.Message) (answer 
 
 // negotiate agrees on the version of each request.
 func (c *conn) negotiate() error {
-	answer, err := c.RoundTrip(new(apiversions.Request))
+	response, err := Answer[*apiversions.Response](c.RoundTrip(new(apiversions.Request)))
 	if err != nil {
 		return err
-	}
-	response, ok := answer.(*apiversions.Response)
-	if !ok {
-		return errOdd
 	}
 	if response.ErrorCode != 0 {
 		return kafka.Error(response.ErrorCode)
@@ -278,13 +277,9 @@ func (c *conn) negotiate() error {
 
 // authenticate says who we are. What brokers say freely of a refusal is left out: it may repeat what was sent.
 func (c *conn) authenticate(ctx context.Context, mechanism sasl.Mechanism) error {
-	answer, err := c.RoundTrip(&saslhandshake.Request{Mechanism: mechanism.Name()})
+	handshake, err := Answer[*saslhandshake.Response](c.RoundTrip(&saslhandshake.Request{Mechanism: mechanism.Name()}))
 	if err != nil {
 		return err
-	}
-	handshake, ok := answer.(*saslhandshake.Response)
-	if !ok {
-		return errOdd
 	}
 	if handshake.ErrorCode != 0 {
 		return kafka.Error(handshake.ErrorCode)
@@ -297,7 +292,7 @@ func (c *conn) authenticate(ctx context.Context, mechanism sasl.Mechanism) error
 		}
 		if lifetime := time.Duration(response.SessionLifetimeMs) * time.Millisecond; lifetime > 0 {
 			// When the session ends the broker cuts the connection, whatever is on it. A request in flight may take that long.
-			c.session = time.Now().Add(max(lifetime-requestTimeout, lifetime/2))
+			c.session = time.Now().Add(max(lifetime-RequestTimeout, lifetime/2))
 		}
 		done, message, err = session.Next(ctx, response.AuthBytes)
 	}
@@ -305,21 +300,15 @@ func (c *conn) authenticate(ctx context.Context, mechanism sasl.Mechanism) error
 }
 
 func (c *conn) exchange(message []byte) (*saslauthenticate.Response, error) {
-	answer, err := c.RoundTrip(&saslauthenticate.Request{AuthBytes: message})
+	response, err := Answer[*saslauthenticate.Response](c.RoundTrip(&saslauthenticate.Request{AuthBytes: message}))
 	if errors.Is(err, io.EOF) { // how some brokers refuse
 		return nil, kafka.SASLAuthenticationFailed
 	}
 	if err != nil {
 		return nil, err
 	}
-	response, ok := answer.(*saslauthenticate.Response)
-	if !ok {
-		return nil, errOdd
-	}
 	if response.ErrorCode != 0 {
 		return nil, kafka.Error(response.ErrorCode)
 	}
 	return response, nil
 }
-
-var errOdd = errors.New("odd answer")

@@ -1,0 +1,106 @@
+// Package kafkaconn holds connections to the brokers of a Kafka cluster and brings requests to those they are for, over TLS
+// and SASL where that is configured.
+//
+// It promises that no request waits longer than its context for a broker that hangs, that a partition is followed to its
+// next leader at once, and that files with secrets and certificates are read again for each new connection. What is asked
+// and what an answer means, and when to try again, is left to those who ask.
+package kafkaconn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+
+	"ncs-relay/relay"
+)
+
+// Config says where a cluster is and how to connect to it. Brokers, TLS and SASL must have passed their checks.
+type Config struct {
+	Brokers  []string // host:port of a few brokers; the rest of the cluster is found through them
+	ClientID string   // shows up in the brokers' logs, metrics and quotas
+	TLS      *TLS     // nil = connections are not encrypted
+	SASL     *SASL    // nil = we do not say who we are
+}
+
+// CheckBrokers reports what is wrong with the addresses of brokers, at the path "brokers".
+func CheckBrokers(brokers []string, report func(path, problem, hint string)) {
+	if len(brokers) == 0 {
+		report("brokers", "no broker given", `brokers: ["kafka-1.internal:9092"]`)
+	}
+	for i, broker := range brokers {
+		if problem := checkHostPort(broker); problem != "" {
+			report(fmt.Sprintf("brokers[%d]", i), problem, "write host:port, for example kafka-1.internal:9092")
+		}
+	}
+}
+
+func checkHostPort(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	switch {
+	case err != nil:
+		return fmt.Sprintf("%q is not host:port", address)
+	case host == "":
+		return fmt.Sprintf("%q has no host", address)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return fmt.Sprintf("%q has no valid port", address)
+	}
+	return ""
+}
+
+// WarnOfSecrets reports connections on which others can read what they must not.
+func WarnOfSecrets(t *TLS, s *SASL, report func(path, problem, hint string)) {
+	if t != nil && t.InsecureSkipVerify {
+		report("tls.insecure_skip_verify", "the certificates of the brokers are not verified: anybody on the way can read events and credentials", "use ca_file")
+	}
+	if t == nil && s != nil && (s.Mechanism == saslPlain || s.Mechanism == saslOAuthBearer) {
+		report("sasl.mechanism", fmt.Sprintf("%q sends its secret as it is, and there is no TLS", s.Mechanism), "add tls: {}")
+	}
+}
+
+// Answer returns an answer as what it must be: the response to the request that was made.
+func Answer[T protocol.Message](answer protocol.Message, err error) (response T, _ error) {
+	if err != nil {
+		return response, err
+	}
+	response, ok := answer.(T)
+	if !ok {
+		return response, fmt.Errorf("unexpected response %T", answer)
+	}
+	return response, nil
+}
+
+// Leaderless reports whether a request to the leader of a partition failed because the partition is being given another one.
+// The request can be sent again, byte for byte, after a look at the cluster.
+func Leaderless(err error) bool {
+	var code kafka.Error
+	if errors.As(err, &code) {
+		switch code {
+		case kafka.NotLeaderForPartition, kafka.LeaderNotAvailable, kafka.ReplicaNotAvailable, kafka.FencedLeaderEpoch,
+			kafka.RequestTimedOut: // the leader waited for a replica that is not yet known to be gone
+			return true
+		}
+		return false
+	}
+	switch relay.ReasonOf(err) {
+	case relay.ReasonConnection, relay.ReasonTimeout:
+		return true
+	}
+	return errors.Is(err, ErrMoved)
+}
+
+// Pause waits, and reports whether ctx lasts longer.
+func Pause(ctx context.Context, wait time.Duration) bool {
+	select {
+	case <-time.After(wait):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
