@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/diskjournal"
 	"ncs-relay/relay/telemetry"
 	"ncs-relay/relay/trail"
 )
@@ -49,8 +50,8 @@ const (
 type dispatcher struct {
 	SinkSpec
 	sink    Sink
-	journal *journal.Journal
-	cursor  *journal.Cursor
+	journal *diskjournal.Journal
+	cursor  *diskjournal.Cursor
 	log     *slog.Logger
 	metrics *sinkMetrics
 	tracing *telemetry.Tracing
@@ -100,7 +101,7 @@ func (r sendResult) outcome(i int) (string, Reason) {
 	return "", "" // what comes behind a refused event
 }
 
-func newDispatcher(spec SinkSpec, sink Sink, j *journal.Journal, c *journal.Cursor, log *slog.Logger, m *sinkMetrics, tracing *telemetry.Tracing, events *trail.Trail) *dispatcher {
+func newDispatcher(spec SinkSpec, sink Sink, j *diskjournal.Journal, c *diskjournal.Cursor, log *slog.Logger, m *sinkMetrics, tracing *telemetry.Tracing, events *trail.Trail) *dispatcher {
 	return &dispatcher{
 		SinkSpec: spec,
 		sink:     sink,

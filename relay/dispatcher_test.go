@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/diskjournal"
 	"ncs-relay/relay/telemetry"
 )
 
@@ -25,8 +26,8 @@ import (
 type bubble struct {
 	t       *testing.T
 	dir     string
-	journal *journal.Journal
-	cursor  *journal.Cursor
+	journal *diskjournal.Journal
+	cursor  *diskjournal.Cursor
 	sink    *farSide
 	d       *dispatcher // its state is for its own goroutine: see on
 	n       int
@@ -38,11 +39,11 @@ func inBubble(t *testing.T, spec SinkSpec, test func(b *bubble)) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		log := slog.New(slog.NewTextHandler(io.Discard, nil))
-		o := journal.Options{Logger: log}
+		o := diskjournal.Options{Logger: log}
 		o.SetDefaults()
 		o.Dead.SetDefaults()
 		o.MinFree = 1
-		j, err := journal.Open(dir, o)
+		j, err := diskjournal.Open(dir, o)
 		require.NoError(t, err)
 		c, err := j.Sink("sink")
 		require.NoError(t, err)
@@ -110,7 +111,7 @@ func (b *bubble) slowly(wait func(Attempt) time.Duration) {
 }
 
 // replay makes a replay of all that is settled; the dispatcher is to be told.
-func (b *bubble) replay(rate float64) *journal.Replay {
+func (b *bubble) replay(rate float64) *diskjournal.Replay {
 	b.t.Helper()
 	r, err := b.journal.AddReplay(journal.ReplaySpec{Sink: "sink", Rate: rate, Filter: []byte("{}"), CreatedAt: time.Now()})
 	require.NoError(b.t, err)

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/diskjournal"
 	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/route"
 	"ncs-relay/relay/telemetry"
@@ -153,9 +154,9 @@ type fixture struct {
 	t       testing.TB
 	dir     string
 	options Options
-	fs      journal.FS
+	fs      diskjournal.FS
 	gateway *Gateway
-	journal *journal.Journal
+	journal *diskjournal.Journal
 	url     string
 	end     func()
 }
@@ -199,11 +200,11 @@ func start(t testing.TB, f fixture, routes []route.RuleConfig, specs ...SinkSpec
 	o.Tracing, err = telemetry.NewTracing(t.Context(), to)
 	require.NoError(t, err)
 
-	jo := journal.Options{FS: f.fs, Logger: o.Logger, KeepKeys: o.Dedup.MaxKeys, KeepKeysFor: o.Dedup.Window}
+	jo := diskjournal.Options{FS: f.fs, Logger: o.Logger, KeepKeys: o.Dedup.MaxKeys, KeepKeysFor: o.Dedup.Window}
 	jo.SetDefaults()
 	jo.Dead.SetDefaults()
 	jo.MinFree = 1
-	f.journal, err = journal.Open(f.dir, jo)
+	f.journal, err = diskjournal.Open(f.dir, jo)
 	require.NoError(t, err)
 	o.Journal = f.journal
 	f.gateway, err = New(o)

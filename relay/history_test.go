@@ -18,6 +18,7 @@ import (
 	"pgregory.net/rapid"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/diskjournal"
 	"ncs-relay/relay/journal/journaltest"
 	"ncs-relay/relay/route"
 	"ncs-relay/relay/telemetry"
@@ -70,7 +71,7 @@ type history struct {
 	fs      *journaltest.CrashFS
 	dir     string
 	gateway *Gateway
-	journal *journal.Journal
+	journal *diskjournal.Journal
 	end     func()
 
 	version int // of the sink's definition
@@ -116,11 +117,11 @@ func (h *history) start() {
 	require.NoError(t, err)
 	tracing, err := telemetry.NewTracing(t.Context(), telemetry.Options{Log: log})
 	require.NoError(t, err)
-	o := journal.Options{FS: h.fs, Logger: log, SegmentSize: 8 << 10}
+	o := diskjournal.Options{FS: h.fs, Logger: log, SegmentSize: 8 << 10}
 	o.SetDefaults()
 	o.Dead.SetDefaults()
 	o.MinFree = 1
-	h.journal, err = journal.Open(h.dir, o)
+	h.journal, err = diskjournal.Open(h.dir, o)
 	require.NoError(t, err)
 	h.judge.journal = h.journal
 	h.gateway, err = New(Options{Settings: h.settings(), Journal: h.journal, Logger: log, Metrics: metrics, Tracing: tracing})
@@ -236,7 +237,7 @@ type book struct {
 // judge is a far side that watches. Its mutex guards all.
 type judge struct {
 	spec    SinkSpec
-	journal *journal.Journal
+	journal *diskjournal.Journal
 	batch   int
 
 	mu       sync.Mutex

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/diskjournal"
 	"ncs-relay/relay/ncs"
 )
 
@@ -418,7 +419,7 @@ func (g *Gateway) openReplays() (open []replayFeed) {
 }
 
 // loadRecords gives records in the order of positions, which may be any; those that are lost to damage are nil.
-func loadRecords(j *journal.Journal, positions []journal.Position) ([]*journal.Record, error) {
+func loadRecords(j *diskjournal.Journal, positions []journal.Position) ([]*journal.Record, error) {
 	records, err := j.Load(slices.Sorted(slices.Values(positions)))
 	var lost *journal.LostError
 	if err != nil && !errors.As(err, &lost) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/diskjournal"
 	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/telemetry"
 	"ncs-relay/relay/trail"
@@ -27,7 +28,7 @@ type source struct {
 	SourceConfig
 	verifier *ncs.Verifier
 	intake   *Intake
-	account  *journal.SourceAccount
+	account  *diskjournal.SourceAccount
 	metrics  *sourceMetrics
 	log      *slog.Logger
 
@@ -46,7 +47,7 @@ type answer struct {
 }
 
 // book enters the call's outcome into the source's account.
-func (a *answer) book(account *journal.SourceAccount) {
+func (a *answer) book(account *diskjournal.SourceAccount) {
 	switch {
 	case a.leads:
 	case a.outcome == outcomeRejected:
@@ -60,7 +61,7 @@ func (a *answer) book(account *journal.SourceAccount) {
 	}
 }
 
-func newSource(c SourceConfig, account *journal.SourceAccount, m *metrics, log *slog.Logger) (*source, error) {
+func newSource(c SourceConfig, account *diskjournal.SourceAccount, m *metrics, log *slog.Logger) (*source, error) {
 	configured := c.Resolved
 	if configured == nil {
 		configured = c.Secrets
@@ -293,7 +294,7 @@ func (g *Gateway) logRules(in *ingress, rec *journal.Record, n *ncs.Notification
 
 // store appends rec and settles the claim with the outcome. It returns as soon as the append is queued. A fault that
 // may pass, such as a journal that starts a new segment, is tried again until the deadline; a full disk is told at once.
-func (g *Gateway) store(c *claim, rec *journal.Record, began time.Time, account *journal.SourceAccount) {
+func (g *Gateway) store(c *claim, rec *journal.Record, began time.Time, account *diskjournal.SourceAccount) {
 	ctx, cancel := context.WithDeadline(context.Background(), began.Add(storeTimeout))
 	var try func()
 	settle := func(err error) {

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/diskjournal"
 	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/route"
 	"ncs-relay/relay/telemetry"
@@ -33,7 +34,7 @@ const Unroutable = "unroutable"
 // Options are the parts of a gateway. The gateway owns none of them: whoever made them closes them, after Run ended.
 type Options struct {
 	Settings
-	Journal *journal.Journal
+	Journal *diskjournal.Journal
 	Logger  *slog.Logger
 	Metrics *telemetry.Metrics
 	Tracing *telemetry.Tracing
@@ -51,7 +52,7 @@ type Settings struct {
 
 // Gateway takes notifications (it is an http.Handler) and delivers events (Run).
 type Gateway struct {
-	journal *journal.Journal
+	journal *diskjournal.Journal
 	dedup   *dedup
 	metrics *metrics
 	tracing *telemetry.Tracing

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/diskjournal"
 	"ncs-relay/relay/ncs"
 )
 
@@ -46,7 +47,7 @@ type ReplayStatus struct {
 	Finished    bool             `json:"finished"`
 }
 
-func statusOf(r *journal.Replay) ReplayStatus {
+func statusOf(r *diskjournal.Replay) ReplayStatus {
 	spec, t := r.Spec(), r.Totals()
 	s := ReplayStatus{ID: r.ID(), Sink: spec.Sink, DeadLetters: spec.DeadLetters, Rate: spec.Rate, CreatedAt: spec.CreatedAt,
 		Position: t.Read, End: spec.To, Matched: t.Matched, Delivered: t.Delivered, Failed: t.Failed, Skipped: t.Skipped,
@@ -174,7 +175,7 @@ func (g *Gateway) routeAgain(ctx context.Context, req ReplayRequest) (ReplayResu
 }
 
 // storeAgain appends an event that came earlier, unless it is known, and waits for the disk.
-func (g *Gateway) storeAgain(ctx context.Context, in *ingress, rec *journal.Record, n *ncs.Notification, account *journal.SourceAccount) error {
+func (g *Gateway) storeAgain(ctx context.Context, in *ingress, rec *journal.Record, n *ncs.Notification, account *diskjournal.SourceAccount) error {
 	c, standing := g.claim(ncs.Identity{Key: rec.Key, ID: rec.ID}, time.Now().Add(storeTimeout))
 	switch standing {
 	case isKnown:
@@ -221,7 +222,7 @@ func (g *Gateway) CancelReplay(ctx context.Context, id uint32) error {
 
 // replayFeed drives a replay as if it were a cursor.
 type replayFeed struct {
-	*journal.Replay
+	*diskjournal.Replay
 	match func(*journal.Record) bool
 }
 
@@ -230,7 +231,7 @@ func (f replayFeed) Next(maxBytes int) ([]*journal.Record, error) {
 }
 
 // matchOf is the filter that a replay was begun with.
-func matchOf(r *journal.Replay) (func(*journal.Record) bool, error) {
+func matchOf(r *diskjournal.Replay) (func(*journal.Record) bool, error) {
 	var filter Filter
 	if err := json.Unmarshal(r.Spec().Filter, &filter); err != nil {
 		return nil, err
@@ -240,7 +241,7 @@ func matchOf(r *journal.Replay) (func(*journal.Record) bool, error) {
 
 // addReplay begins a replay, or goes on with one of an earlier process. One that runs already is left alone: a dispatcher
 // that a reload makes finds it in the journal, too.
-func (d *dispatcher) addReplay(r *journal.Replay) {
+func (d *dispatcher) addReplay(r *diskjournal.Replay) {
 	if slices.ContainsFunc(d.feeds, func(f *feed) bool { return f.replay == r.ID() }) {
 		return
 	}

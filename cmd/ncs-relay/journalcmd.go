@@ -16,6 +16,7 @@ import (
 
 	"ncs-relay/config"
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/diskjournal"
 	"ncs-relay/relay/ncs"
 )
 
@@ -51,7 +52,7 @@ func journalVerifyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			report, err := journal.Verify(dir)
+			report, err := diskjournal.Verify(dir)
 			if err != nil {
 				return offlineHint(err)
 			}
@@ -71,7 +72,7 @@ func journalVerifyCommand() *cobra.Command {
 	return cmd
 }
 
-func printReport(out io.Writer, r *journal.Report, now time.Time) {
+func printReport(out io.Writer, r *diskjournal.Report, now time.Time) {
 	fmt.Fprintf(out, "%d records in %d segments and %d kept beside them, %s, positions %d to %d\n", r.Records, r.Segments, r.Kept, size(r.Bytes), r.First, r.Last)
 	if r.TornBytes > 0 {
 		fmt.Fprintf(out, "%d bytes of an unfinished write at the end: never answered 200, removed at the next start\n", r.TornBytes)
@@ -94,7 +95,7 @@ func printReport(out io.Writer, r *journal.Report, now time.Time) {
 }
 
 // reportJSON gives a report names of its own, so that the journal's can change.
-func reportJSON(r *journal.Report) any {
+func reportJSON(r *diskjournal.Report) any {
 	type damage struct {
 		File    string           `json:"file"`
 		Offset  int64            `json:"offset"`
@@ -158,7 +159,7 @@ exit status is then 1.`,
 				}
 				write = func(r *journal.Record) error { return writeBody(bodies, r) }
 			}
-			report, err := journal.Export(dir, write)
+			report, err := diskjournal.Export(dir, write)
 			err = errors.Join(err, out.Flush()) // what was read before a fault is worth having
 			if report != nil {
 				printReport(cmd.ErrOrStderr(), report, time.Now())

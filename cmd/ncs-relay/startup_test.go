@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/diskjournal"
 	"ncs-relay/relay/ncs"
 )
 
@@ -91,11 +92,11 @@ func peakMemory(pid int) string {
 // fillJournal appends n events that two sinks are owed.
 func fillJournal(t *testing.T, dir string, n int) {
 	t.Helper()
-	var o journal.Options
+	var o diskjournal.Options
 	o.SetDefaults()
 	o.Dead.SetDefaults()
 	o.MinFree = 1
-	j, err := journal.Open(dir, o)
+	j, err := diskjournal.Open(dir, o)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup

@@ -12,6 +12,7 @@ import (
 	"ncs-relay/config"
 	"ncs-relay/relay"
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/diskjournal"
 )
 
 // reopenInterval is the pause between attempts to open a journal on a disk that fails.
@@ -20,9 +21,9 @@ const reopenInterval = time.Second
 // openJournal opens the journal. A disk that is full, read-only or failing may get well again, and a relay that is gone
 // cannot say why: so until then every notification is answered 503, and /readyz says what is wrong. Only a directory
 // that is not ours to use, or whose state is damaged, is an error.
-func openJournal(ctx context.Context, cfg *config.Config, log *slog.Logger) (*journal.Journal, error) {
-	open := func() (*journal.Journal, error) {
-		return journal.Open(cfg.DataDir, journal.Options{
+func openJournal(ctx context.Context, cfg *config.Config, log *slog.Logger) (*diskjournal.Journal, error) {
+	open := func() (*diskjournal.Journal, error) {
+		return diskjournal.Open(cfg.DataDir, diskjournal.Options{
 			Config: cfg.Journal, Dead: cfg.DeadLetters, KeepKeys: cfg.Dedup.MaxKeys, KeepKeysFor: cfg.Dedup.Window, Logger: log,
 		})
 	}

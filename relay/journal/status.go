@@ -1,11 +1,6 @@
 package journal
 
-import (
-	"maps"
-	"slices"
-	"strings"
-	"time"
-)
+import "time"
 
 // Stats describe the log.
 type Stats struct {
@@ -18,25 +13,6 @@ type Stats struct {
 	LostRecords int64 // in them
 	Faults      uint64
 	Syncs       uint64 // groups of appends that were written, each with one sync
-}
-
-func (j *Journal) Stats() Stats {
-	s := Stats{Bytes: j.used(), Syncs: j.writer.syncs.Load()}
-	s.Free, _, _ = j.space.volume(spaceInterval) // 0 when it is not known
-	j.log.mu.RLock()
-	s.Frontier, s.Segments, s.TornBytes, s.Damaged, s.LostRecords = j.log.frontier, len(j.log.list), j.log.torn, j.log.damaged, j.log.lost
-	j.log.mu.RUnlock()
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	s.Faults = j.faults
-	return s
-}
-
-func (j *Journal) used() int64 {
-	j.mu.Lock()
-	kept := j.keptBytes
-	j.mu.Unlock()
-	return kept + j.log.bytes()
 }
 
 // SinkStatus is what is known of a sink, opened or not.
@@ -57,80 +33,4 @@ type Snapshot struct {
 	Frontier Position
 	Accounts map[string]Account // by source, those not configured any more included
 	Sinks    []SinkStatus       // by name
-}
-
-// Snapshot reads all accounts at once.
-func (j *Journal) Snapshot() Snapshot {
-	j.mu.Lock()
-	cursors := slices.SortedFunc(maps.Values(j.byID), func(a, b *Cursor) int { return strings.Compare(a.name, b.name) })
-	snap := Snapshot{Frontier: j.known.pos, Accounts: make(map[string]Account, len(j.accounts)), Sinks: make([]SinkStatus, len(cursors))}
-	for name, a := range j.accounts {
-		snap.Accounts[name] = a.read()
-	}
-	for i, c := range cursors {
-		snap.Sinks[i] = c.status()
-	}
-	j.mu.Unlock()
-	for i, c := range cursors {
-		if s := &snap.Sinks[i]; s.Totals.Pending > 0 && s.Oldest.IsZero() {
-			s.Oldest = c.oldestUnread() // may look for it on disk
-		}
-	}
-	return snap
-}
-
-// Sinks lists every sink the journal knows, by name.
-func (j *Journal) Sinks() []SinkStatus { return j.Snapshot().Sinks }
-
-func (c *Cursor) status() SinkStatus { // Journal.mu is held
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := SinkStatus{ID: c.id, Name: c.name, Opened: c.opened, Totals: c.totals(), PendingBytes: int64(c.owedBytes - c.settledBytes),
-		Letters: c.letters + uint64(len(c.buried)), LettersLost: c.lettersLost, Paused: c.paused, Oldest: c.oldest()}
-	if unread := receivedAt(c.unread); c.unreadCount() > 0 && !unread.IsZero() && (c.count == 0 || unread.Before(s.Oldest)) {
-		s.Oldest = unread
-	}
-	return s
-}
-
-// owe counts a record that is on disk and that nobody has read. Journal.mu is held.
-func (c *Cursor) owe(size, received int64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.unreadCount() == 0 {
-		c.unread = received
-	}
-	c.owed++
-	c.owedBytes += uint64(size)
-}
-
-// oldestUnread looks for the first record that the sink is owed and has not read. It is remembered until it is read.
-func (c *Cursor) oldestUnread() time.Time {
-	c.mu.Lock()
-	read, at, received := c.read, c.at, c.unread
-	c.mu.Unlock()
-	pos := read
-	for received == 0 {
-		st, ok, err := c.j.log.after(pos, at)
-		if err != nil || !ok {
-			return time.Time{}
-		}
-		st.block = 16 << 10 // it is near as a rule
-		err = c.j.log.walk(st, func(_ int64, f frame, payload []byte) bool {
-			if f.pos > read && payloadOwed(payload, c.id) {
-				received = payloadTime(payload)
-			}
-			return received == 0
-		})
-		if err != nil {
-			return time.Time{}
-		}
-		pos, at = st.last, place{st.seg.first, st.end}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.read == read {
-		c.unread = received
-	}
-	return time.UnixMilli(received)
 }

@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/diskjournal"
 )
 
 // ErrCrashed is what every operation answers between a crash and the restart.
@@ -78,7 +79,7 @@ func NewCrashFS(seed uint64) *CrashFS {
 	return &CrashFS{rand: rand.New(rand.NewPCG(seed, 1)), entries: map[string]*inode{}, durable: map[string]*inode{}, locked: map[string]bool{}, free: 1 << 40}
 }
 
-var _ journal.FS = (*CrashFS)(nil)
+var _ diskjournal.FS = (*CrashFS)(nil)
 
 // Fail lets fault decide on each operation, numbered from 1 on; nil: none fails. An error that is ErrCrashed crashes.
 func (c *CrashFS) Fail(fault func(n int, op Op) error) {
@@ -232,7 +233,7 @@ func (c *CrashFS) change(ch change) {
 	c.changes = append(c.changes, ch)
 }
 
-func (c *CrashFS) Create(name string) (journal.File, error) {
+func (c *CrashFS) Create(name string) (diskjournal.File, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	err := c.step(OpCreate, name)
@@ -250,7 +251,7 @@ func (c *CrashFS) Create(name string) (journal.File, error) {
 	return &crashFile{c, node, name}, nil
 }
 
-func (c *CrashFS) Open(name string) (journal.File, error) {
+func (c *CrashFS) Open(name string) (diskjournal.File, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.step(OpOpen, name); err != nil {
@@ -263,7 +264,7 @@ func (c *CrashFS) Open(name string) (journal.File, error) {
 	return readFile{&crashFile{c, node, name}}, nil
 }
 
-func (c *CrashFS) Edit(name string) (journal.File, error) {
+func (c *CrashFS) Edit(name string) (diskjournal.File, error) {
 	f, err := c.Open(name)
 	if err != nil {
 		return nil, err
@@ -272,7 +273,7 @@ func (c *CrashFS) Edit(name string) (journal.File, error) {
 }
 
 // readFile is a file opened for reading: it can be written even less than a volume that is read-only.
-type readFile struct{ journal.File }
+type readFile struct{ diskjournal.File }
 
 var errNotForWriting = errors.New("BUG: the file was opened for reading")
 

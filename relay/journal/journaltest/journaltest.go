@@ -17,10 +17,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/diskjournal"
 )
 
 // Opener opens the journal of one directory, again and again: what an earlier one left must be there.
-type Opener func(t testing.TB) *journal.Journal
+type Opener func(t testing.TB) *diskjournal.Journal
 
 // Run runs the contract suite. setup gives an Opener of a new directory, with segments small enough that a test
 // writes several of them.
@@ -68,7 +69,7 @@ func Run(t *testing.T, setup func(t *testing.T) Opener) {
 }
 
 // Start runs j and returns what stops and closes it.
-func Start(t testing.TB, j *journal.Journal) (stop func()) {
+func Start(t testing.TB, j *diskjournal.Journal) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- j.Run(ctx) }()
@@ -101,7 +102,7 @@ func Record(n int, sinks ...journal.SinkID) *journal.Record {
 }
 
 // Append appends and waits for the outcome.
-func Append(j *journal.Journal, r *journal.Record) (journal.Position, error) {
+func Append(j *diskjournal.Journal, r *journal.Record) (journal.Position, error) {
 	type outcome struct {
 		pos journal.Position
 		err error
@@ -114,7 +115,7 @@ func Append(j *journal.Journal, r *journal.Record) (journal.Position, error) {
 	return o.pos, o.err
 }
 
-func fill(t testing.TB, j *journal.Journal, from, n int, sinks ...journal.SinkID) []*journal.Record {
+func fill(t testing.TB, j *diskjournal.Journal, from, n int, sinks ...journal.SinkID) []*journal.Record {
 	t.Helper()
 	var recs []*journal.Record
 	for i := range n {
@@ -127,7 +128,7 @@ func fill(t testing.TB, j *journal.Journal, from, n int, sinks ...journal.SinkID
 	return recs
 }
 
-func sink(t testing.TB, j *journal.Journal, name string) *journal.Cursor {
+func sink(t testing.TB, j *diskjournal.Journal, name string) *diskjournal.Cursor {
 	t.Helper()
 	c, err := j.Sink(name)
 	require.NoError(t, err)
@@ -135,7 +136,7 @@ func sink(t testing.TB, j *journal.Journal, name string) *journal.Cursor {
 }
 
 // Drain reads until there is nothing more.
-func Drain(t testing.TB, c *journal.Cursor, maxBytes int) (all []*journal.Record) {
+func Drain(t testing.TB, c *diskjournal.Cursor, maxBytes int) (all []*journal.Record) {
 	t.Helper()
 	for {
 		recs, err := c.Next(maxBytes)
@@ -156,7 +157,7 @@ func Positions(recs []*journal.Record) []journal.Position {
 	return p
 }
 
-func pending(c *journal.Cursor) []journal.Position {
+func pending(c *diskjournal.Cursor) []journal.Position {
 	var p []journal.Position
 	for _, d := range c.Pending() {
 		p = append(p, d.Position)
@@ -164,7 +165,7 @@ func pending(c *journal.Cursor) []journal.Position {
 	return p
 }
 
-func balanced(t testing.TB, c *journal.Cursor) journal.Totals {
+func balanced(t testing.TB, c *diskjournal.Cursor) journal.Totals {
 	t.Helper()
 	n := c.Totals()
 	require.Equal(t, n.Owed, n.Delivered+n.Dead+n.Skipped+n.Dropped+n.Pending, "%+v", n)

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/diskjournal"
 )
 
 func every(*journal.Record) bool { return true }
@@ -23,14 +24,14 @@ func filter(recs []*journal.Record, want func(*journal.Record) bool) []*journal.
 	return slices.DeleteFunc(slices.Clone(recs), func(r *journal.Record) bool { return !want(r) })
 }
 
-func settleAll(c *journal.Cursor, recs []*journal.Record) {
+func settleAll(c *diskjournal.Cursor, recs []*journal.Record) {
 	for _, r := range recs {
 		c.Settle(r.Position, journal.Delivered)
 	}
 }
 
 // DrainReplay reads until a replay finds nothing more.
-func DrainReplay(t testing.TB, r *journal.Replay, want func(*journal.Record) bool) (all []*journal.Record) {
+func DrainReplay(t testing.TB, r *diskjournal.Replay, want func(*journal.Record) bool) (all []*journal.Record) {
 	t.Helper()
 	for {
 		recs, err := r.Next(1000, want)
@@ -480,7 +481,7 @@ func testReplay(t *testing.T, open Opener) {
 	require.Len(t, j.Replays()[2].Pending(), 65)
 }
 
-func pendingOf(r *journal.Replay) (list []journal.Position) {
+func pendingOf(r *diskjournal.Replay) (list []journal.Position) {
 	for _, p := range r.Pending() {
 		list = append(list, p.Position)
 	}

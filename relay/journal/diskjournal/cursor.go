@@ -1,0 +1,246 @@
+package diskjournal
+
+import (
+	"sync"
+)
+
+const maxError = 1024
+
+// Cursor is what one sink has read and settled. In memory it is always up to date; on disk up to a checkpoint ago, so
+// after a crash some deliveries are handed out again. All methods may be called concurrently; none but Next and Load
+// touches the disk.
+type Cursor struct {
+	j    *Journal
+	id   SinkID
+	name string
+
+	nextMu sync.Mutex // one Next at a time
+
+	mu     sync.Mutex // guards what follows; taken after Journal.mu where both are needed
+	opened bool       // in this life of the process
+	read   Position   // what is owed up to here is in open or settled
+	at     place      // of the record after read
+	unsettled
+	tally        // owed and owedBytes are guarded by Journal.mu instead
+	unread int64 // when the oldest record owed and not read was received, ms; 0 = not known
+	buried []DeadLetter
+	paused string
+	dirty  bool
+
+	lettersLost uint64 // dropped by the limits of dead letters, by this process
+}
+
+func newCursor(j *Journal, name string, id SinkID, saved *savedCursor) *Cursor {
+	return &Cursor{j: j, id: id, name: name, read: saved.read, at: saved.at, tally: saved.tally, paused: saved.paused,
+		unsettled: newUnsettled(saved.pending)}
+}
+
+// ID is what records owed to this sink carry in Record.Sinks.
+func (c *Cursor) ID() SinkID { return c.id }
+
+// Name is the sink's.
+func (c *Cursor) Name() string { return c.name }
+
+// Pending returns the deliveries handed out and not settled, in order. Asked before the first Next these are the ones
+// that an earlier life of the process left; their records come by Load.
+func (c *Cursor) Pending() []Pending {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pending()
+}
+
+// Next hands out the next records owed to the sink, in order, each once per life of the process, up to the first that
+// makes the bodies maxBytes or more. It returns none when it has caught up with the journal: wait on Journal.Appended,
+// taken before the call. Records own their memory. After an error, which may pass, call it again.
+func (c *Cursor) Next(maxBytes int) ([]*Record, error) {
+	c.nextMu.Lock()
+	defer c.nextMu.Unlock()
+	c.mu.Lock()
+	read, at := c.read, c.at
+	c.mu.Unlock()
+
+	var recs []*Record
+	var took []savedDelivery
+	for size := 0; len(recs) == 0; {
+		st, ok, err := c.j.log.after(read, at)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			c.writeOff()
+			return nil, nil
+		}
+		full := false
+		st.block = min(max(2*maxBytes, 4<<10), readBlock)
+		err = c.j.log.walk(st, func(off int64, f frame, payload []byte) bool {
+			read, at = f.pos, place{st.seg.first, off + f.size()}
+			if !payloadOwed(payload, c.id) {
+				return true
+			}
+			r, err := decodePayload(f.pos, payload)
+			if err != nil {
+				c.j.log.unreadable(st.seg, off, f, err)
+				return true
+			}
+			recs = append(recs, r)
+			took = append(took, deliveryOf(f.pos, payload, int64(len(r.Body))))
+			size += len(r.Body)
+			full = size >= maxBytes
+			return !full
+		})
+		if err == nil && !full {
+			read, at = st.last, place{st.seg.first, st.end}
+		}
+		c.took(took, read, at)
+		if err != nil && len(recs) == 0 {
+			return nil, err
+		}
+	}
+	return recs, nil
+}
+
+// writeOff counts as dropped what the sink is owed and nobody will ever find: records damaged on disk. How many these
+// are is known only when everything else was read.
+func (c *Cursor) writeOff() {
+	c.j.mu.Lock()
+	defer c.j.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.j.known.pos > c.j.log.front() || c.j.log.reach() > c.read {
+		return // more was appended meanwhile
+	}
+	lost := c.unreadCount()
+	if lost == 0 {
+		return
+	}
+	c.dropped += lost
+	c.settledBytes = c.owedBytes
+	for _, d := range c.saved() {
+		c.settledBytes -= uint64(d.size)
+	}
+	c.touch()
+	c.j.logger.Error("deliveries are lost to damage on disk", "sink", c.name, "deliveries", lost)
+}
+
+func (c *Cursor) took(list []savedDelivery, read Position, at place) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(list) > 0 {
+		c.add(list)
+		c.unread = 0
+	}
+	c.read, c.at = read, at
+	c.touch()
+}
+
+// unreadCount is how many deliveries are owed and were not read. Journal.mu and c.mu are held.
+func (c *Cursor) unreadCount() uint64 { return c.owed - c.settled() - uint64(c.count) }
+
+// Load reads records by position, in ascending order. When some are lost for good it returns the others and a
+// *LostError; any other error may pass.
+func (c *Cursor) Load(positions []Position) ([]*Record, error) { return c.j.Load(positions) }
+
+// Settle ends a delivery. It is idempotent: positions that were not handed out, or are settled, are ignored.
+func (c *Cursor) Settle(pos Position, o Outcome) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.remove(pos); !ok {
+		return
+	}
+	switch o {
+	case Delivered:
+		c.delivered++
+	case Skipped:
+		c.skipped++
+	default:
+		c.dropped++
+	}
+}
+
+// Failed notes a failed attempt at a delivery that stays pending.
+func (c *Cursor) Failed(pos Position, r Retry) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if d := c.get(pos); d != nil {
+		d.retry = &r
+		c.touch()
+	}
+}
+
+// Bury settles a delivery by making it a dead letter. Until the next checkpoint a crash makes it pending again.
+func (c *Cursor) Bury(l DeadLetter) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d, ok := c.remove(l.Position)
+	if !ok {
+		return
+	}
+	l.Size = d.size
+	c.buried = append(c.buried, l)
+	c.dead++
+}
+
+func (c *Cursor) remove(pos Position) (delivery, bool) { // c.mu is held
+	d, ok := c.unsettled.remove(pos)
+	if ok {
+		c.settledBytes += uint64(d.size)
+		c.touch()
+	}
+	return d, ok
+}
+
+func (c *Cursor) touch() { // c.mu is held
+	c.dirty = true
+	c.j.wantCheckpoint()
+}
+
+// Totals returns one snapshot.
+func (c *Cursor) Totals() Totals {
+	c.j.mu.Lock()
+	defer c.j.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.totals()
+}
+
+func (c *Cursor) totals() Totals { // Journal.mu and c.mu are held
+	return Totals{Owed: c.owed, Delivered: c.delivered, Dead: c.dead, Skipped: c.skipped, Dropped: c.dropped,
+		Pending: c.owed - c.settled()}
+}
+
+// PendingBytes are the bodies not settled, read or not.
+func (c *Cursor) PendingBytes() int64 {
+	c.j.mu.Lock()
+	defer c.j.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return int64(c.owedBytes - c.settledBytes)
+}
+
+// SetPaused keeps why nothing is sent to the sink until an operator says so; "" ends the pause. It is kept with the
+// cursor at the next checkpoint.
+func (c *Cursor) SetPaused(reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.paused = reason
+	c.touch()
+}
+
+// Paused returns what SetPaused kept, also in an earlier life of the process.
+func (c *Cursor) Paused() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.paused
+}
+
+// Read returns the position up to which the sink was read.
+func (c *Cursor) Read() Position {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.read
+}
+
+// snapshot returns what a checkpoint saves. Journal.mu and c.mu are held.
+func (c *Cursor) snapshot() *savedCursor {
+	return &savedCursor{read: c.read, at: c.at, tally: c.tally, paused: c.paused, pending: c.saved()}
+}

@@ -1,0 +1,23 @@
+package diskjournal
+
+import "time"
+
+// Step does at once what the committer's goroutine would, so that a test decides the order of all file operations.
+// Run must not be running.
+func (j *Journal) Step() {
+	j.writer.pause, j.space.checked = 0, time.Time{}
+	j.writer.commit(j.queue.take(false))
+}
+
+// InLog tells whether the segment of a position was not deleted.
+func (j *Journal) InLog(pos Position) bool { return pos >= j.log.oldest() }
+
+// EncodePayload and DecodePayload are the two sides of what a segment holds of a record.
+func EncodePayload(r *Record) []byte                        { return appendPayload(nil, r) }
+func DecodePayload(pos Position, b []byte) (*Record, error) { return decodePayload(pos, b) }
+
+// Audit compares what is in the state with what was counted.
+func (j *Journal) Audit() error { return j.auditState() }
+
+// Mend is what Run does at its start about dead letters that are damaged.
+func (j *Journal) Mend() error { return j.mendLetters() }

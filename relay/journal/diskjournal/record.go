@@ -1,0 +1,213 @@
+package diskjournal
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math"
+	"time"
+)
+
+// On disk a record is a header of fixed size and a payload, padded with zeros to a multiple of recordAlign so that
+// a search for the next record after damage need not look at every byte.
+//
+//	0  CRC-32C of the segment's salt and bytes 4..32
+//	4  length of the payload
+//	8  CRC-32C of the payload
+//	12 zero
+//	16 position
+//	24 synced: the offset up to which the segment was durable when this record was written
+//
+// The salt is random per segment: a body that contains the image of a record, by chance or by intent, is never taken
+// for one. All numbers are little endian.
+const (
+	recordHeader = 32
+	recordAlign  = 8
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+type frame struct {
+	length     uint32
+	payloadCRC uint32
+	pos        Position
+	synced     int64
+}
+
+// size is what the record takes in its segment.
+func (f frame) size() int64 { return frameSize(int(f.length)) }
+
+func frameSize(payload int) int64 {
+	return (int64(recordHeader) + int64(payload) + recordAlign - 1) &^ (recordAlign - 1)
+}
+
+func (f frame) put(b []byte, salt uint64) {
+	binary.LittleEndian.PutUint32(b[4:], f.length)
+	binary.LittleEndian.PutUint32(b[8:], f.payloadCRC)
+	binary.LittleEndian.PutUint32(b[12:], 0)
+	binary.LittleEndian.PutUint64(b[16:], uint64(f.pos))
+	binary.LittleEndian.PutUint64(b[24:], uint64(f.synced))
+	binary.LittleEndian.PutUint32(b, frameCRC(b, salt))
+}
+
+// parseFrame reads a record header and tells whether it is one of the segment with this salt.
+func parseFrame(b []byte, salt uint64) (frame, bool) {
+	if len(b) < recordHeader {
+		return frame{}, false
+	}
+	f := frame{
+		length:     binary.LittleEndian.Uint32(b[4:]),
+		payloadCRC: binary.LittleEndian.Uint32(b[8:]),
+		pos:        Position(binary.LittleEndian.Uint64(b[16:])),
+		synced:     int64(binary.LittleEndian.Uint64(b[24:])),
+	}
+	if f.length < payloadFixed || f.length > maxPayload { // most bytes fail here, before the sum is made
+		return frame{}, false
+	}
+	if binary.LittleEndian.Uint32(b) != frameCRC(b, salt) {
+		return frame{}, false
+	}
+	return f, true
+}
+
+func frameCRC(b []byte, salt uint64) uint32 {
+	var s [8]byte
+	binary.LittleEndian.PutUint64(s[:], salt)
+	return crc32.Update(crc32.Checksum(s[:], castagnoli), castagnoli, b[4:recordHeader])
+}
+
+// The payload starts with what readers look at without decoding the rest:
+//
+//	0 version, 1 id, 17 key, 33 time in ms, 41 span id, 49 trace flags, 50 product, event type, sinks (count, ids);
+//	then the strings (count of bytes, bytes), then the body to the end.
+const (
+	payloadVersion = 1
+	payloadFixed   = 50
+	maxPayload     = 1 << 30
+)
+
+var errPayload = errors.New("malformed record")
+
+// appendPayload encodes everything but the position.
+func appendPayload(b []byte, r *Record) []byte {
+	b = append(b, payloadVersion)
+	b = append(b, r.ID[:]...)
+	b = append(b, r.Key[:]...)
+	b = binary.LittleEndian.AppendUint64(b, uint64(r.Time.UnixMilli()))
+	b = append(b, r.SpanID[:]...)
+	b = append(b, r.TraceFlags)
+	b = binary.AppendVarint(b, int64(r.ProductID))
+	b = binary.AppendVarint(b, int64(r.EventType))
+	b = binary.AppendUvarint(b, uint64(len(r.Sinks)))
+	for _, id := range r.Sinks {
+		b = binary.AppendUvarint(b, uint64(id))
+	}
+	for _, s := range [...]string{r.Source, r.Entity, r.Quarantine, r.ContentType, r.SignatureV1, r.SignatureV2} {
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		b = append(b, s...)
+	}
+	return append(b, r.Body...)
+}
+
+func payloadID(p []byte) (id [16]byte)   { copy(id[:], p[1:]); return id }
+func payloadKey(p []byte) (key [16]byte) { copy(key[:], p[17:]); return key }
+func payloadTime(p []byte) int64         { return int64(binary.LittleEndian.Uint64(p[33:])) }
+
+// payloadSinks calls fn for each sink the record is owed to.
+func payloadSinks(p []byte, fn func(SinkID)) {
+	d := decoder{b: p[payloadFixed:]}
+	d.varint()
+	d.varint()
+	for n := d.uvarint(); n > 0 && d.err == nil; n-- {
+		if id := d.uvarint(); d.err == nil {
+			fn(SinkID(id))
+		}
+	}
+}
+
+func payloadOwed(p []byte, sink SinkID) (owed bool) {
+	payloadSinks(p, func(id SinkID) { owed = owed || id == sink })
+	return owed
+}
+
+// decodePayload gives a record that shares no memory with p.
+func decodePayload(pos Position, p []byte) (*Record, error) {
+	r, body, err := decodeHeader(pos, p)
+	if err != nil {
+		return nil, err
+	}
+	r.Body = append([]byte{}, body...)
+	return r, nil
+}
+
+// decodeHeader gives a record without its body, which is a part of p.
+func decodeHeader(pos Position, p []byte) (*Record, []byte, error) {
+	if len(p) < payloadFixed {
+		return nil, nil, fmt.Errorf("position %d: %w", pos, errPayload)
+	}
+	if p[0] != payloadVersion {
+		return nil, nil, fmt.Errorf("position %d: record version %d is not known: %w", pos, p[0], errPayload)
+	}
+	r := &Record{Position: pos, ID: payloadID(p), Key: payloadKey(p), Time: time.UnixMilli(payloadTime(p)), TraceFlags: p[49]}
+	copy(r.SpanID[:], p[41:])
+	d := decoder{b: p[payloadFixed:]}
+	r.ProductID, r.EventType = int(d.varint()), int(d.varint())
+	n := d.uvarint()
+	if n > uint64(len(d.b)) {
+		return nil, nil, fmt.Errorf("position %d: %w", pos, errPayload)
+	}
+	if n > 0 {
+		r.Sinks = make([]SinkID, 0, n)
+	}
+	for ; n > 0; n-- {
+		id := d.uvarint()
+		if id > math.MaxUint32 {
+			return nil, nil, fmt.Errorf("position %d: %w", pos, errPayload)
+		}
+		r.Sinks = append(r.Sinks, SinkID(id))
+	}
+	for _, s := range [...]*string{&r.Source, &r.Entity, &r.Quarantine, &r.ContentType, &r.SignatureV1, &r.SignatureV2} {
+		*s = d.str()
+	}
+	if d.err != nil {
+		return nil, nil, fmt.Errorf("position %d: %w", pos, d.err)
+	}
+	return r, d.b, nil
+}
+
+// decoder takes values off the front of b; after the first fault all further values are zero.
+type decoder struct {
+	b   []byte
+	err error
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	return v * d.advance(n)
+}
+
+func (d *decoder) varint() int64 {
+	v, n := binary.Varint(d.b)
+	return v * int64(d.advance(n))
+}
+
+func (d *decoder) advance(n int) uint64 {
+	if n <= 0 {
+		d.err, d.b = errPayload, nil
+		return 0
+	}
+	d.b = d.b[n:]
+	return 1
+}
+
+func (d *decoder) str() string {
+	n := d.uvarint()
+	if n > uint64(len(d.b)) {
+		d.err, d.b = errPayload, nil
+		return ""
+	}
+	s := string(d.b[:n])
+	d.b = d.b[n:]
+	return s
+}

@@ -1,0 +1,524 @@
+package diskjournal
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+
+	"go.etcd.io/bbolt"
+)
+
+// Replay is a job that delivers again what is settled, as far as the log reaches back, and dead letters. Like a Cursor it hands out, and is told what became of it, and it
+// is kept with the cursors: after a crash at most what was settled since the last checkpoint is delivered once more.
+// It does not count in the totals of sinks. What it has not read is kept while max_size allows. All methods
+// may be called concurrently.
+type Replay struct {
+	j      *Journal
+	id     uint32
+	spec   ReplaySpec
+	of, to *Cursor
+
+	nextMu sync.Mutex // one Next at a time
+
+	mu sync.Mutex // guards what follows; taken after Journal.mu and before a cursor's mutex
+	at place      // of the record after Read; a hint
+	unsettled
+	totals    ReplayTotals // without Pending
+	cancelled bool
+	changes   []letterChange // to be saved
+	dirty     bool
+}
+
+// letterChange is what a replay did to a dead letter: removed it, or gave it a new reason.
+type letterChange struct {
+	pos    Position
+	letter *DeadLetter // nil: removed
+}
+
+// keptReplays bounds the finished replays that are listed.
+const keptReplays = 100
+
+// AddReplay begins a replay. It is on disk when AddReplay returns; after an error it may be, and then begins with the
+// next start.
+func (j *Journal) AddReplay(spec ReplaySpec) (*Replay, error) {
+	r, err := j.newReplay(spec)
+	if err != nil {
+		return nil, err
+	}
+	j.saving.Lock()
+	defer j.saving.Unlock()
+	surplus := j.surplusReplays()
+	err = j.state.update(func(tx *bbolt.Tx) error {
+		b := tableOf(tx, bucketReplays)
+		n, err := b.NextSequence()
+		if err != nil {
+			return err
+		}
+		r.id = uint32(n)
+		for _, old := range surplus {
+			if err := b.Delete(replayKey(old.id)); err != nil {
+				return err
+			}
+		}
+		return b.Put(replayKey(r.id), r.snapshot(false).encode())
+	})
+	if err != nil {
+		return nil, err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.replays = append(slices.DeleteFunc(j.replays, func(r *Replay) bool { return slices.Contains(surplus, r) }), r)
+	return r, nil
+}
+
+// newReplay checks spec and fills what it leaves open.
+func (j *Journal) newReplay(spec ReplaySpec) (*Replay, error) {
+	if spec.Of == "" {
+		spec.Of = spec.Sink
+	}
+	front := j.log.front()
+	if spec.To == 0 || spec.To > front {
+		spec.To = front
+	}
+	spec.From = max(spec.From, 1)
+	r := &Replay{j: j, spec: spec, unsettled: newUnsettled(nil), totals: ReplayTotals{Read: min(spec.From-1, spec.To)}, dirty: true}
+	return r, r.bind()
+}
+
+func (r *Replay) bind() error {
+	r.to, r.of = r.j.sink(r.spec.Sink), r.j.sink(r.spec.Of)
+	if r.to == nil || r.of == nil {
+		return fmt.Errorf("replay of %q to %q: the journal does not know both sinks", r.spec.Of, r.spec.Sink)
+	}
+	return nil
+}
+
+func (j *Journal) surplusReplays() []*Replay {
+	finished := slices.DeleteFunc(j.Replays(), func(r *Replay) bool { return !r.Finished() })
+	return finished[:max(0, len(finished)-keptReplays)]
+}
+
+// Replays lists those not finished, and the newest finished, by number.
+func (j *Journal) Replays() []*Replay {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.replays)
+}
+
+// CountReplay counts what a replay would deliver now.
+func (j *Journal) CountReplay(ctx context.Context, spec ReplaySpec, want func(header *Record) bool) (int, error) {
+	r, err := j.newReplay(spec)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for !r.Finished() && ctx.Err() == nil {
+		b, err := r.read(1<<20, want)
+		if err != nil {
+			return 0, err
+		}
+		n += len(b.recs)
+		r.totals.Read, r.at = b.read, b.at
+	}
+	return n, ctx.Err()
+}
+
+// ID is the replay's number, from 1 on, never used again.
+func (r *Replay) ID() uint32 { return r.id }
+
+// Spec is what the replay is about, with what the caller left open filled in.
+func (r *Replay) Spec() ReplaySpec { return r.spec }
+
+// replayBatch is what one Next looks at.
+type replayBatch struct {
+	recs []*Record
+	read Position
+	at   place
+}
+
+// Next hands out the next records, in order, up to the first that makes the bodies maxBytes or more. want decides by
+// everything but the body. When there are none, all was read, or many were looked at in vain: then a channel of
+// Journal.Appended taken before is closed, so that the caller comes back when it has seen to its other work.
+// Records own their memory. After an error, which may pass, call it again.
+func (r *Replay) Next(maxBytes int, want func(header *Record) bool) ([]*Record, error) {
+	r.nextMu.Lock()
+	defer r.nextMu.Unlock()
+	if r.done() {
+		return nil, nil
+	}
+	b, err := r.read(maxBytes, want)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cancelled {
+		return nil, nil
+	}
+	for _, rec := range b.recs {
+		r.add([]savedDelivery{{rec.Position, delivery{size: int64(len(rec.Body)), received: rec.Time.UnixMilli()}}})
+	}
+	r.totals.Matched += uint64(len(b.recs))
+	r.totals.Read, r.at = b.read, b.at
+	r.touch()
+	if len(b.recs) == 0 && b.read < r.spec.To {
+		r.j.log.mu.Lock()
+		defer r.j.log.mu.Unlock()
+		r.j.log.wake()
+	}
+	return b.recs, nil
+}
+
+// replayLook bounds the bytes that one Next looks at, some ten milliseconds' worth: it runs where live deliveries wait.
+const replayLook = 16 << 20
+
+func (r *Replay) read(maxBytes int, want func(header *Record) bool) (replayBatch, error) {
+	r.mu.Lock()
+	b := replayBatch{read: r.totals.Read, at: r.at}
+	r.mu.Unlock()
+	if r.spec.DeadLetters {
+		return b, r.readLetters(&b, maxBytes, want)
+	}
+	size, looked, whole := 0, 0, true
+	var failed error
+	err := r.j.visit(b.read, r.spec.To, b.at, func(rec *Record, body []byte, end place) bool {
+		b.read, b.at = rec.Position, end
+		looked += recordHeader + payloadFixed + len(body)
+		eligible := r.eligible(rec)
+		if eligible && end == (place{}) { // others are kept only until the next sweep
+			eligible, failed = r.of.isDead(rec.Position)
+		}
+		if eligible && want(rec) {
+			rec.Body = append([]byte{}, body...)
+			b.recs = append(b.recs, rec)
+			size += len(body)
+		}
+		whole = size < maxBytes && looked < replayLook
+		return whole && failed == nil
+	})
+	if err = errors.Join(err, failed); err == nil && whole {
+		b.read = r.spec.To
+	}
+	return b, err
+}
+
+func (c *Cursor) isDead(pos Position) (bool, error) {
+	_, state, _, _, err := c.j.Standing(c.id, pos)
+	return state == "dead", err
+}
+
+// eligible tells whether a record is one of those to be delivered again. What still waits for its sink is not: it will be
+// delivered anyway.
+func (r *Replay) eligible(rec *Record) bool {
+	ofOwed, toOwed := slices.Contains(rec.Sinks, r.of.id), slices.Contains(rec.Sinks, r.to.id)
+	return (ofOwed || r.spec.Anyway) && (!ofOwed || r.of.settledAt(rec.Position)) && (!toOwed || r.to.settledAt(rec.Position))
+}
+
+func (r *Replay) readLetters(b *replayBatch, maxBytes int, want func(header *Record) bool) error {
+	letters, err := r.j.DeadLetters(r.of.name, b.read, 256)
+	if err != nil {
+		return err
+	}
+	letters = slices.DeleteFunc(letters, func(l DeadLetter) bool { return l.Position > r.spec.To })
+	if len(letters) == 0 {
+		b.read = r.spec.To
+		return nil
+	}
+	size, n := int64(0), 0
+	for n < len(letters) && (n == 0 || size < int64(maxBytes)) {
+		size += letters[n].Size
+		n++
+	}
+	positions := make([]Position, n)
+	for i, l := range letters[:n] {
+		positions[i] = l.Position
+	}
+	recs, err := r.j.Load(positions)
+	if lost := (*LostError)(nil); err != nil && !errors.As(err, &lost) {
+		return err
+	}
+	b.recs = slices.DeleteFunc(recs, func(rec *Record) bool { return !want(rec) })
+	b.read = positions[n-1]
+	return nil
+}
+
+// Pending returns what was handed out and is not settled, in order. Asked before the first Next it is what an
+// earlier life of the process left.
+func (r *Replay) Pending() []Pending {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.pending()
+}
+
+// Load is Journal.Load.
+func (r *Replay) Load(positions []Position) ([]*Record, error) { return r.j.Load(positions) }
+
+// Settle ends a delivery, once. Delivering a dead letter removes the letter, unless the replay is one of all that is settled
+// and goes to another sink.
+func (r *Replay) Settle(pos Position, o Outcome) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.take(pos)
+	switch {
+	case !ok:
+	case o == Delivered:
+		r.totals.Delivered++
+		r.change(letterChange{pos, nil})
+	default:
+		r.totals.Skipped++
+	}
+}
+
+// Failed notes a failed attempt at a delivery that stays pending.
+func (r *Replay) Failed(pos Position, retry Retry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if d := r.get(pos); d != nil {
+		d.retry = &retry
+		r.touch()
+	}
+}
+
+// Bury ends a delivery that failed for good. If it was a dead letter, that stays and has the new reason.
+func (r *Replay) Bury(l DeadLetter) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d, ok := r.take(l.Position)
+	if !ok {
+		return
+	}
+	r.totals.Failed++
+	l.Size = d.size
+	r.change(letterChange{l.Position, &l})
+}
+
+func (r *Replay) take(pos Position) (delivery, bool) { // r.mu is held
+	d, ok := r.remove(pos)
+	if ok {
+		r.touch()
+	}
+	return d, ok
+}
+
+func (r *Replay) touch() { // r.mu is held
+	r.dirty = true
+	r.j.wantCheckpoint()
+}
+
+func (r *Replay) change(ch letterChange) { // r.mu is held
+	if (r.spec.DeadLetters || r.of == r.to) && r.of.hasLetters() {
+		r.changes = append(r.changes, ch)
+	}
+}
+
+func (c *Cursor) hasLetters() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.letters > 0 || len(c.buried) > 0
+}
+
+// Totals returns one snapshot.
+func (r *Replay) Totals() ReplayTotals {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.totals
+	t.Pending = uint64(r.count)
+	return t
+}
+
+// Finished tells whether nothing is left to do.
+func (r *Replay) Finished() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.cancelled || (r.totals.Read >= r.spec.To && r.count == 0)
+}
+
+// Raises tells whether the replay has still to deliver the dead letter that a sink has at a position, provided that it wants
+// it, and would remove it then.
+func (r *Replay) Raises(sink string, pos Position) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.cancelled && r.of.name == sink && (r.spec.DeadLetters || r.of == r.to) &&
+		(r.get(pos) != nil || r.totals.Read < pos && pos <= r.spec.To)
+}
+
+// done tells whether nothing is left to read.
+func (r *Replay) done() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.cancelled || r.totals.Read >= r.spec.To
+}
+
+// Cancel ends the replay; what is pending is skipped. It is on disk with the next checkpoint.
+func (r *Replay) Cancel() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.totals.Skipped += uint64(r.count)
+	r.unsettled = newUnsettled(nil)
+	r.cancelled = true
+	r.touch()
+}
+
+// Retention.
+
+// wanted tells whether a replay has not read the positions from first to last.
+func (j *Journal) wanted(first, last Position) bool {
+	return slices.ContainsFunc(j.Replays(), func(r *Replay) bool { return r.wants(first, last) })
+}
+
+func (r *Replay) wants(first, last Position) bool {
+	if r.spec.DeadLetters || r.done() { // letters are kept anyway
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.totals.Read < min(last, r.spec.To) && r.spec.To >= first
+}
+
+// forgo skips what a segment that is about to be deleted still holds for the replay.
+func (r *Replay) forgo(st stretch) error {
+	r.nextMu.Lock()
+	defer r.nextMu.Unlock()
+	if !r.wants(st.seg.first, st.last) {
+		return nil
+	}
+	read, n := r.Totals().Read, uint64(0)
+	err := r.j.visit(max(read, st.seg.first-1), min(st.last, r.spec.To), place{}, func(rec *Record, _ []byte, _ place) bool {
+		if r.eligible(rec) {
+			n++ // the filter is the caller's: this may be more than would have matched
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.totals.Matched += n
+	r.totals.Skipped += n
+	r.totals.Read, r.at = min(st.last, r.spec.To), place{}
+	r.touch()
+	if n > 0 {
+		r.j.logger.Error("a replay misses events, because max_size leaves no room for them", "replay", r.id, "sink", r.to.name, "events", n)
+	}
+	return nil
+}
+
+// Persistence.
+
+const replayVersion = 1
+
+// savedReplay is a replay as it is kept.
+type savedReplay struct {
+	spec      ReplaySpec
+	cancelled bool
+	at        place
+	totals    ReplayTotals
+	pending   []savedDelivery
+
+	changes []letterChange // not a part of it: made in the same transaction
+}
+
+func replayKey(id uint32) []byte { return binary.BigEndian.AppendUint32(nil, id) }
+
+func flag(b bool) byte {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (s *savedReplay) encode() []byte {
+	b := []byte{replayVersion, flag(s.spec.Anyway) | flag(s.spec.DeadLetters)<<1 | flag(s.cancelled)<<2}
+	for _, text := range [...]string{s.spec.Sink, s.spec.Of, string(s.spec.Filter)} {
+		b = binary.AppendUvarint(b, uint64(len(text)))
+		b = append(b, text...)
+	}
+	b = binary.AppendUvarint(b, math.Float64bits(s.spec.Rate))
+	b = appendTime(b, s.spec.CreatedAt)
+	for _, v := range [...]uint64{uint64(s.spec.From), uint64(s.spec.To), uint64(s.at.seg), uint64(s.at.off), uint64(s.totals.Read),
+		s.totals.Matched, s.totals.Delivered, s.totals.Failed, s.totals.Skipped} {
+		b = binary.AppendUvarint(b, v)
+	}
+	return appendPending(b, s.pending)
+}
+
+func decodeReplay(b []byte) (*savedReplay, error) {
+	if len(b) < 2 || b[0] != replayVersion {
+		return nil, errors.New("replay of unknown version")
+	}
+	s := &savedReplay{cancelled: b[1]&4 != 0}
+	s.spec.Anyway, s.spec.DeadLetters = b[1]&1 != 0, b[1]&2 != 0
+	d := decoder{b: b[2:]}
+	s.spec.Sink, s.spec.Of, s.spec.Filter = d.str(), d.str(), []byte(d.str())
+	s.spec.Rate, s.spec.CreatedAt = math.Float64frombits(d.uvarint()), d.time()
+	s.spec.From, s.spec.To = Position(d.uvarint()), Position(d.uvarint())
+	s.at = place{Position(d.uvarint()), int64(d.uvarint())}
+	s.totals = ReplayTotals{Read: Position(d.uvarint()), Matched: d.uvarint(), Delivered: d.uvarint(), Failed: d.uvarint(), Skipped: d.uvarint()}
+	s.pending = d.pending()
+	return s, d.err
+}
+
+// loadReplays needs the cursors.
+func (j *Journal) loadReplays(tx *bbolt.Tx) error {
+	return tableOf(tx, bucketReplays).ForEach(func(k, v []byte) error {
+		id := binary.BigEndian.Uint32(k)
+		s, err := decodeReplay(v)
+		if err != nil {
+			return fmt.Errorf("replay %d: %w", id, err)
+		}
+		r := &Replay{j: j, id: id, spec: s.spec, at: s.at, unsettled: newUnsettled(s.pending), totals: s.totals, cancelled: s.cancelled}
+		j.replays = append(j.replays, r)
+		return r.bind()
+	})
+}
+
+// snapshot returns what a checkpoint saves, nil when that is saved. What is finished does not change any more.
+func (r *Replay) snapshot(all bool) *savedReplay {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.dirty && !(all && r.count > 0) {
+		return nil
+	}
+	r.dirty = false
+	return &savedReplay{spec: r.spec, cancelled: r.cancelled, at: r.at, totals: r.totals, pending: r.saved(), changes: slices.Clone(r.changes)}
+}
+
+func (s *snapshot) putReplays(tx *bbolt.Tx) error {
+	for r, saved := range s.replays {
+		if err := tableOf(tx, bucketReplays).Put(replayKey(r.id), saved.encode()); err != nil {
+			return err
+		}
+		for _, ch := range saved.changes {
+			var err error
+			if ch.letter == nil {
+				err = s.dropLetter(tx, r.of, ch.pos)
+			} else {
+				err = rewriteLetter(tx, r.of.id, ch.letter)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func rewriteLetter(tx *bbolt.Tx, id SinkID, l *DeadLetter) error {
+	b, k := tableOf(tx, bucketDead), deadKey(id, l.Position)
+	if v, err := b.Get(k); v == nil {
+		return err
+	}
+	return b.Put(k, encodeLetter(l))
+}
+
+// committed forgets what a transaction has made lasting.
+func (r *Replay) committed(s *savedReplay) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.changes = slices.Clone(r.changes[len(s.changes):])
+}

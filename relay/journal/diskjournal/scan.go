@@ -1,0 +1,190 @@
+package diskjournal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"slices"
+
+	"go.etcd.io/bbolt"
+)
+
+// Scan calls fn with the records from the first to the last position given, in order, those kept after their segment
+// was deleted included, until it returns false. want decides by everything but the body. What is damaged is skipped,
+// reported and counted as always.
+func (j *Journal) Scan(ctx context.Context, from, to Position, want func(header *Record) bool, fn func(*Record) bool) error {
+	if from > to || to == 0 {
+		return nil
+	}
+	err := j.visit(max(from, 1)-1, min(to, j.log.front()), place{}, func(r *Record, body []byte, _ place) bool {
+		if want(r) {
+			r.Body = append([]byte{}, body...)
+			return fn(r) && ctx.Err() == nil
+		}
+		return ctx.Err() == nil
+	})
+	return errors.Join(err, ctx.Err())
+}
+
+// visitor is given a record without its body, the body, which it must not keep, and where the record ends: nowhere if
+// it was kept after its segment was deleted. It returns false when it has seen enough.
+type visitor func(r *Record, body []byte, end place) bool
+
+// visit calls fn with what can be read at the positions in (behind, to], in order, from the log, or from what was kept
+// of it. at is where behind ends, as far as that is known.
+func (j *Journal) visit(behind, to Position, at place, fn visitor) error {
+	for behind < to {
+		st, ok, err := j.log.after(behind, at)
+		if err != nil {
+			return err
+		}
+		gap := to // records up to there are not in the log
+		if ok {
+			gap = min(to, st.seg.first-1)
+		}
+		on, err := j.visitKept(behind, gap, fn)
+		if err != nil || !on {
+			return err
+		}
+		if behind = max(behind, gap); behind == to {
+			return nil
+		}
+		err = j.log.walk(st, func(off int64, f frame, payload []byte) bool {
+			if f.pos <= behind {
+				return true
+			}
+			if on = f.pos <= to; !on {
+				return false
+			}
+			r, body, err := decodeHeader(f.pos, payload)
+			if err != nil {
+				j.log.unreadable(st.seg, off, f, err)
+				return true
+			}
+			on = fn(r, body, place{st.seg.first, off + f.size()})
+			return on
+		})
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // swept meanwhile, after what counts was kept
+			if on, err = j.visitKept(behind, min(to, st.last), fn); err != nil || !on {
+				return err
+			}
+		case err != nil || !on:
+			return err
+		}
+		behind, at = st.last, place{}
+	}
+	return nil
+}
+
+// visitKept is visit for what was kept of deleted segments. It also tells whether fn wants to go on.
+func (j *Journal) visitKept(behind, to Position, fn visitor) (on bool, err error) {
+	type kept struct {
+		pos     Position
+		payload []byte
+	}
+	for on = true; on && behind < to && j.state != nil; { // offline it may be out of order
+		var batch []kept // fn is called outside the transaction, which holds up the reuse of pages
+		read := behind
+		err := j.state.view(func(tx *bbolt.Tx) error {
+			t := tableOf(tx, bucketKept)
+			c := t.Cursor()
+			size := 0
+			for k, v := c.Seek(positionKey(behind + 1)); k != nil && keyPosition(k) > read && keyPosition(k) <= to && size < readBlock; k, v = c.Next() {
+				read = keyPosition(k)
+				size += len(v)
+				if v, err := t.open(k, v); err != nil {
+					j.log.unreadableKept(read, err)
+				} else {
+					batch = append(batch, kept{read, bytes.Clone(v)})
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return true, err
+		}
+		for _, k := range batch {
+			r, body, err := decodeHeader(k.pos, k.payload)
+			if err != nil {
+				j.log.unreadableKept(k.pos, err)
+			} else if on = fn(r, body, place{}); !on {
+				break
+			}
+		}
+		if read == behind {
+			break
+		}
+		behind = read
+	}
+	return on, nil
+}
+
+// Find returns the positions of the events with an id, the newest first, as far as their keys are still known
+// (Options.KeepKeys and KeepKeysFor); Scan finds the others.
+func (j *Journal) Find(id [16]byte) ([]Position, error) {
+	j.saving.Lock() // so that no key is on its way from memory to the state
+	defer j.saving.Unlock()
+	var found []Position
+	err := j.state.view(func(tx *bbolt.Tx) error {
+		return tableOf(tx, bucketKeys).ForEach(func(k, chunk []byte) error {
+			for i := range len(chunk) / keySize {
+				if [16]byte(chunk[i*keySize+16:]) == id {
+					found = append(found, keyPosition(k)+Position(i))
+				}
+			}
+			return nil
+		})
+	})
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, k := range j.keys {
+		if k.id == id {
+			found = append(found, k.pos)
+		}
+	}
+	slices.Reverse(found)
+	return found, err
+}
+
+// Standing tells how a delivery stands: waiting (not read yet), pending, dead, settled, or, when the sink is not known,
+// nothing. reason is a dead letter's.
+func (j *Journal) Standing(sink SinkID, pos Position) (name, state string, retry Retry, reason string, err error) {
+	j.mu.Lock()
+	c := j.byID[sink]
+	j.mu.Unlock()
+	if c == nil {
+		return "", "", Retry{}, "", nil
+	}
+	if state, retry := c.standing(pos); state != "" {
+		return c.name, state, retry, "", nil
+	}
+	letters, err := j.DeadLetters(c.name, pos-1, 1)
+	if err == nil && len(letters) == 1 && letters[0].Position == pos {
+		return c.name, "dead", letters[0].Retry, letters[0].Reason, nil
+	}
+	return c.name, "settled", Retry{}, "", err
+}
+
+// standing is waiting or pending, or "" when the delivery is settled.
+func (c *Cursor) standing(pos Position) (string, Retry) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d := c.get(pos)
+	switch {
+	case d != nil && d.retry != nil:
+		return "pending", *d.retry
+	case d != nil:
+		return "pending", Retry{}
+	case c.read < pos:
+		return "waiting", Retry{}
+	}
+	return "", Retry{}
+}
+
+// settledAt tells whether a delivery that the sink is, or was, owed has an outcome.
+func (c *Cursor) settledAt(pos Position) bool {
+	state, _ := c.standing(pos)
+	return state == ""
+}

@@ -1,7 +1,0 @@
-//go:build unix && !linux
-
-package journal
-
-// Sync is inherited from os.File: on Darwin that is F_FULLFSYNC, which fdatasync there is not.
-
-func (f diskFile) Allocate(off, n int64) error { return nil }
