@@ -92,10 +92,14 @@ const (
 	testUID     = "12121212"
 )
 
-// IsTest tells whether this is the health test of Agora's Console: channelName or channel is test_webhook, and uid and
+// IsTest reports whether this is the health test of Agora's Console: channelName or channel is test_webhook, and uid and
 // lastUid, where present, are 12121212. Source: "Enable Notifications" of Agora's documentation.
+//
+// The test for Cloud Recording is said to have the channel in cname. Its only source is the code of somebody's receiver, so
+// the uid must be there too: a recording of a channel that happens to be called so is not swallowed.
 func (n *Notification) IsTest() bool {
-	if n.id(fChannelName) != testChannel && n.id(fChannel) != testChannel {
+	recordingTest := n.id(fCname) == testChannel && n.id(fUID) == testUID
+	if n.id(fChannelName) != testChannel && n.id(fChannel) != testChannel && !recordingTest {
 		return false
 	}
 	var scratch [32]byte
