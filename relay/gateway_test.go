@@ -520,6 +520,21 @@ func TestProductNotAllowedIsQuarantined(t *testing.T) {
 	require.Empty(t, sink.received())
 }
 
+// A text that was cut inside an emoji is legal JSON; bytes that are no text are not, and still say which event they report.
+func TestWhatCanBeIdentifiedIsDeliveredByteForByte(t *testing.T) {
+	t.Parallel()
+	for name, said := range map[string]string{
+		"lone surrogate": `"\ud83d"`, "not UTF-8": "\"\xff\"", "a member twice": `1,"said":2`,
+	} {
+		sink := newFarSide()
+		f := start(t, fixture{}, nil, sinkSpec("all", sink))
+		b := []byte(`{"noticeId":"n","eventType":103,"productId":17,"payload":{"agent_id":"a","said":` + said + `}}`)
+		require.Equal(t, "accepted", f.post(b).Status, name)
+		require.Equal(t, "duplicate", f.post(b).Status, name)
+		require.Equal(t, string(b), string(sink.waitFor(t, 1)[0].Body), name)
+	}
+}
+
 // A product that gets a name in a later release must not be quarantined because the source still calls it by its number.
 func TestProductIsLetInByItsOldName(t *testing.T) {
 	t.Parallel()

@@ -116,19 +116,17 @@ func TestParseRefuses(t *testing.T) {
 		{"raw line end in a string", payload("{\"a\":\"\n\"}"), ncs.ReasonNotJSON},
 		{"nested too deeply", payload(`{"a":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + "}"), ncs.ReasonNotJSON},
 		{"nested too deeply in an unknown member", replace(`{"n`, `{"x":`+strings.Repeat(`{"a":`, 20000)+"1"+strings.Repeat("}", 20000)+`,"n`), ncs.ReasonNotJSON},
-		{"lone surrogate", payload(`{"a":"\ud800"}`), ncs.ReasonNotJSON},
-		{"lone low surrogate", payload(`{"a":"\udc00x"}`), ncs.ReasonNotJSON},
-		{"bad UTF-8", payload("{\"a\":\"\xff\"}"), ncs.ReasonInvalidUTF8},
-		{"bad UTF-8 in a name", payload("{\"\xc0\xaf\":1}"), ncs.ReasonInvalidUTF8},
-		{"overlong surrogate", payload("{\"a\":\"\xed\xa0\x80\"}"), ncs.ReasonInvalidUTF8},
+		{"half a surrogate escape", payload(`{"a":"\ud8"}`), ncs.ReasonNotJSON},
+		{"bad UTF-8 outside of strings", payload("{\xff}"), ncs.ReasonInvalidUTF8},
 		{"a second object", good + good, ncs.ReasonTrailingData},
 		{"garbage behind", good + "x", ncs.ReasonTrailingData},
 		{"a zero byte behind", good + "\x00", ncs.ReasonTrailingData},
 		{"bad UTF-8 behind", good + "\xff", ncs.ReasonTrailingData},
 		{"duplicate in the envelope", replace(`"eventType":7`, `"eventType":7,"eventType":7`), ncs.ReasonDuplicateName},
 		{"duplicate in the payload", payload(`{"sid":"a","sid":"b"}`), ncs.ReasonDuplicateName},
-		{"duplicate written with an escape", payload(`{"b":1,"\u0062":2}`), ncs.ReasonDuplicateName},
-		{"duplicate deep down", payload(`{"a":[{"b":{"c":1,"c":1}}]}`), ncs.ReasonDuplicateName},
+		{"duplicate written with an escape", payload(`{"sid":1,"\u0073id":2}`), ncs.ReasonDuplicateName},
+		{"duplicate of what may say who it is", payload(`{"player":{"id":1},"player":{}}`), ncs.ReasonDuplicateName},
+		{"duplicate deep down", payload(`{"converter":{"transcodeOptions":{},"transcodeOptions":1}}`), ncs.ReasonDuplicateName},
 		{"duplicate payload", payload(`{},"payload":{}`), ncs.ReasonDuplicateName},
 		{"no event type", replace(`"eventType":7,`, ``), ncs.ReasonNoEventType},
 		{"event type in another case", replace(`eventType`, `eventtype`), ncs.ReasonNoEventType},
@@ -146,12 +144,13 @@ func TestParseRefuses(t *testing.T) {
 		{"product in quotes", replace(`99`, `"99"`), ncs.ReasonBadProduct},
 		{"product null", replace(`99`, `null`), ncs.ReasonBadProduct},
 		{"product with a fraction", replace(`99`, `99.0`), ncs.ReasonBadProduct},
-		{"no payload", replace(`,"payload":{}`, ``), ncs.ReasonNoPayload},
-		{"payload null", payload(`null`), ncs.ReasonPayloadNotObject},
-		{"payload a list", payload(`[{}]`), ncs.ReasonPayloadNotObject},
-		{"payload a string", payload(`"{}"`), ncs.ReasonPayloadNotObject},
+		{"no payload and no notice id", `{"productId":99,"eventType":7}`, ncs.ReasonNoPayload},
+		{"payload null and no notice id", `{"productId":99,"eventType":7,"payload":null}`, ncs.ReasonPayloadNotObject},
+		{"payload a list and no notice id", `{"productId":99,"eventType":7,"payload":[{}]}`, ncs.ReasonPayloadNotObject},
 		{"no notice id", replace(`"noticeId":"n",`, ``), ncs.ReasonNoNoticeID},
 		{"notice id empty", replace(`"n"`, `""`), ncs.ReasonNoNoticeID},
+		{"notice id with a lone surrogate", replace(`"n"`, `"\ud83d"`), ncs.ReasonNoNoticeID},
+		{"notice id that is not UTF-8", replace(`"n"`, "\"\xff\""), ncs.ReasonNoNoticeID},
 		{"notice id a number", replace(`"n"`, `1`), ncs.ReasonNoNoticeID},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -161,6 +160,45 @@ func TestParseRefuses(t *testing.T) {
 			require.Nil(t, n)
 		})
 	}
+}
+
+// Only what cannot be identified is refused: everything else is for receivers to judge, and no lever could deliver it.
+func TestParsePassesOnWhatItDoesNotRead(t *testing.T) {
+	t.Parallel()
+	for name, payload := range map[string]string{
+		"lone surrogate":             `{"a":"\ud83d","sid":"s"}`,
+		"lone low surrogate":         `{"a":"\udc00x","sid":"s"}`,
+		"lone surrogate in a name":   `{"\ud83d":1,"sid":"s"}`,
+		"bad UTF-8":                  "{\"a\":\"\xff\",\"sid\":\"s\"}",
+		"bad UTF-8 in a name":        "{\"\xc0\xaf\":1,\"sid\":\"s\"}",
+		"surrogate in UTF-8":         "{\"a\":\"\xed\xa0\x80\",\"sid\":\"s\"}",
+		"a member twice":             `{"b":1,"\u0062":2,"sid":"s"}`,
+		"a member twice, deep below": `{"a":[{"sid":{"c":1,"c":1}}],"sid":"s"}`,
+	} {
+		n := parse(t, []byte(`{"noticeId":"n","productId":99,"eventType":7,"payload":`+payload+`}`))
+		require.Equal(t, "s", n.Entity, name)
+		require.Equal(t, payload, string(n.Payload), name)
+	}
+	for _, envelope := range []string{``, `,"payload":null`, `,"payload":[{}]`, `,"payload":"{}"`} {
+		n := parse(t, []byte(`{"noticeId":"n","productId":3,"eventType":61`+envelope+`}`))
+		require.Equal(t, "vod_triggered", n.Info.Event)
+	}
+}
+
+// Two ids that are no Unicode look the same once they are decoded; their events must not.
+func TestTextThatIsNoUnicodeIdentifiesNothing(t *testing.T) {
+	t.Parallel()
+	joined := func(noticeID, channel string) *ncs.Notification {
+		return parse(t, []byte(`{"noticeId":"`+noticeID+`","productId":1,"eventType":103,"payload":{"channelName":"`+channel+`","uid":1,"clientSeq":2,"ts":3}}`))
+	}
+	require.Equal(t, joined("n1", "c").Identify("s"), joined("n2", "c").Identify("s"), "a channel that is text identifies")
+	a, b := joined("n1", `c\ud83d`), joined("n2", `c\ud83e`)
+	require.NotEqual(t, a.Identify("s").Key, b.Identify("s").Key)
+	require.Equal(t, "c\ufffd", a.Entity, "they are ordered all the same")
+	require.Equal(t, "c\ufffd", a.Channel)
+	c, d := joined("n1", "c\xff"), joined("n2", "c\xfe")
+	require.NotEqual(t, c.Identify("s").Key, d.Identify("s").Key)
+	require.Equal(t, "c\ufffd", c.Entity)
 }
 
 func TestParseAcceptsTheLimits(t *testing.T) {

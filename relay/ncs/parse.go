@@ -10,6 +10,7 @@ import (
 	"sync"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -29,9 +30,9 @@ func (e *MalformedError) Error() string {
 // Reasons of a MalformedError.
 const (
 	ReasonEmpty            = "empty"              // no JSON value at all
-	ReasonNotJSON          = "not_json"           // a syntax error, a lone surrogate, or nesting beyond 10,000 levels
-	ReasonInvalidUTF8      = "invalid_utf8"       // bytes that are not UTF-8
-	ReasonDuplicateName    = "duplicate_name"     // an object has a member twice: readers differ on which one counts
+	ReasonNotJSON          = "not_json"           // a syntax error, or nesting beyond 10,000 levels
+	ReasonInvalidUTF8      = "invalid_utf8"       // a syntax error in what is not UTF-8 either
+	ReasonDuplicateName    = "duplicate_name"     // a member that is read here stands there twice: readers differ on which one counts
 	ReasonTrailingData     = "trailing_data"      // something follows the object
 	ReasonNotObject        = "not_object"         // another JSON value
 	ReasonTooLarge         = "too_large"          // 2 GiB or more
@@ -39,8 +40,8 @@ const (
 	ReasonBadEventType     = "bad_event_type"     // not a plain whole number of 0 to 2147483647
 	ReasonNoProduct        = "no_product"         // no productId, and not the retired format either
 	ReasonBadProduct       = "bad_product"        // as for bad_event_type
-	ReasonNoPayload        = "no_payload"         // no payload
-	ReasonPayloadNotObject = "payload_not_object" // another JSON value
+	ReasonNoPayload        = "no_payload"         // no payload, and no notice id that would identify the event without one
+	ReasonPayloadNotObject = "payload_not_object" // another JSON value, and no notice id
 	ReasonNoNoticeID       = "no_notice_id"       // needed, because the payload does not identify the event
 )
 
@@ -79,11 +80,16 @@ const (
 	fReason
 	fDuration
 	fLts
+	fPlayer
 	fPlayerID
 	fPlayerChannel
+	fConverter
 	fConverterID
+	fTranscodeOptions
 	fTranscodeChannel
+	fRawOptions
 	fRawChannel
+	fRTCInfo
 	fRTCInfoChannel
 	fBeginAt
 	fEndAt
@@ -115,7 +121,7 @@ const (
 	rtcInfo
 )
 
-// member tells what a member of an object is: a field, an object to look into, or neither.
+// member says what a member of an object is: a field, an object to look into, or neither.
 func (s scope) member(name []byte) (field, scope) {
 	switch s {
 	case envelope:
@@ -134,9 +140,9 @@ func (s scope) member(name []byte) (field, scope) {
 		case "id":
 			return fConverterID, noScope
 		case "transcodeOptions":
-			return fNone, transcodeOptions
+			return fTranscodeOptions, transcodeOptions
 		case "rawOptions":
-			return fNone, rawOptions
+			return fRawOptions, rawOptions
 		}
 	case transcodeOptions:
 		if string(name) == "rtcChannel" {
@@ -227,23 +233,27 @@ func payloadMember(name []byte) (field, scope) {
 	case "streamName":
 		return fStreamName, noScope
 	case "player":
-		return fNone, player
+		return fPlayer, player
 	case "converter":
-		return fNone, converter
+		return fConverter, converter
 	case "rtcInfo":
-		return fNone, rtcInfo
+		return fRTCInfo, rtcInfo
 	}
 	return fNone, noScope
 }
 
-// Parse reads the body of one call. It is strict where a lenient reading could make two readers see two different
-// events: duplicate member names (also when one is written with escapes), invalid UTF-8 and lone surrogates, data after
-// the object and nesting beyond 10,000 levels are refused, and member names are compared exactly. eventType and productId
-// must be plain whole numbers: 31, but not 31.0, 3e1, -1, "31" or anything above 2147483647. Members it does not know are
-// skipped.
+// Parse reads the body of one call. It is strict about what says which event it is, because a lenient reading could make two
+// readers see two different events: data after the object, nesting beyond 10,000 levels, and a member twice that is read
+// here (also when one is written with escapes) are refused, and member names are compared exactly. eventType and
+// productId must be plain whole numbers: 31, but not 31.0, 3e1, -1, "31" or anything above 2147483647.
 //
-// noticeId is demanded only of events whose payload does not identify them. The retired format of Cloud Recording before
-// REST API 1.3.0 (notificationId, no productId, payload.sid) is read as product 3 with notificationId as notice id.
+// What it does not read, it passes on: members it does not know may come twice, hold lone surrogates (\ud83d, where a text
+// was cut inside an emoji; legal JSON) or bytes that are not UTF-8. Where such text stands in a field of the identity, the
+// event is identified by its notice id; in Entity and Channel U+FFFD stands for it.
+//
+// noticeId is demanded only of events whose payload does not identify them; with it, even the payload may be missing or
+// something else than an object. The retired format of Cloud Recording before REST API 1.3.0 (notificationId, no
+// productId, payload.sid) is read as product 3 with notificationId as notice id.
 //
 // Every error is a *MalformedError. The Notification keeps body.
 func Parse(body []byte) (*Notification, error) {
@@ -267,7 +277,7 @@ func Parse(body []byte) (*Notification, error) {
 	n.Channel = n.channel()
 	n.line = n.identityLine()
 	if n.line == &noticeLine && n.NoticeID == "" {
-		return nil, &MalformedError{Reason: ReasonNoNoticeID}
+		return nil, &MalformedError{Reason: n.whyUnidentified()}
 	}
 	return n, nil
 }
@@ -293,19 +303,26 @@ func (n *Notification) readEnvelope() error {
 	default:
 		return &MalformedError{Reason: ReasonNoProduct}
 	}
-	if n.Payload = n.raw(fPayload); n.Payload == nil {
-		return &MalformedError{Reason: ReasonNoPayload}
-	}
-	if n.Payload[0] != '{' {
-		return &MalformedError{Reason: ReasonPayloadNotObject}
-	}
+	n.Payload = n.raw(fPayload)
 	if ms, ok := n.integer(fNotifyMs); ok && ms > 0 {
 		n.NotifyMs = ms
 	}
-	n.NoticeID = n.text(fNoticeID)
+	if id, state := n.value(fNoticeID, nil); state == present {
+		n.NoticeID = string(id)
+	}
 	n.SID = n.text(fEnvelopeSID)
 	n.Info = Lookup(product, n.EventType)
 	return nil
+}
+
+func (n *Notification) whyUnidentified() string {
+	switch {
+	case n.Payload == nil:
+		return ReasonNoPayload
+	case n.Payload[0] != '{':
+		return ReasonPayloadNotObject
+	}
+	return ReasonNoNoticeID
 }
 
 // wholeNumber reads a number of 0 to 2147483647 written as digits alone.
@@ -327,6 +344,9 @@ type walker struct {
 	name []byte // scratch for names with escapes
 }
 
+// passOn lets the decoder take what Parse passes on.
+var passOn = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+
 var walkers = sync.Pool{New: func() any { return new(walker) }}
 
 func (w *walker) release() {
@@ -338,7 +358,7 @@ func (w *walker) release() {
 func (w *walker) walk(n *Notification) error {
 	// The decoder reads a bytes.Buffer in place: nothing is copied.
 	w.in = *bytes.NewBuffer(n.body)
-	w.dec.Reset(&w.in)
+	w.dec.Reset(&w.in, passOn)
 	switch w.dec.PeekKind() {
 	case '{':
 	case jsontext.KindInvalid:
@@ -369,6 +389,9 @@ func (w *walker) object(n *Notification, s scope) error {
 			return err
 		}
 		f, inner := s.member(name)
+		if f != fNone && n.spans[f].end != 0 {
+			return fmt.Errorf("%w %q", jsontext.ErrDuplicateName, name)
+		}
 		if err := w.value(n, f, inner); err != nil {
 			return err
 		}
@@ -386,8 +409,8 @@ func (w *walker) memberName() ([]byte, error) {
 	if bytes.IndexByte(raw, '\\') < 0 {
 		return raw[1 : len(raw)-1], nil
 	}
-	w.name, err = jsontext.AppendUnquote(w.name[:0], raw)
-	return w.name, err
+	w.name, _ = jsontext.AppendUnquote(w.name[:0], raw) // an error would mean that it is no Unicode, and so none of our names
+	return w.name, nil
 }
 
 func (w *walker) value(n *Notification, f field, inner scope) error {

@@ -3,6 +3,7 @@ package ncs
 import (
 	"bytes"
 	"strconv"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -37,7 +38,7 @@ type state uint8
 const (
 	absent  state = iota // no such member, null, or an empty string
 	present              // of the field's class
-	odd                  // of another JSON type or form
+	odd                  // of another JSON type or form, or no Unicode
 )
 
 // raw gives the JSON value of a field; nil = no such member.
@@ -49,11 +50,13 @@ func (n *Notification) raw(f field) []byte {
 	return n.body[s.start:s.end]
 }
 
-// value appends the canonical text of a field to dst, if it has one.
+// value appends the canonical text of a field to dst, if it has one (see canonical for what is odd).
 func (n *Notification) value(f field, dst []byte) ([]byte, state) {
 	return canonical(dst, n.raw(f), classes[f])
 }
 
+// canonical appends the canonical text of a value. It appends text that is no Unicode too, with U+FFFD in its place: to order
+// events by, not to tell them apart.
 func canonical(dst, raw []byte, c class) ([]byte, state) {
 	if len(raw) == 0 || string(raw) == "null" || string(raw) == `""` {
 		return dst, absent
@@ -61,10 +64,13 @@ func canonical(dst, raw []byte, c class) ([]byte, state) {
 	start := len(dst)
 	switch jsontext.Kind(raw[0]) {
 	case '"':
-		if bytes.IndexByte(raw, '\\') < 0 {
+		if bytes.IndexByte(raw, '\\') < 0 && utf8.Valid(raw) {
 			dst = append(dst, raw[1:len(raw)-1]...)
 		} else {
-			dst, _ = jsontext.AppendUnquote(dst, raw) // raw was checked by the decoder
+			var notUnicode error // raw was checked by the decoder
+			if dst, notUnicode = jsontext.AppendUnquote(dst, raw); notUnicode != nil {
+				return dst, odd
+			}
 		}
 		if c == text || c == id || isInteger(dst[start:], c) {
 			return dst, present

@@ -160,7 +160,9 @@ func (e *evaluation) variables(payload bool) (*variables, error) {
 }
 
 func decodePayload(raw []byte) (map[string]any, error) {
-	v, err := decodeValue(jsontext.NewDecoder(bytes.NewBuffer(raw)))
+	// As in ncs.Parse: what it passes on must not keep rules from seeing the rest. Of a member that comes twice the last counts.
+	d := jsontext.NewDecoder(bytes.NewBuffer(raw), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	v, err := decodeValue(d)
 	if err != nil {
 		return nil, fmt.Errorf("payload: %w", err)
 	}
