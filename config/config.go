@@ -7,7 +7,8 @@
 //
 //   - A field is set by the key of its yaml tag. Options of the tag: `bytes`, a size such as 64KiB; `path`, a file
 //     relative to the configuration's directory; `scalar`, a list that may be written as a single value, and whose texts
-//     may be numbers. A time.Duration is written 10s, 5m or 14d; what implements encoding.TextUnmarshaler is text.
+//     may be numbers; `credential`, text that is read like a secret; with `path`, `secret`, the file holds one secret, and
+//     `private`, nobody else may read the file. A time.Duration is written 10s, 5m or 14d; what implements encoding.TextUnmarshaler is text.
 //   - SetDefaults() fills a new struct before it is decoded.
 //   - Check(report func(path, problem, hint string)) is called on each struct after decoding; path is relative to it. So is
 //     Warn, for what is legal and probably not meant.
@@ -23,6 +24,7 @@ import (
 	"ncs-relay/relay"
 	"ncs-relay/relay/admin"
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/keyfile"
 	"ncs-relay/relay/route"
 	"ncs-relay/relay/telemetry"
 	"ncs-relay/sinks"
@@ -87,8 +89,8 @@ func checkListen(address string) (problem string) {
 
 // TLS names the files of the ingress certificate.
 type TLS struct {
-	CertFile string `yaml:"cert_file,path"` // certificate chain, PEM
-	KeyFile  string `yaml:"key_file,path"`  // its private key, PEM
+	CertFile string `yaml:"cert_file,path"`        // certificate chain, PEM
+	KeyFile  string `yaml:"key_file,path,private"` // its private key, PEM
 }
 
 // Check reports what is wrong with t.
@@ -99,6 +101,7 @@ func (t *TLS) Check(report func(path, problem, hint string)) {
 	if t.KeyFile == "" {
 		report("key_file", "no key given", "TLS needs cert_file and key_file")
 	}
+	keyfile.CheckTLS("", t.CertFile, t.KeyFile, report)
 }
 
 // Files lists the files that belong to the configuration besides itself and can change: those of the sources' secrets.

@@ -30,6 +30,7 @@ type decoder struct {
 	written map[string]string   // values in which variables were replaced, as they stand in the file
 	used    map[string][]variable
 	secrets map[string]string // values that no report may show, with what it shows instead
+	files   []namedFile
 }
 
 func newDecoder(report *Report, dir string, env func(string) (string, bool)) *decoder {
@@ -51,21 +52,21 @@ var (
 
 // field is a struct field that a file can set.
 type field struct {
-	name                string
-	index               int
-	bytes, path, scalar bool // options of the tag, see the package comment
+	name    string
+	index   int
+	options []string // of the tag, see the package comment
 }
+
+func (f field) is(option string) bool { return slices.Contains(f.options, option) }
 
 func fieldsOf(t reflect.Type) []field {
 	var fields []field
 	for i := range t.NumField() {
-		name, options, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ",")
-		if name == "" || name == "-" {
+		options := strings.Split(t.Field(i).Tag.Get("yaml"), ",")
+		if options[0] == "" || options[0] == "-" {
 			continue
 		}
-		fields = append(fields, field{
-			name: name, index: i, bytes: options == "bytes", path: options == "path", scalar: options == "scalar",
-		})
+		fields = append(fields, field{name: options[0], index: i, options: options[1:]})
 	}
 	return fields
 }
@@ -83,7 +84,7 @@ func (d *decoder) setDefaults(v reflect.Value) {
 	for _, f := range fieldsOf(v.Type()) {
 		fv := v.Field(f.index)
 		switch {
-		case f.path && fv.Kind() == reflect.String:
+		case f.is("path") && fv.Kind() == reflect.String:
 			fv.SetString(d.absolute(fv.String()))
 		case isSection(fv.Type()):
 			d.setDefaults(fv)
@@ -262,9 +263,9 @@ func (d *decoder) list(n ast.Node, v reflect.Value, f field, path string) {
 	switch {
 	case ok:
 		items = sequence.Values
-	case f.scalar && isScalar(n):
+	case f.is("scalar") && isScalar(n):
 		items = []ast.Node{n}
-	case f.scalar:
+	case f.is("scalar"):
 		d.fail(startOf(n), path, "must be a value or a list of values, not "+kindOf(n), "")
 		return
 	default:
@@ -296,7 +297,11 @@ func (d *decoder) scalar(n ast.Node, v reflect.Value, f field, path string) {
 		d.fail(at, path, "must be "+wanted(v.Type(), f)+", not "+kindOf(n), "")
 		return
 	}
-	t, err := d.text(n, path, v.Type() == secretType)
+	secret := v.Type() == secretType
+	t, err := d.text(n, path, secret)
+	if err == nil && (secret || f.is("credential")) {
+		t.value, err = d.clean(t.value, path)
+	}
 	if err != nil {
 		hint := ""
 		if errors.Is(err, errVariable) {
@@ -305,7 +310,7 @@ func (d *decoder) scalar(n ast.Node, v reflect.Value, f field, path string) {
 		d.fail(at, path, err.Error(), hint)
 		return
 	}
-	if problem, hint := d.assign(t, n, v, f); problem != "" {
+	if problem, hint := d.assign(t, n, v, f, path); problem != "" {
 		d.fail(at, path, problem, hint)
 	}
 }
@@ -336,7 +341,7 @@ func (d *decoder) text(n ast.Node, path string, secret bool) (text, error) {
 }
 
 // assign sets v to what t means for its type. Problems show t.shown only, never t.value.
-func (d *decoder) assign(t text, n ast.Node, v reflect.Value, f field) (problem, hint string) {
+func (d *decoder) assign(t text, n ast.Node, v reflect.Value, f field, path string) (problem, hint string) {
 	if u, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
 		if !isText(n) && !t.replace {
 			return t.shown + " is " + kindOf(n) + ", not text", "put it in quotes"
@@ -349,16 +354,17 @@ func (d *decoder) assign(t text, n ast.Node, v reflect.Value, f field) (problem,
 	switch {
 	case v.Type() == durationType:
 		return assignDuration(t, v)
-	case f.bytes:
+	case f.is("bytes"):
 		return assignSize(t, v)
 	}
 	switch v.Kind() {
 	case reflect.String:
-		if !isText(n) && !f.scalar || n.Type() == ast.BoolType {
+		if !isText(n) && !f.is("scalar") || n.Type() == ast.BoolType {
 			return t.shown + " is " + kindOf(n) + ", not text", "put it in quotes"
 		}
-		if f.path {
+		if f.is("path") {
 			t.value = d.absolute(t.value)
+			d.files = append(d.files, namedFile{name: t.value, path: path, field: f})
 		}
 		v.SetString(t.value)
 	case reflect.Bool:
@@ -452,7 +458,7 @@ func wanted(t reflect.Type, f field) string {
 	switch {
 	case t == durationType:
 		return "a duration such as 10s"
-	case f.bytes:
+	case f.is("bytes"):
 		return "a size such as 1MiB"
 	case t.Kind() == reflect.Int:
 		return "a number"

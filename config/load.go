@@ -56,6 +56,7 @@ func (d *decoder) config(data []byte) *Config {
 	d.section(root, v, "")
 	d.check(v, "")
 	d.readSecrets(c)
+	d.lookAtFiles()
 	d.checkTogether(c)
 	return c
 }

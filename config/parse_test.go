@@ -166,7 +166,7 @@ func TestSecretFiles(t *testing.T) {
 	write("unix", "first-secret\n", 0o600)
 	write("windows", "second-secret\r\n", 0o600)
 	write("inner", "third\nsecret", 0o644)
-	write("large", strings.Repeat("x", maxSecretFile+1), 0o600)
+	write("large", strings.Repeat("x", 64<<10+1), 0o600)
 	file := "sources:\n  - {name: a, path: /a, secrets: [literal-secret], secret_files: [%s]}"
 
 	c, report := Parse("relay.yaml", fmt.Appendf(nil, file, "unix, windows, inner"), dir, lookupIn(nil))
@@ -181,7 +181,7 @@ func TestSecretFiles(t *testing.T) {
 	require.Contains(t, report.String(), "secret_files[2]")
 
 	_, report = Parse("relay.yaml", fmt.Appendf(nil, file, "large"), dir, lookupIn(nil))
-	require.ErrorContains(t, report.Err(), "has more than 4096 bytes")
+	require.ErrorContains(t, report.Err(), "has more than 65536 bytes")
 
 	// Which of several is missing is told, though the directory has a part in common with the variable's name.
 	for file, env := range map[string]map[string]string{
@@ -351,7 +351,7 @@ func TestReportsNeverShowSecretsOfTheFile(t *testing.T) {
 	t.Parallel()
 	const canary = "kanarienvogel"
 	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), []byte(strings.Repeat(canary, 400)), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), []byte(strings.Repeat(canary, 6000)), 0o600))
 	for _, text := range []string{
 		"secrets: " + canary, "secrets: {" + canary + ": x}", "secrets: ['" + canary + "${X}']", "secrets: ['${" + canary + " x}']",
 		"secrets: [\"" + canary, "secrets: [[" + canary + "]]", "secrets: [" + canary + ": x]", "secrets: [&a " + canary + "]",

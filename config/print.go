@@ -63,7 +63,7 @@ func printed(v reflect.Value, f field) any {
 	switch {
 	case v.Type() == durationType:
 		return printDuration(time.Duration(v.Int()))
-	case f.bytes:
+	case f.is("bytes"):
 		return printSize(v.Int())
 	case v.Kind() == reflect.String:
 		return strings.ReplaceAll(v.String(), "${", "$${")

@@ -142,7 +142,7 @@ func (g *schemaGenerator) of(t *testing.T, typ reflect.Type, f field) object {
 		return object{"anyOf": []any{
 			object{"type": "string", "pattern": `^(0|(\d+d)?(\d+(\.\d+)?(ns|us|µs|ms|s|m|h))*)$`, "minLength": 1},
 			object{"const": 0}, variableSchema}}
-	case f.bytes:
+	case f.is("bytes"):
 		return object{"anyOf": []any{object{"type": "integer", "minimum": 0},
 			object{"type": "string", "pattern": `^\d+([KMGT]i?B|B)?$`}, variableSchema}}
 	case isSection(typ):
@@ -154,7 +154,7 @@ func (g *schemaGenerator) of(t *testing.T, typ reflect.Type, f field) object {
 	case reflect.Slice:
 		item := g.of(t, typ.Elem(), f)
 		list := object{"type": "array", "items": item}
-		if f.scalar {
+		if f.is("scalar") {
 			return object{"anyOf": []any{list, item}}
 		}
 		return list
@@ -163,7 +163,7 @@ func (g *schemaGenerator) of(t *testing.T, typ reflect.Type, f field) object {
 	case reflect.Int:
 		return orVariable(object{"type": "integer"})
 	}
-	if f.scalar {
+	if f.is("scalar") {
 		return object{"type": []any{"string", "number"}}
 	}
 	return object{"type": "string"}

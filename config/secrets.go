@@ -1,19 +1,29 @@
 package config
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strings"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/keyfile"
 )
 
-const (
-	maxSecretFile = 4 << 10
-	weakSecret    = 8 // Agora's own have 32 characters
-)
+const weakSecret = 8 // Agora's own have 32 characters
+
+// namedFile is a file that a setting names.
+type namedFile struct {
+	name, path string
+	field      field
+}
+
+// clean returns what is meant by the value of a secret, token or user name at path.
+func (d *decoder) clean(value, path string) (string, error) {
+	value, err := keyfile.Clean(value)
+	if err == nil {
+		d.warnEdges(value, path)
+	}
+	return value, err
+}
 
 // readSecrets puts together the secrets in effect of every source.
 func (d *decoder) readSecrets(c *Config) {
@@ -26,14 +36,12 @@ func (d *decoder) readSecrets(c *Config) {
 		}
 		for j, file := range s.SecretFiles {
 			at := fmt.Sprintf("%s.secret_files[%d]", path, j)
-			secret, err := readSecret(file)
+			secret, err := relay.ReadSecret(file)
 			if err != nil {
-				d.problem(Error, at, fmt.Sprintf("file %q %s", file, err), "")
+				d.problem(Error, at, err.Error(), "")
 				continue
 			}
-			d.hide(secret.Reveal(), hidden)
 			d.warnWeak(secret, at)
-			d.warnReadable(file, at)
 			s.Resolved = append(s.Resolved, secret)
 		}
 	}
@@ -42,46 +50,35 @@ func (d *decoder) readSecrets(c *Config) {
 	}
 }
 
-// readSecret reads a file with one secret. The newline that editors and shells leave at its end is not part of it.
-func readSecret(file string) (relay.Secret, error) {
-	if file == "" {
-		return relay.Secret{}, errors.New("has no name")
+// lookAtFiles warns of what is odd about files with secrets, whoever uses them. That a file cannot be read is reported by
+// whoever reads it.
+func (d *decoder) lookAtFiles() {
+	for _, f := range d.files {
+		secret := f.field.is("secret")
+		if (secret || f.field.is("private")) && keyfile.OpenToAll(f.name) {
+			d.problem(Warning, f.path, fmt.Sprintf("file %q can be read by everybody on this machine", f.name), "chmod o-r")
+		}
+		if !secret {
+			continue
+		}
+		if value, err := keyfile.Secret(f.name); err == nil {
+			d.hide(value, hidden)
+			d.warnEdges(value, f.path)
+		}
 	}
-	info, err := os.Stat(file)
-	if err != nil {
-		return relay.Secret{}, errors.New("cannot be read: " + reason(err))
-	}
-	if !info.Mode().IsRegular() { // reading a pipe would wait for its writer
-		return relay.Secret{}, errors.New("is not a file")
-	}
-	data, err := readBounded(file, maxSecretFile+1)
+}
+
+func (d *decoder) warnEdges(secret, path string) {
 	switch {
-	case err != nil:
-		return relay.Secret{}, errors.New("cannot be read: " + reason(err))
-	case len(data) > maxSecretFile:
-		return relay.Secret{}, fmt.Errorf("has more than %d bytes", maxSecretFile)
+	case keyfile.HasInvisibleEdge(secret):
+		d.problem(Warning, path, "the value begins or ends with white space or another invisible character", "which is taken as part of it")
+	case secret != "" && secret[0] == '$' && isVariable(secret[1:]):
+		d.problem(Warning, path, "the value looks like a variable without braces and is taken as it stands", "write ${NAME} for a variable")
 	}
-	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
-	if text == "" {
-		return relay.Secret{}, errors.New("is empty")
-	}
-	return relay.NewSecret(text), nil
 }
 
 func (d *decoder) warnWeak(s relay.Secret, path string) {
-	switch text := s.Reveal(); {
-	case text == "": // an error of its own
-	case len(text) < weakSecret:
+	if n := len(s.Reveal()); n > 0 && n < weakSecret {
 		d.problem(Warning, path, fmt.Sprintf("the secret is shorter than %d characters", weakSecret), "it can be guessed")
-	case strings.TrimSpace(text) != text:
-		d.problem(Warning, path, "the secret begins or ends with white space", "which is taken as part of it")
-	case text[0] == '$' && isVariable(text[1:]):
-		d.problem(Warning, path, "the secret looks like a variable without braces and is taken as it stands", "write ${NAME} for a variable")
-	}
-}
-
-func (d *decoder) warnReadable(file, path string) {
-	if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o004 != 0 {
-		d.problem(Warning, path, fmt.Sprintf("file %q can be read by everybody on this machine", file), "chmod o-r")
 	}
 }

@@ -10,14 +10,14 @@ import (
 
 // SourceConfig is one ingress path with its secrets.
 type SourceConfig struct {
-	Name        string   `yaml:"name"`              // in metrics, headers and rules
-	Path        string   `yaml:"path"`              // of the URL given to Agora, compared exactly
-	Secrets     []Secret `yaml:"secrets"`           // any of them may have signed; rotation = two for a while
-	SecretFiles []string `yaml:"secret_files,path"` // files with a secret each; a newline at the end is no part of it
-	Products    []string `yaml:"products"`          // products let in; none = all
-	Signature   string   `yaml:"signature"`         // v2, or any: SHA-1 is accepted where no V2 signature came
-	MaxBody     int64    `yaml:"max_body,bytes"`    // larger calls are refused
-	TestMatch   string   `yaml:"test_match"`        // expression that tells further tests of the Console
+	Name        string   `yaml:"name"`                     // in metrics, headers and rules
+	Path        string   `yaml:"path"`                     // of the URL given to Agora, compared exactly
+	Secrets     []Secret `yaml:"secrets"`                  // any of them may have signed; rotation = two for a while
+	SecretFiles []string `yaml:"secret_files,path,secret"` // files with a secret each; a newline at the end is no part of it
+	Products    []string `yaml:"products"`                 // products let in; none = all
+	Signature   string   `yaml:"signature"`                // v2, or any: SHA-1 is accepted where no V2 signature came
+	MaxBody     int64    `yaml:"max_body,bytes"`           // larger calls are refused
+	TestMatch   string   `yaml:"test_match"`               // expression that tells further tests of the Console
 
 	// Resolved are all secrets in effect: Secrets and the contents of SecretFiles. The config package fills it.
 	Resolved []Secret `yaml:"-"`

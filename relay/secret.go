@@ -1,12 +1,23 @@
 package relay
 
-import "log/slog"
+import (
+	"log/slog"
+
+	"ncs-relay/relay/keyfile"
+)
 
 // Secret is a configured secret. It prints as <secret> through fmt, slog, JSON and YAML; only Reveal gives the value.
 type Secret struct{ value string }
 
 // NewSecret makes a Secret of value.
 func NewSecret(value string) Secret { return Secret{value} }
+
+// ReadSecret reads a file that holds one secret. A byte order mark before it and line breaks after it are no part of it. No error
+// shows anything of the file but its name.
+func ReadSecret(file string) (Secret, error) {
+	value, err := keyfile.Secret(file)
+	return Secret{value}, err
+}
 
 // Reveal gives the secret's value. What it returns must never reach a log, an error, a label or a page.
 func (s Secret) Reveal() string { return s.value }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"ncs-relay/relay/keyfile"
 	"ncs-relay/relay/telemetry"
 )
 
@@ -212,7 +213,7 @@ func (c *certificate) load() error {
 	if err != nil {
 		return fmt.Errorf("certificate: %w", err)
 	}
-	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+	pair, err := keyfile.LoadPair(c.certFile, c.keyFile)
 	if err != nil {
 		return fmt.Errorf("certificate: %w", err)
 	}

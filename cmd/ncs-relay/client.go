@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"ncs-relay/relay/keyfile"
 )
 
 // adminFlags say which relay a command is about.
@@ -53,17 +55,9 @@ func (f *adminFlags) token() (string, error) {
 		if token == "" {
 			return "", usagef("environment variable %s is not set", f.tokenEnv)
 		}
-		return token, nil
+		return cleaned(token)
 	case f.tokenFile != "":
-		b, err := os.ReadFile(f.tokenFile)
-		if err != nil {
-			return "", fmt.Errorf("token: %w", err)
-		}
-		token := strings.TrimRight(string(b), "\r\n")
-		if token == "" {
-			return "", fmt.Errorf("token file %s is empty", f.tokenFile)
-		}
-		return token, nil
+		return keyfile.Secret(f.tokenFile)
 	}
 	return "", nil
 }

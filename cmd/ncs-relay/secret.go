@@ -3,9 +3,10 @@ package main
 import (
 	"fmt"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
+
+	"ncs-relay/relay/keyfile"
 )
 
 // secretFlags are the ways to give a command a secret. A secret on the command line can be seen by everybody on the
@@ -29,15 +30,18 @@ func (s *secretFlags) read() (string, error) {
 			return "", usagef("environment variable %s is not set", s.env)
 		}
 	case s.file != "":
-		b, err := os.ReadFile(s.file)
-		if err != nil {
-			return "", fmt.Errorf("secret: %w", err)
-		}
-		if secret = strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r"); secret == "" { // as the relay reads it
-			return "", fmt.Errorf("secret file %s is empty", s.file)
-		}
+		return keyfile.Secret(s.file)
 	case secret == "":
 		return "", usagef("a secret is needed: --secret-env, --secret-file or --secret")
+	}
+	return cleaned(secret)
+}
+
+// cleaned returns what is meant by a secret that was given without a file.
+func cleaned(secret string) (string, error) {
+	secret, err := keyfile.Clean(secret)
+	if err != nil {
+		return "", fmt.Errorf("the secret %w", err)
 	}
 	return secret, nil
 }

@@ -46,7 +46,7 @@ func (c *SASL) tokenSource() tokenSource {
 // tokenFile is a file that something else keeps fresh.
 type tokenFile string
 
-func (f tokenFile) token(context.Context) (relay.Secret, error) { return readSecret(string(f)) }
+func (f tokenFile) token(context.Context) (relay.Secret, error) { return relay.ReadSecret(string(f)) }
 
 // tokenEndpoint gets tokens by client credentials (RFC 6749, section 4.4) and keeps one while it is valid.
 type tokenEndpoint struct {

@@ -16,15 +16,15 @@ import (
 // SASL says who we are to the brokers. Files are read again for each new connection.
 type SASL struct {
 	Mechanism    string       `yaml:"mechanism"` // plain, scram-sha-256, scram-sha-512 or oauthbearer
-	Username     string       `yaml:"username"`
+	Username     string       `yaml:"username,credential"`
 	Password     relay.Secret `yaml:"password"`
-	PasswordFile string       `yaml:"password_file,path"`
+	PasswordFile string       `yaml:"password_file,path,secret"`
 
-	TokenFile        string       `yaml:"token_file,path"`         // OAuth: a token that something else keeps fresh
-	TokenURL         string       `yaml:"token_url"`               // OAuth: where to get one by client credentials
-	ClientID         string       `yaml:"client_id"`               // who asks there
-	ClientSecret     relay.Secret `yaml:"client_secret"`           // and its secret
-	ClientSecretFile string       `yaml:"client_secret_file,path"` // or a file with it
+	TokenFile        string       `yaml:"token_file,path,secret"`         // OAuth: a token that something else keeps fresh
+	TokenURL         string       `yaml:"token_url"`                      // OAuth: where to get one by client credentials
+	ClientID         string       `yaml:"client_id,credential"`           // who asks there
+	ClientSecret     relay.Secret `yaml:"client_secret"`                  // and its secret
+	ClientSecretFile string       `yaml:"client_secret_file,path,secret"` // or a file with it
 	Scopes           []string     `yaml:"scopes"`
 }
 
@@ -69,7 +69,7 @@ func (c *SASL) checkToken(report func(path, problem, hint string)) {
 	case c.TokenFile != "" && c.TokenURL != "":
 		report("token_file", "is there besides token_url", "keep one of them")
 	case c.TokenFile != "":
-		if _, err := readSecret(c.TokenFile); err != nil {
+		if _, err := relay.ReadSecret(c.TokenFile); err != nil {
 			report("token_file", err.Error(), "")
 		}
 	default:
@@ -85,23 +85,10 @@ func checkSecret(report func(path, problem, hint string), path string, secret re
 	case secret.IsSet() && file != "":
 		report(path+"_file", "is there besides "+path, "keep one of them")
 	case file != "":
-		if _, err := readSecret(file); err != nil {
+		if _, err := relay.ReadSecret(file); err != nil {
 			report(path+"_file", err.Error(), "")
 		}
 	}
-}
-
-// readSecret reads a file that holds a secret. The newline that editors and shells leave at its end is not part of it.
-func readSecret(name string) (relay.Secret, error) {
-	data, err := readFile(name)
-	if err != nil {
-		return relay.Secret{}, err
-	}
-	secret := relay.NewSecret(strings.TrimRight(string(data), "\r\n"))
-	if !secret.IsSet() {
-		return secret, fmt.Errorf("file %q is empty", name)
-	}
-	return secret, nil
 }
 
 // secretOf gives the secret that is configured or in the file.
@@ -109,7 +96,7 @@ func secretOf(secret relay.Secret, file string) (relay.Secret, error) {
 	if file == "" {
 		return secret, nil
 	}
-	return readSecret(file)
+	return relay.ReadSecret(file)
 }
 
 // mechanism authenticates connections with what c and its files hold when they are made.

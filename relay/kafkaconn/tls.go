@@ -4,23 +4,21 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
-	"os"
 	"slices"
 	"sync"
+
+	"ncs-relay/relay/keyfile"
 )
 
 // TLS says whom to trust and with which certificate to connect. The files are read again for each new connection.
 type TLS struct {
-	CAFile             string `yaml:"ca_file,path"`         // authorities trusted in place of the system's, PEM
-	CertFile           string `yaml:"cert_file,path"`       // our certificate chain, PEM, for brokers that ask for one
-	KeyFile            string `yaml:"key_file,path"`        // its private key, PEM
-	ServerName         string `yaml:"server_name"`          // name that the brokers' certificates must have, if not that of their address
-	InsecureSkipVerify bool   `yaml:"insecure_skip_verify"` // take any certificate
+	CAFile             string `yaml:"ca_file,path"`          // authorities trusted in place of the system's, PEM
+	CertFile           string `yaml:"cert_file,path"`        // our certificate chain, PEM, for brokers that ask for one
+	KeyFile            string `yaml:"key_file,path,private"` // its private key, PEM
+	ServerName         string `yaml:"server_name"`           // name that the brokers' certificates must have, if not that of their address
+	InsecureSkipVerify bool   `yaml:"insecure_skip_verify"`  // take any certificate
 }
 
 // Check reports what is wrong with t.
@@ -32,13 +30,7 @@ func (t *TLS) Check(report func(path, problem, hint string)) {
 	if t.InsecureSkipVerify && t.CAFile != "" {
 		report("insecure_skip_verify", "is there besides ca_file, which then has no effect", "keep one of them")
 	}
-	files, err := t.read()
-	if err == nil {
-		_, err = t.config(files)
-	}
-	if err != nil {
-		report("", err.Error(), "")
-	}
+	keyfile.CheckTLS(t.CAFile, t.CertFile, t.KeyFile, report)
 }
 
 // tlsFiles are the contents of the files of a TLS.
@@ -49,7 +41,7 @@ func (t *TLS) read() (files tlsFiles, err error) {
 		if name == "" {
 			continue
 		}
-		if files[i], err = readFile(name); err != nil {
+		if files[i], err = keyfile.PEM(name); err != nil {
 			return files, err
 		}
 	}
@@ -63,16 +55,16 @@ func (t *TLS) config(files tlsFiles) (*tls.Config, error) {
 		InsecureSkipVerify: t.InsecureSkipVerify,
 		ClientSessionCache: tls.NewLRUClientSessionCache(0), // each partition in flight is a connection
 	}
+	var err error
 	if ca := files[0]; ca != nil {
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(ca) {
-			return nil, fmt.Errorf("file %q holds no certificate in PEM", t.CAFile)
+		if config.RootCAs, err = keyfile.Authorities(t.CAFile, ca); err != nil {
+			return nil, err
 		}
 	}
 	if chain, key := files[1], files[2]; chain != nil {
-		pair, err := tls.X509KeyPair(chain, key)
-		if err != nil { // also while one of the files is changed and the other is not yet; the words may show what is in them
-			return nil, fmt.Errorf("certificate %q and key %q are no pair in PEM", t.CertFile, t.KeyFile)
+		pair, err := keyfile.Pair(t.CertFile, t.KeyFile, chain, key)
+		if err != nil { // also while one of the files is changed and the other is not yet
+			return nil, err
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}
@@ -130,31 +122,4 @@ func (h *handshaker) client(ctx context.Context, conn net.Conn, address string) 
 		return nil, fmt.Errorf("TLS with %s: %w", address, err)
 	}
 	return secure, nil
-}
-
-const maxFile = 4 << 20 // bundles of authorities have some 200 KiB
-
-func readFile(name string) ([]byte, error) {
-	info, err := os.Stat(name)
-	switch {
-	case err != nil:
-		return nil, cannotRead(name, err)
-	case !info.Mode().IsRegular(): // reading a pipe would wait for its writer
-		return nil, fmt.Errorf("%q is not a file", name)
-	case info.Size() > maxFile:
-		return nil, fmt.Errorf("file %q has more than %d bytes", name, maxFile)
-	}
-	data, err := os.ReadFile(name)
-	if err != nil {
-		return nil, cannotRead(name, err)
-	}
-	return data, nil
-}
-
-func cannotRead(name string, err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		err = pe.Err // without the path, which is named already
-	}
-	return fmt.Errorf("file %q cannot be read: %w", name, err)
 }

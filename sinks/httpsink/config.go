@@ -19,16 +19,16 @@ import (
 
 // Config of an HTTP sink.
 type Config struct {
-	URL              string                  `yaml:"url"`               // {product}, {event}, {category}, {entity} and {channel} may stand in path and query
-	Timeout          time.Duration           `yaml:"timeout"`           // of one call, from connecting to the last byte of the answer
-	Concurrency      int                     `yaml:"concurrency"`       // calls at a time
-	Rate             int                     `yaml:"rate"`              // calls started per second; 0 = no limit
-	Burst            int                     `yaml:"burst"`             // calls started at once after a quiet time; 0 = as many as rate
-	IdleTimeout      time.Duration           `yaml:"idle_timeout"`      // an unused connection is closed after it
-	Headers          map[string]relay.Secret `yaml:"headers"`           // sent with every call
-	HeaderFiles      map[string]string       `yaml:"header_files,path"` // files with the value of a header each
+	URL              string                  `yaml:"url"`                      // {product}, {event}, {category}, {entity} and {channel} may stand in path and query
+	Timeout          time.Duration           `yaml:"timeout"`                  // of one call, from connecting to the last byte of the answer
+	Concurrency      int                     `yaml:"concurrency"`              // calls at a time
+	Rate             int                     `yaml:"rate"`                     // calls started per second; 0 = no limit
+	Burst            int                     `yaml:"burst"`                    // calls started at once after a quiet time; 0 = as many as rate
+	IdleTimeout      time.Duration           `yaml:"idle_timeout"`             // an unused connection is closed after it
+	Headers          map[string]relay.Secret `yaml:"headers"`                  // sent with every call
+	HeaderFiles      map[string]string       `yaml:"header_files,path,secret"` // files with the value of a header each
 	BearerToken      relay.Secret            `yaml:"bearer_token"`
-	BearerTokenFile  string                  `yaml:"bearer_token_file,path"`
+	BearerTokenFile  string                  `yaml:"bearer_token_file,path,secret"`
 	BasicAuth        *BasicAuth              `yaml:"basic_auth"`
 	StandardWebhooks *StandardWebhooks       `yaml:"standard_webhooks"`
 	CloudEvents      bool                    `yaml:"cloudevents"` // add the ce- headers of CloudEvents 1.0, binary mode
@@ -40,15 +40,15 @@ type Config struct {
 
 // BasicAuth are the credentials of HTTP basic authentication.
 type BasicAuth struct {
-	Username     string       `yaml:"username"`
+	Username     string       `yaml:"username,credential"`
 	Password     relay.Secret `yaml:"password"`
-	PasswordFile string       `yaml:"password_file,path"`
+	PasswordFile string       `yaml:"password_file,path,secret"`
 }
 
 // StandardWebhooks signs each call as standardwebhooks.com specifies, with every secret: rotation = two for a while.
 type StandardWebhooks struct {
-	Secrets     []relay.Secret `yaml:"secrets"`           // base64, with or without the prefix whsec_
-	SecretFiles []string       `yaml:"secret_files,path"` // files with one secret each
+	Secrets     []relay.Secret `yaml:"secrets"`                  // base64, with or without the prefix whsec_
+	SecretFiles []string       `yaml:"secret_files,path,secret"` // files with one secret each
 }
 
 // SetDefaults fills what the configuration may leave out.

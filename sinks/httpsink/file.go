@@ -3,18 +3,14 @@ package httpsink
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"ncs-relay/relay"
 )
-
-const maxSecretFile = 64 << 10 // some issuers' tokens are long
 
 // secretFile is a setting that names a file with one secret.
 type secretFile struct {
@@ -62,55 +58,21 @@ func webhookValue(s relay.Secret) error {
 	return err
 }
 
-// read gives the secret. The newline that editors and shells leave at the end of a file is not part of it.
 func (f secretFile) read() (relay.Secret, error) {
-	data, err := readFile(f.file, maxSecretFile)
+	secret, err := relay.ReadSecret(f.file)
 	if err != nil {
-		return relay.Secret{}, err
+		return secret, err
 	}
-	secret := relay.NewSecret(strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r"))
-	if !secret.IsSet() {
-		return relay.Secret{}, errors.New("is empty")
+	if err := f.ok(secret); err != nil {
+		return secret, fmt.Errorf("file %q %w", f.file, err)
 	}
-	return secret, f.ok(secret)
-}
-
-// readFile reads a regular file: reading a pipe would wait for its writer. Errors do not name it.
-func readFile(name string, limit int64) ([]byte, error) {
-	info, err := os.Stat(name)
-	switch {
-	case err != nil:
-		return nil, cannotRead(err)
-	case !info.Mode().IsRegular():
-		return nil, errors.New("is not a file")
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, cannotRead(err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	switch {
-	case err != nil:
-		return nil, cannotRead(err)
-	case int64(len(data)) > limit:
-		return nil, fmt.Errorf("has more than %d bytes", limit)
-	}
-	return data, nil
-}
-
-func cannotRead(err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		err = pe.Err
-	}
-	return fmt.Errorf("cannot be read: %w", err)
+	return secret, nil
 }
 
 func (c *Config) checkFiles(report func(path, problem, hint string)) {
 	for _, f := range c.secretFiles() {
 		if _, err := f.read(); err != nil {
-			report(f.path, fmt.Sprintf("file %q %s", f.file, err), "")
+			report(f.path, err.Error(), "")
 		}
 	}
 }
@@ -132,7 +94,7 @@ func (c *Config) withFiles() (Config, error) {
 	for _, f := range c.secretFiles() {
 		secret, err := f.read()
 		if err != nil {
-			return Config{}, fmt.Errorf("%s: file %q %w", f.path, f.file, err)
+			return Config{}, fmt.Errorf("%s: %w", f.path, err)
 		}
 		f.put(&full, secret)
 	}

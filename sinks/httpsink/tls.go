@@ -3,20 +3,19 @@ package httpsink
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
+
+	"ncs-relay/relay/keyfile"
 )
 
 // TLS says whom to trust and with which certificate to call. Files are followed when they change.
 type TLS struct {
-	CAFile             string `yaml:"ca_file,path"`         // authorities trusted in place of the system's, PEM
-	CertFile           string `yaml:"cert_file,path"`       // our certificate chain, PEM, for receivers that ask for one
-	KeyFile            string `yaml:"key_file,path"`        // its private key, PEM
-	ServerName         string `yaml:"server_name"`          // name that the receiver's certificate must have, if not that of the URL
-	InsecureSkipVerify bool   `yaml:"insecure_skip_verify"` // take any certificate
+	CAFile             string `yaml:"ca_file,path"`          // authorities trusted in place of the system's, PEM
+	CertFile           string `yaml:"cert_file,path"`        // our certificate chain, PEM, for receivers that ask for one
+	KeyFile            string `yaml:"key_file,path,private"` // its private key, PEM
+	ServerName         string `yaml:"server_name"`           // name that the receiver's certificate must have, if not that of the URL
+	InsecureSkipVerify bool   `yaml:"insecure_skip_verify"`  // take any certificate
 }
-
-const maxCertificates = 4 << 20 // bundles of authorities have some 200 KiB
 
 func (t *TLS) files() []string {
 	if t == nil {
@@ -42,12 +41,7 @@ func (t *TLS) check(report func(path, problem, hint string)) {
 	if t.InsecureSkipVerify && t.CAFile != "" {
 		report("tls.insecure_skip_verify", "is there besides ca_file, which then has no effect", "keep one of them")
 	}
-	if _, err := t.authorities(); err != nil {
-		report("tls.ca_file", err.Error(), "")
-	}
-	if _, err := t.certificates(); err != nil {
-		report("tls.cert_file", err.Error(), "")
-	}
+	keyfile.CheckTLS(t.CAFile, t.CertFile, t.KeyFile, func(path, problem, hint string) { report("tls."+path, problem, hint) })
 }
 
 // config is nil where there is nothing to say.
@@ -73,32 +67,16 @@ func (t *TLS) authorities() (*x509.CertPool, error) {
 	if t.CAFile == "" {
 		return nil, nil
 	}
-	pem, err := readFile(t.CAFile, maxCertificates)
-	if err != nil {
-		return nil, fmt.Errorf("file %q %w", t.CAFile, err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("file %q holds no certificate in PEM", t.CAFile)
-	}
-	return pool, nil
+	return keyfile.LoadAuthorities(t.CAFile)
 }
 
 func (t *TLS) certificates() ([]tls.Certificate, error) {
 	if t.CertFile == "" {
 		return nil, nil
 	}
-	chain, err := readFile(t.CertFile, maxCertificates)
-	if err != nil {
-		return nil, fmt.Errorf("file %q %w", t.CertFile, err)
-	}
-	key, err := readFile(t.KeyFile, maxCertificates)
-	if err != nil {
-		return nil, fmt.Errorf("file %q %w", t.KeyFile, err)
-	}
-	pair, err := tls.X509KeyPair(chain, key)
+	pair, err := keyfile.LoadPair(t.CertFile, t.KeyFile)
 	if err != nil { // also while one of the two files is changed and the other is not yet
-		return nil, errors.New("certificate and key are no pair in PEM")
+		return nil, err
 	}
 	return []tls.Certificate{pair}, nil
 }
