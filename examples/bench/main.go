@@ -1,0 +1,281 @@
+// Command bench measures the relay beside what would be used instead of it, on one machine, in one run: a server that only
+// verifies signatures, and a pipeline of Benthos (the library of Redpanda Connect). See README.md.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// settings are what a user may choose.
+type settings struct {
+	rounds      int
+	duration    time.Duration
+	connections int
+	size        int // bytes of a body
+	events      int // of a backlog, and of keys known
+	lone        int
+	pause       time.Duration // between lone events
+}
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if len(os.Args) > 2 && os.Args[1] == "role" {
+		return runRole(ctx, os.Args[2:])
+	}
+	var s settings
+	flag := flag.NewFlagSet("bench", flag.ExitOnError) // not the common one, which gets those of testing
+	flag.IntVar(&s.rounds, "rounds", 3, "rounds; each measures everything once, and medians are told")
+	flag.DurationVar(&s.duration, "duration", 5*time.Second, "how long one measurement sends")
+	flag.IntVar(&s.connections, "connections", 128, "connections of the generator")
+	flag.IntVar(&s.size, "size", 700, "bytes of a body")
+	flag.IntVar(&s.events, "events", 1_000_000, "events of the backlog, and keys of which the memory is told")
+	flag.IntVar(&s.lone, "lone", 100, "events of which each is sent at rest")
+	flag.DurationVar(&s.pause, "pause", time.Second, "between events sent at rest")
+	short := flag.Bool("short", false, "one round of a second each and a small backlog: shows that everything works, and no figure to quote")
+	only := flag.String("only", "", "comma-separated beginnings of the measurements' names, such as a,b,e,g; default: all")
+	out := flag.String("json", "", "file for all figures of all rounds")
+	_ = flag.Parse(os.Args[1:])
+	if flag.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "bench: unexpected argument %q; see -help\n", flag.Arg(0))
+		return 2
+	}
+	if *short {
+		s.rounds, s.duration, s.events, s.lone, s.pause = 1, 500*time.Millisecond, 5000, 5, 10*time.Millisecond
+	}
+	if s.rounds < 1 || s.duration <= 0 || s.connections < 1 || s.size < 1 || s.events < 1 || s.lone < 1 {
+		fmt.Fprintln(os.Stderr, "bench: numbers must be greater than 0")
+		return 2
+	}
+	if err := benchmark(ctx, s, *only, *out); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return 1
+	}
+	return 0
+}
+
+func benchmark(ctx context.Context, s settings, only, out string) (err error) {
+	if runtime.GOOS != "linux" {
+		return errors.New("processor time is read from /proc, which only Linux has")
+	}
+	dir, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	b := &bench{settings: s, dir: dir}
+	if b.binary, err = build(ctx, dir); err != nil {
+		return err
+	}
+	h := &host{ctx: ctx, dir: filepath.Join(dir, "kafka")}
+	if err := os.Mkdir(h.dir, 0o700); err != nil {
+		return err
+	}
+	cluster, err := startKafka(h)
+	if err != nil {
+		return err
+	}
+	defer h.end()
+	if b.broker, err = brokerOf(os.Getpid()); err != nil {
+		return err
+	}
+	b.brokers = cluster.Addresses()[0]
+	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.Addresses()...))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	b.kafka = kadm.NewClient(client)
+
+	all, err := b.measure(ctx, only)
+	if err != nil {
+		return err
+	}
+	if out != "" {
+		text, err := json.MarshalIndent(all, "", "  ")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(out, append(text, '\n'), 0o644); err != nil {
+			return err
+		}
+	}
+	return all.print(os.Stdout)
+}
+
+// measurement is one line of the table.
+type measurement struct {
+	name string
+	once bool // because it takes long
+	do   func(context.Context) (figures, error)
+}
+
+// measurements are all that can be measured. Those at a part of the load take the rate that e found in the same round.
+func (b *bench) measurements(found results) []measurement {
+	last := func(name string) float64 {
+		if all := found[name]; len(all) > 0 {
+			return all[len(all)-1]["rate"]
+		}
+		return 0
+	}
+	half := func() float64 { return last(nameOfKafka) / 2 }
+	tenth := func() float64 { return last(nameOfKafka) / 10 }
+	list := []measurement{
+		{"a bare server", false, b.full(b.size, false, bareServer)},
+		{"b relay, nothing owed", false, b.full(b.size, false, relayOwing(relayOptions{}))},
+		{"c relay to a file", false, b.full(b.size, false, relayToFile)},
+		{"d relay to HTTP", false, b.full(b.size, false, relayToHTTP)},
+		{nameOfKafka, false, b.full(b.size, false, relayToKafka(relayOptions{}))},
+		{"f relay, half copies", false, b.full(b.size, true, relayOwing(relayOptions{}))},
+		{"g benthos to Kafka", false, b.full(b.size, false, benthosToKafka)},
+		{"h relay, half the load", false, b.steady(half, relayToKafka(relayOptions{}))},
+		{"h benthos, half the load", false, b.steady(half, benthosToKafka)},
+		{"i relay, a tenth", false, b.steady(tenth, relayToKafka(relayOptions{}))},
+		{"i benthos, a tenth", false, b.steady(tenth, benthosToKafka)},
+		{"j relay at rest, to a consumer", true, b.rest},
+	}
+	for _, rules := range []int{10, 100, 1000} {
+		list = append(list, measurement{fmt.Sprintf("k relay, %d rules", rules), false, b.full(b.size, false, relayOwing(relayOptions{rules: rules}))})
+	}
+	for _, size := range []int{500, 5_000, 50_000} {
+		list = append(list, measurement{fmt.Sprintf("l relay to Kafka, %d B", size), false, b.full(size, false, relayToKafka(relayOptions{}))})
+	}
+	return append(list,
+		measurement{"m relay to Kafka, one core", false, b.full(b.size, false, relayToKafka(relayOptions{cores: 1}))},
+		measurement{"m relay to Kafka, two cores", false, b.full(b.size, false, relayToKafka(relayOptions{cores: 2}))},
+		measurement{"n backlog to a file", true, b.backlog(relayToFile)},
+		measurement{"n backlog to Kafka", true, b.backlog(relayToKafka(relayOptions{}))},
+		measurement{"o memory of keys", true, b.keys},
+	)
+}
+
+const nameOfKafka = "e relay to Kafka"
+
+// results are the figures of all rounds.
+type results map[string][]figures
+
+func (b *bench) measure(ctx context.Context, only string) (results, error) {
+	found := results{}
+	for round := range b.rounds {
+		for _, m := range b.measurements(found) {
+			if m.once && round > 0 || !chosen(m.name, only) {
+				continue
+			}
+			fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", round+1, b.rounds, m.name)
+			f, err := m.do(ctx)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", m.name, err)
+			}
+			found[m.name] = append(found[m.name], f)
+		}
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("no measurement is called %q", only)
+	}
+	return found, nil
+}
+
+func chosen(name, only string) bool {
+	return only == "" || slices.ContainsFunc(strings.Split(only, ","), func(begin string) bool { return strings.HasPrefix(name, begin) })
+}
+
+// median returns the middle of what the rounds found.
+func (r results) median(name, figure string) (float64, bool) {
+	var values []float64
+	for _, f := range r[name] {
+		if v, ok := f[figure]; ok {
+			values = append(values, v)
+		}
+	}
+	if len(values) == 0 {
+		return 0, false
+	}
+	slices.Sort(values)
+	return values[len(values)/2], true
+}
+
+// ratios are what can be compared between runs and machines.
+var ratios = []struct{ title, a, b, figure string }{
+	{"(e)/(g) through Kafka, relay beside Benthos", nameOfKafka, "g benthos to Kafka", "rate"},
+	{"(b)/(a)", "b relay, nothing owed", "a bare server", "rate"},
+	{"(c)/(b)", "c relay to a file", "b relay, nothing owed", "rate"},
+	{"(d)/(b)", "d relay to HTTP", "b relay, nothing owed", "rate"},
+	{"(f)/(a)", "f relay, half copies", "a bare server", "rate"},
+	{"(h) p99, relay beside Benthos", "h relay, half the load", "h benthos, half the load", "p99"},
+}
+
+func (r results) print(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "medians\tevents/s\tp50 ms\tp99 ms\tCPU µs an event: server\tbroker\treceiver\tgenerator\tleft %\t")
+	names := slices.Sorted(maps.Keys(r))
+	for _, name := range names {
+		fmt.Fprint(w, name)
+		for _, figure := range []string{"rate", "p50", "p99", "cpu server", "cpu broker", "cpu receiver", "cpu generator", "left %"} {
+			fmt.Fprintf(w, "\t%s", r.cell(name, figure))
+		}
+		fmt.Fprintln(w, "\t")
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, name := range names {
+		if name[0] == 'n' || name[0] == 'o' {
+			fmt.Fprintln(out, name+":", r.others(name))
+		}
+	}
+	for _, ratio := range ratios {
+		a, okA := r.median(ratio.a, ratio.figure)
+		b, okB := r.median(ratio.b, ratio.figure)
+		if okA && okB {
+			fmt.Fprintf(out, "%-46s %.2f\n", ratio.title, a/b)
+		}
+	}
+	return nil
+}
+
+func (r results) cell(name, figure string) string {
+	if figure == "cpu server" {
+		for _, server := range []string{"relay", "bare", "benthos"} {
+			if v, ok := r.median(name, "cpu "+server); ok {
+				return fmt.Sprintf("%.1f", v)
+			}
+		}
+		return ""
+	}
+	v, ok := r.median(name, figure)
+	switch {
+	case !ok:
+		return ""
+	case figure == "rate":
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.1f", v)
+}
+
+func (r results) others(name string) string {
+	var parts []string
+	for _, figure := range slices.Sorted(maps.Keys(r[name][0])) {
+		v, _ := r.median(name, figure)
+		parts = append(parts, fmt.Sprintf("%s %.1f", figure, v))
+	}
+	return strings.Join(parts, ", ")
+}
