@@ -443,4 +443,3 @@ func answered(address string, request []byte) bool {
 	status, err := callOnce(address, request)
 	return err == nil && status == http.StatusOK
 }
-
