@@ -1,9 +1,11 @@
 package kafkaconn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"slices"
@@ -19,6 +21,7 @@ import (
 	"github.com/segmentio/kafka-go/protocol/rawproduce"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/telemetry"
 )
 
 const (
@@ -43,12 +46,14 @@ const (
 type Cluster struct {
 	seeds []string
 	conns *conns
+	log   *slog.Logger
 	looks chan look // holds one value: the last look; taken out while there is one under way
 
 	mu     sync.Mutex // guards what follows
 	topics map[string]struct{}
 	layout layout
-	turn   int // the broker to be asked first the next time
+	turn   int                              // the broker to be asked first the next time
+	silent map[string]*telemetry.Repetition // by address: those that did not answer when others did
 }
 
 // To brings a request to the broker at an address and waits for its answer until ctx ends.
@@ -84,11 +89,16 @@ type Topic struct {
 
 // New makes the way to the cluster of cfg. It opens no connection; the first request does.
 func New(cfg Config) *Cluster {
-	return newCluster(cfg.Brokers, newConns(cfg.ClientID, cfg.TLS, cfg.SASL.mechanism()))
+	c := newCluster(cfg.Brokers, newConns(cfg.ClientID, cfg.TLS, cfg.SASL.mechanism()))
+	if cfg.Logger != nil {
+		c.log = cfg.Logger
+	}
+	return c
 }
 
 func newCluster(seeds []string, conns *conns) *Cluster {
-	c := &Cluster{seeds: seeds, conns: conns, looks: make(chan look, 1), topics: make(map[string]struct{})}
+	c := &Cluster{seeds: seeds, conns: conns, log: slog.New(slog.DiscardHandler), looks: make(chan look, 1),
+		topics: make(map[string]struct{}), silent: make(map[string]*telemetry.Repetition)}
 	c.looks <- look{}
 	return c
 }
@@ -133,6 +143,13 @@ func (c *Cluster) ToLeader(ctx context.Context, topic string, partition int32, r
 	return c.To(ctx, leader, request)
 }
 
+// result is what one of the brokers that were asked has said.
+type result struct {
+	address string
+	answer  protocol.Message
+	err     error
+}
+
 // Ask sends a request that every broker can answer. When one has failed, or says nothing for a moment, the next is asked
 // besides, and the first answer counts.
 func (c *Cluster) Ask(ctx context.Context, request protocol.Message) (protocol.Message, error) {
@@ -140,42 +157,72 @@ func (c *Cluster) Ask(ctx context.Context, request protocol.Message) (protocol.M
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	defer cancel()
-	type result struct {
-		answer protocol.Message
-		err    error
-	}
 	addresses := c.addresses()
 	results := make(chan result, len(addresses))
 	hedge := time.NewTicker(hedgeAfter)
 	defer hedge.Stop()
-	var failures []error
+	var failures []result
 	for next := 0; len(failures) < len(addresses); {
 		if next < len(addresses) {
 			address := addresses[next]
 			next++
 			asking.Go(func() {
 				answer, err := c.conns.roundTrip(ctx, address, request)
-				results <- result{answer, err}
+				results <- result{address, answer, err}
 			})
 			hedge.Reset(hedgeAfter)
 		}
 		select {
 		case r := <-results:
 			if r.err == nil {
+				c.warn(addresses[:next], failures, r.address)
 				return r.answer, nil
 			}
-			failures = append(failures, r.err)
+			failures = append(failures, r)
 		case <-hedge.C:
 		}
 	}
-	for _, err := range failures { // a broker that speaks knows more than one that is not there
-		switch relay.ReasonOf(Explain(err)) {
-		case relay.ReasonConnection, relay.ReasonTimeout, relay.ReasonDNS:
-		default:
-			return nil, err
+	return nil, slices.MaxFunc(failures, func(a, b result) int { return cmp.Compare(weight(a.err), weight(b.err)) }).err
+}
+
+// weight says how much an error tells: a broker that speaks knows more than one that is not there.
+func weight(err error) int {
+	switch relay.ReasonOf(Explain(err)) {
+	case relay.ReasonConnection, relay.ReasonTimeout, relay.ReasonDNS:
+		if errors.Is(err, ErrNotKafka) {
+			return 1
+		}
+		return 0
+	}
+	return 2
+}
+
+var errSilent = fmt.Errorf("no answer within %s; is this the port of a Kafka broker?", hedgeAfter)
+
+// warn says which of the brokers that were asked failed or were silent while another one answered. Nobody would see it
+// otherwise.
+func (c *Cluster) warn(asked []string, failures []result, answered string) {
+	for _, address := range asked {
+		if address == answered {
+			continue
+		}
+		err := errSilent
+		if at := slices.IndexFunc(failures, func(r result) bool { return r.address == address }); at >= 0 {
+			err = failures[at].err
+		}
+		if suppressed, ok := c.repetition(address).Allow(time.Now()); ok {
+			c.log.Warn("a Kafka broker does not answer, another one does", "broker", address, "error", err, "suppressed", suppressed)
 		}
 	}
-	return nil, failures[0]
+}
+
+func (c *Cluster) repetition(address string) *telemetry.Repetition {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.silent[address] == nil {
+		c.silent[address] = new(telemetry.Repetition)
+	}
+	return c.silent[address]
 }
 
 // addresses are the brokers to ask, each time beginning with another: one that is cut off from the rest of the cluster
@@ -307,6 +354,24 @@ func (l layout) leader(topic string, partition int32) (string, error) {
 		return "", fmt.Errorf("%s/%d has no leader: %w", topic, partition, kafka.LeaderNotAvailable)
 	}
 	return address, nil
+}
+
+// TrySeeds connects to each of the configured brokers, and returns what fails there. It does not mind brokers that are away:
+// others answer.
+func (c *Cluster) TrySeeds(ctx context.Context) []error {
+	problems := make([]error, len(c.seeds))
+	var trying sync.WaitGroup
+	for i, address := range c.seeds {
+		trying.Go(func() {
+			_, err := c.To(ctx, address, new(apiversions.Request))
+			if op := new(net.OpError); errors.As(err, &op) && op.Op == "dial" && relay.ReasonOf(err) != relay.ReasonDNS {
+				return
+			}
+			problems[i] = Explain(err)
+		})
+	}
+	trying.Wait()
+	return slices.DeleteFunc(problems, func(err error) bool { return err == nil })
 }
 
 // TryLeaders connects to the leaders of the topics that a broker told of, and returns what fails there. The cluster gives out

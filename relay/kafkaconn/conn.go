@@ -1,6 +1,7 @@
 package kafkaconn
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -16,6 +18,8 @@ import (
 	"github.com/segmentio/kafka-go/protocol/saslauthenticate"
 	"github.com/segmentio/kafka-go/protocol/saslhandshake"
 	"github.com/segmentio/kafka-go/sasl"
+
+	"ncs-relay/relay"
 )
 
 // RequestTimeout is how long a request is worth waiting for.
@@ -48,12 +52,17 @@ type conns struct {
 
 // conn is a connection that has shaken hands.
 type conn struct {
-	*protocol.Conn
+	net.Conn
 	raw      net.Conn // closed in place of the other: TLS would first say goodbye to a broker that may not listen any more
+	answers  *bufio.Reader
 	address  string
-	versions map[protocol.ApiKey]int16
-	session  time.Time // no request is sent after this, because its SASL session ends; zero = never
-	until    time.Time // while it is idle: it is not used after this
+	clientID string
+	last     int32                     // the id of the last request
+	secure   bool                      // it is authenticated
+	used     bool                      // a request was answered after the connection was made
+	versions map[protocol.ApiKey]int16 // of the requests that both sides know
+	session  time.Time                 // no request is sent after this, because its SASL session ends; zero = never
+	until    time.Time                 // while it is idle: it is not used after this
 }
 
 func newConns(clientID string, t *TLS, mechanism sasl.Mechanism) *conns {
@@ -210,24 +219,34 @@ func (c *conns) connect(ctx context.Context, address string) (*conn, error) {
 			return nil, err
 		}
 	}
-	made := &conn{Conn: protocol.NewConn(inner, c.clientID), raw: raw, address: address}
-	err = made.within(ctx, func() error {
-		if err := made.negotiate(); err != nil {
-			return fmt.Errorf("ask for versions: %w", err)
+	made := &conn{Conn: inner, raw: raw, answers: bufio.NewReader(inner), address: address,
+		clientID: c.clientID, secure: c.mechanism != nil,
+		versions: map[protocol.ApiKey]int16{protocol.ApiVersions: 0}}
+	if err = made.within(ctx, made.negotiate); err != nil {
+		err = fmt.Errorf("ask for versions: %w", c.suspect(err))
+	} else if c.mechanism != nil {
+		if err = made.within(ctx, func() error { return made.authenticate(ctx, c.mechanism) }); err != nil {
+			err = fmt.Errorf("authenticate: %w", err)
 		}
-		if c.mechanism == nil {
-			return nil
-		}
-		if err := made.authenticate(ctx, c.mechanism); err != nil {
-			return fmt.Errorf("authenticate: %w", err)
-		}
-		return nil
-	})
+	}
 	if err != nil {
 		raw.Close()
 		return nil, err
 	}
 	return made, nil
+}
+
+// suspect adds to the error of a connection's first request what is mostly behind it: brokers do not answer what they do not
+// expect at a port.
+func (c *conns) suspect(err error) error {
+	switch timeout := relay.ReasonOf(err) == relay.ReasonTimeout; {
+	case !timeout && !hungUp(err):
+		return err
+	case c.handshaker == nil:
+		return fmt.Errorf("no answer; is this the port of a Kafka broker, and is tls missing in the configuration? %w", err)
+	default:
+		return fmt.Errorf("no answer; is this the port of a Kafka broker? %w", err)
+	}
 }
 
 // within runs f, which must not use the connection longer than ctx lasts. After an error the connection is of no more use.
@@ -244,40 +263,69 @@ func (c *conn) within(ctx context.Context, f func() error) error {
 }
 
 func (c *conn) roundTrip(ctx context.Context, request protocol.Message) (answer protocol.Message, err error) {
-	if _, known := c.versions[request.ApiKey()]; !known {
-		return nil, fmt.Errorf("broker %s does not know %s: %w", c.address, request.ApiKey(), kafka.UnsupportedVersion)
-	}
 	err = c.within(ctx, func() error {
-		answer, err = c.RoundTrip(request)
+		answer, err = c.exchange(request)
 		return err
 	})
 	if err != nil {
+		if !c.used && !c.secure && hungUp(err) {
+			err = fmt.Errorf("it hangs up at the first request; is sasl missing in the configuration? %w", err)
+		}
 		return nil, fmt.Errorf("broker %s: %w", c.address, err)
 	}
+	c.used = true
 	return answer, nil
+}
+
+// hungUp reports whether the far side ended a connection without a word, which is how brokers refuse what they do not expect.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// exchange sends a request and reads its answer.
+func (c *conn) exchange(request protocol.Message) (protocol.Message, error) {
+	key := request.ApiKey()
+	version, known := c.versions[key]
+	if !known {
+		return nil, fmt.Errorf("it does not know %s as we do: %w", key, kafka.UnsupportedVersion)
+	}
+	if p, ok := request.(protocol.PreparedMessage); ok {
+		p.Prepare(version)
+	}
+	c.last++
+	if err := protocol.WriteRequest(c, version, c.last, c.clientID, request); err != nil {
+		return nil, err
+	}
+	frame, err := readFrame(c.answers, c.last, mostOf(request))
+	if err != nil {
+		return nil, err
+	}
+	answer := answers[key].empty()
+	return answer, decode(frame, version, answer)
 }
 
 // negotiate agrees on the version of each request.
 func (c *conn) negotiate() error {
-	response, err := Answer[*apiversions.Response](c.RoundTrip(new(apiversions.Request)))
+	response, err := Answer[*apiversions.Response](c.exchange(new(apiversions.Request)))
 	if err != nil {
 		return err
 	}
 	if response.ErrorCode != 0 {
 		return kafka.Error(response.ErrorCode)
 	}
-	c.versions = make(map[protocol.ApiKey]int16, len(response.ApiKeys))
 	for _, offered := range response.ApiKeys {
 		key := protocol.ApiKey(offered.ApiKey)
-		c.versions[key] = key.SelectVersion(offered.MinVersion, offered.MaxVersion)
+		version := min(key.MaxVersion(), offered.MaxVersion)
+		if answers[key].empty != nil && version >= max(key.MinVersion(), offered.MinVersion) {
+			c.versions[key] = version
+		}
 	}
-	c.SetVersions(c.versions)
 	return nil
 }
 
 // authenticate says who we are. What brokers say freely of a refusal is left out: it may repeat what was sent.
 func (c *conn) authenticate(ctx context.Context, mechanism sasl.Mechanism) error {
-	handshake, err := Answer[*saslhandshake.Response](c.RoundTrip(&saslhandshake.Request{Mechanism: mechanism.Name()}))
+	handshake, err := Answer[*saslhandshake.Response](c.exchange(&saslhandshake.Request{Mechanism: mechanism.Name()}))
 	if err != nil {
 		return err
 	}
@@ -287,7 +335,7 @@ func (c *conn) authenticate(ctx context.Context, mechanism sasl.Mechanism) error
 	session, message, err := mechanism.Start(ctx)
 	for done := false; err == nil && !done; {
 		var response *saslauthenticate.Response
-		if response, err = c.exchange(message); err != nil {
+		if response, err = c.sendSASL(message); err != nil {
 			return err
 		}
 		if lifetime := time.Duration(response.SessionLifetimeMs) * time.Millisecond; lifetime > 0 {
@@ -299,8 +347,8 @@ func (c *conn) authenticate(ctx context.Context, mechanism sasl.Mechanism) error
 	return err
 }
 
-func (c *conn) exchange(message []byte) (*saslauthenticate.Response, error) {
-	response, err := Answer[*saslauthenticate.Response](c.RoundTrip(&saslauthenticate.Request{AuthBytes: message}))
+func (c *conn) sendSASL(message []byte) (*saslauthenticate.Response, error) {
+	response, err := Answer[*saslauthenticate.Response](c.exchange(&saslauthenticate.Request{AuthBytes: message}))
 	if errors.Is(err, io.EOF) { // how some brokers refuse
 		return nil, kafka.SASLAuthenticationFailed
 	}

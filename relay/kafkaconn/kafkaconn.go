@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"strconv"
 	"time"
@@ -26,6 +27,8 @@ type Config struct {
 	ClientID string   // shows up in the brokers' logs, metrics and quotas
 	TLS      *TLS     // nil = connections are not encrypted
 	SASL     *SASL    // nil = we do not say who we are
+
+	Logger *slog.Logger // default: none
 }
 
 // CheckBrokers reports what is wrong with the addresses of brokers, at the path "brokers".

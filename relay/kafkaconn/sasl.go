@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/segmentio/kafka-go/sasl"
@@ -126,7 +128,26 @@ func (c *credentials) Start(ctx context.Context) (sasl.StateMachine, []byte, err
 	if err != nil {
 		return nil, nil, relay.Because(relay.ReasonAuth, err)
 	}
-	return mechanism.Start(ctx)
+	session, message, err := mechanism.Start(ctx)
+	return boundedSession{session}, message, err
+}
+
+// mostIterations bounds the work that a broker can ask for with a password's hash; Kafka allows itself 16,384.
+const mostIterations = 100_000
+
+var iterations = regexp.MustCompile(`,i=(\d+)`)
+
+// boundedSession does not begin to work for longer than is usual.
+type boundedSession struct{ sasl.StateMachine }
+
+// Next continues the exchange.
+func (s boundedSession) Next(ctx context.Context, challenge []byte) (done bool, response []byte, err error) {
+	if asked := iterations.FindSubmatch(challenge); asked != nil {
+		if n, err := strconv.Atoi(string(asked[1])); err != nil || n > mostIterations {
+			return false, nil, relay.Because(relay.ReasonAuth, fmt.Errorf("the broker asks for more than %d iterations of SCRAM", mostIterations))
+		}
+	}
+	return s.StateMachine.Next(ctx, challenge)
 }
 
 func (c *credentials) with(password relay.Secret) (sasl.Mechanism, error) {

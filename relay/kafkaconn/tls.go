@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -118,6 +119,9 @@ func (h *handshaker) client(ctx context.Context, conn net.Conn, address string) 
 		conn.Close()
 		if ctx.Err() != nil {
 			err = context.Cause(ctx) // why it was given up
+		}
+		if hungUp(err) || errors.As(err, new(tls.RecordHeaderError)) {
+			err = fmt.Errorf("no answer in TLS; does this port take TLS, or is tls unwanted in the configuration? %w", err)
 		}
 		return nil, fmt.Errorf("TLS with %s: %w", address, err)
 	}

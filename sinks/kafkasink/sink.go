@@ -68,7 +68,7 @@ func New(cfg Config, name string, logger *slog.Logger) (*Sink, error) {
 	if len(cfg.Brokers) == 0 {
 		return nil, errors.New("no broker given")
 	}
-	cluster := kafkaconn.New(kafkaconn.Config{Brokers: cfg.Brokers, ClientID: cfg.ClientID, TLS: cfg.TLS, SASL: cfg.SASL})
+	cluster := kafkaconn.New(kafkaconn.Config{Brokers: cfg.Brokers, ClientID: cfg.ClientID, TLS: cfg.TLS, SASL: cfg.SASL, Logger: logger.With("sink", name)})
 	s := &Sink{
 		template:     template,
 		createTopics: cfg.CreateTopics,
