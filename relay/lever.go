@@ -16,8 +16,10 @@ func (d *dispatcher) pause(reason string) {
 	d.log.Warn("sink paused", "reason", reason)
 }
 
-// resumeSink ends every kind of pause. What waits for a retry is due at once.
+// resumeSink ends every kind of pause. What waits for a retry is due at once, over new connections: the old ones may lead to what
+// was replaced meanwhile.
 func (d *dispatcher) resumeSink() {
+	reconnect(d.sink)
 	d.paused = ""
 	d.cursor.SetPaused("")
 	d.pace = newPace(d.Concurrency, d.Breaks, d.Retry)

@@ -18,7 +18,7 @@ type reloadRequest struct {
 }
 
 // Reload replaces the settings while notifications are taken and events delivered; Run must be running. On an error
-// everything is as it was. A sink is known by its name: an unchanged one is not touched, a changed one goes on from the same
+// everything is as it was. A sink is known by its name: an unchanged one only makes new connections, a changed one goes on from the same
 // place, a new one starts with the events that come, and a removed one keeps what it is owed.
 func (g *Gateway) Reload(ctx context.Context, s Settings) error {
 	r := reloadRequest{s, make(chan error, 1)}
@@ -41,10 +41,12 @@ func (g *Gateway) apply(ctx, hard context.Context, s Settings) error {
 		return err
 	}
 	wanted := make(map[string]bool)
+	var kept []*running
 	for _, spec := range allSinks(s.Sinks) {
 		wanted[spec.Name] = true
 		old := g.sink(spec.Name)
 		if old != nil && old.same(spec) {
+			kept = append(kept, old)
 			continue
 		}
 		if err := g.replace(ctx, hard, old, spec); err != nil {
@@ -64,6 +66,9 @@ func (g *Gateway) apply(ctx, hard context.Context, s Settings) error {
 	g.dedup.configure(s.Dedup)
 	g.journal.KeepKeys(s.Dedup.MaxKeys, s.Dedup.Window)
 	g.ingress.Store(in)
+	for _, r := range kept {
+		reconnect(r.sink)
+	}
 
 	var errs []error
 	for name := range g.sinks {

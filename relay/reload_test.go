@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -244,4 +245,31 @@ func TestRaisedDedupLimitsHoldOverARestart(t *testing.T) {
 			require.Equal(t, "duplicate", g.post(body("s", 0)).Status)
 		})
 	}
+}
+
+// keeping is a sink that keeps connections.
+type keeping struct {
+	*farSide
+	reconnected atomic.Int64
+}
+
+func (k *keeping) Reconnect() { k.reconnected.Add(1) }
+
+// TestResumeAndReloadMakeNewConnections: who mends a receiver and resumes its sink, or loads the configuration again, does not
+// meet connections to what was there before.
+func TestResumeAndReloadMakeNewConnections(t *testing.T) {
+	t.Parallel()
+	sink := &keeping{farSide: newFarSide()}
+	f := start(t, fixture{}, nil, versioned("a", sink, 1))
+	require.NoError(t, f.gateway.PauseSink(t.Context(), "a", "maintenance"))
+	require.Zero(t, sink.reconnected.Load())
+	require.NoError(t, f.gateway.ResumeSink(t.Context(), "a"))
+	require.EqualValues(t, 1, sink.reconnected.Load())
+	require.NoError(t, f.gateway.Reload(t.Context(), f.settings(t, nil, versioned("a", sink, 1))))
+	require.EqualValues(t, 2, sink.reconnected.Load(), "an unchanged sink")
+
+	broken := versioned("b", nil, 1)
+	broken.Build = func() (Sink, error) { return nil, errors.New("cannot") }
+	require.Error(t, f.gateway.Reload(t.Context(), f.settings(t, nil, versioned("a", sink, 1), broken)))
+	require.EqualValues(t, 2, sink.reconnected.Load(), "a reload that fails changes nothing")
 }

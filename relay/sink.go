@@ -40,6 +40,21 @@ type Relaner interface {
 	Relane(group string)
 }
 
+// Reconnecter is a Sink that keeps connections. After Reconnect, what is sent goes over new ones, for which names are looked up
+// again; what is in flight ends as it began. It is called when an operator resumes the sink and when the configuration is loaded
+// again, also while Sends run, and must not block.
+type Reconnecter interface {
+	Sink
+	Reconnect()
+}
+
+// reconnect lets a sink that keeps connections make new ones.
+func reconnect(s Sink) {
+	if r, ok := s.(Reconnecter); ok {
+		r.Reconnect()
+	}
+}
+
 // ErrRelane is returned by Send when the lanes of the batch's group are out of date.
 var ErrRelane = errors.New("lanes of the group have changed")
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -20,6 +21,8 @@ type client struct {
 	fixed       http.Header // goes with every call
 	webhookKeys [][]byte
 	transport   *http.Transport
+	until       time.Time // when its connections are too old
+	calls       int       // in flight; guarded by Sink.mu
 }
 
 // newClient makes a client of what the files hold now.
@@ -36,6 +39,7 @@ func (s *Sink) newClient() (*client, error) {
 		redactor:  newRedactor(&full, proxyUsers(full.Proxy)),
 		fixed:     fixedHeaders(&full, s.userAgent),
 		transport: transport,
+		until:     s.endOfConnections(),
 	}
 	if full.StandardWebhooks != nil {
 		for _, secret := range full.StandardWebhooks.Secrets {
@@ -57,30 +61,74 @@ func (s *Sink) stamps() []stamp {
 	return stamps
 }
 
-// client gives the one to use for a call. Files are looked at once a second at most. Files that cannot be used, as
-// happens while a certificate and its key are being changed one after the other, leave the client as it is.
+// client gives the one to use for a call; release it afterwards.
 func (s *Sink) client() *client {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if c := s.clientOfChangedFiles(); c != nil {
+		s.use(c)
+	} else if time.Now().After(s.current.until) {
+		s.use(s.reconnected())
+	}
+	s.current.calls++
+	return s.current
+}
+
+// release ends the use of a client. The last call of one that was replaced takes its connections with it.
+func (s *Sink) release(c *client) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.calls--; c.calls == 0 && c != s.current {
+		c.transport.CloseIdleConnections()
+	}
+}
+
+// use needs the lock. Calls in flight end as they began.
+func (s *Sink) use(c *client) {
+	s.current.transport.CloseIdleConnections()
+	s.current = c
+}
+
+// clientOfChangedFiles is nil if there is nothing new. Files are looked at once a second at most. Files that cannot be used, as
+// happens while a certificate and its key are being changed one after the other, leave the client as it is.
+func (s *Sink) clientOfChangedFiles() *client {
 	if len(s.files) == 0 || time.Since(s.looked) < lookEvery {
-		return s.current
+		return nil
 	}
 	s.looked = time.Now()
 	now := s.stamps() // before reading, so that a change in between is seen next time
 	if slices.EqualFunc(now, s.seen, stamp.same) {
-		return s.current
+		return nil
 	}
 	s.seen = now
 	c, err := s.newClient()
 	if err != nil {
 		s.log.Error("changed files cannot be used; what they held before goes on being used", "error", err)
-		return s.current
+		return nil
 	}
 	s.log.Info("credentials were read again")
-	// Calls in flight end as they began; their connections close after them, or idle_timeout later at the latest.
-	s.current.transport.CloseIdleConnections()
-	s.current = c
 	return c
+}
+
+// reconnected is the current client without its connections. A transport can retire no single connection in time, and none of
+// HTTP/2 at all, so all are left together.
+func (s *Sink) reconnected() *client {
+	c := *s.current
+	c.transport, c.until, c.calls = c.transport.Clone(), s.endOfConnections(), 0
+	return &c
+}
+
+// endOfConnections is up to a fifth earlier than configured, so that many relays do not connect anew together.
+func (s *Sink) endOfConnections() time.Time {
+	most := s.cfg.MaxConnectionAge
+	return time.Now().Add(most - rand.N(most/5+1))
+}
+
+// Reconnect makes new connections for the calls that come; what moved under an old address is found again.
+func (s *Sink) Reconnect() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.use(s.reconnected())
 }
 
 func newTransport(cfg *Config) (*http.Transport, error) {

@@ -25,6 +25,7 @@ type Config struct {
 	Rate             int                     `yaml:"rate"`                     // calls started per second; 0 = no limit
 	Burst            int                     `yaml:"burst"`                    // calls started at once after a quiet time; 0 = as many as rate
 	IdleTimeout      time.Duration           `yaml:"idle_timeout"`             // an unused connection is closed after it
+	MaxConnectionAge time.Duration           `yaml:"max_connection_age"`       // no call begins on a connection that is older
 	Headers          map[string]relay.Secret `yaml:"headers"`                  // sent with every call
 	HeaderFiles      map[string]string       `yaml:"header_files,path,secret"` // files with the value of a header each
 	BearerToken      relay.Secret            `yaml:"bearer_token"`
@@ -57,6 +58,8 @@ func (c *Config) SetDefaults() {
 	c.Concurrency = 16
 	// Below the 60 s after which common load balancers close an idle connection, so that mostly we close first.
 	c.IdleTimeout = 45 * time.Second
+	// A busy connection is never idle: without an end it goes on to an address that the receiver's name has left.
+	c.MaxConnectionAge = 5 * time.Minute
 }
 
 const (
@@ -77,6 +80,9 @@ func (c *Config) Check(report func(path, problem, hint string)) {
 	c.checkRate(report)
 	if c.IdleTimeout <= 0 {
 		report("idle_timeout", fmt.Sprintf("%s is not a positive time", c.IdleTimeout), "")
+	}
+	if c.MaxConnectionAge <= 0 {
+		report("max_connection_age", fmt.Sprintf("%s is not a positive time", c.MaxConnectionAge), "")
 	}
 	c.checkHeaders(report)
 	c.checkAuth(report)

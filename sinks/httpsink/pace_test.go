@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -179,4 +180,96 @@ func TestTunnels(t *testing.T) {
 		require.ErrorContains(t, send(t, untrusting, sinktest.Event(9, scheme)), "certificate", scheme)
 	}
 	require.Len(t, far.all(t), 6)
+}
+
+// TestAReceiverWhoseNameMovesIsFoundAgain: the old one goes on answering, calls come one after the other, so no connection is
+// ever idle; only its age ends it, or Reconnect.
+func TestAReceiverWhoseNameMovesIsFoundAgain(t *testing.T) {
+	t.Parallel()
+	for _, http2 := range []bool{false, true} {
+		for _, byAge := range []bool{false, true} {
+			t.Run(fmt.Sprintf("http2 %v, by age %v", http2, byAge), func(t *testing.T) {
+				t.Parallel()
+				ca := newAuthority(t)
+				var calls [2]atomic.Int64
+				var port string
+				for i, address := range []string{"127.0.0.1", "127.0.0.2"} {
+					far := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+						if http2 == (r.ProtoMajor == 2) {
+							calls[i].Add(1)
+						}
+					}))
+					pair, err := tls.X509KeyPair(ca.issue("moving.test"))
+					require.NoError(t, err)
+					far.Listener.Close()
+					far.Listener, err = net.Listen("tcp", net.JoinHostPort(address, port))
+					require.NoError(t, err)
+					_, port, err = net.SplitHostPort(far.Listener.Addr().String())
+					require.NoError(t, err)
+					far.EnableHTTP2, far.TLS = http2, &tls.Config{Certificates: []tls.Certificate{pair}}
+					far.StartTLS()
+					t.Cleanup(far.Close)
+				}
+				var address atomic.Value
+				address.Store("127.0.0.1")
+				s := newSink(t, config("https://moving.test:"+port, func(c *httpsink.Config) {
+					c.TLS = &httpsink.TLS{CAFile: files(t, ca.pem)[0]}
+					if byAge {
+						c.MaxConnectionAge = 500 * time.Millisecond
+					}
+				}))
+				require.NoError(t, s.Resolve(nameServer(t, func() []string { return []string{address.Load().(string)} })))
+				require.NoError(t, send(t, s, sinktest.Event(1, "sid")))
+				require.EqualValues(t, 1, calls[0].Load())
+				address.Store("127.0.0.2")
+				if !byAge {
+					for i := range 50 {
+						require.NoError(t, send(t, s, sinktest.Event(i, "sid")))
+					}
+					require.Zero(t, calls[1].Load(), "the connection was kept until now")
+					s.Reconnect()
+					require.NoError(t, send(t, s, sinktest.Event(1, "sid")))
+				}
+				for began := time.Now(); calls[1].Load() == 0 && time.Since(began) < 20*time.Second; {
+					require.NoError(t, send(t, s, sinktest.Event(1, "sid")))
+				}
+				require.NotZero(t, calls[1].Load(), "never found")
+			})
+		}
+	}
+}
+
+// TestReconnectingDisturbsNoCall: connections are replaced all the time while calls are in flight on them.
+func TestReconnectingDisturbsNoCall(t *testing.T) {
+	t.Parallel()
+	var open atomic.Int64
+	far := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }))
+	far.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			open.Add(1)
+		case http.StateClosed:
+			open.Add(-1)
+		}
+	}
+	far.Start()
+	t.Cleanup(far.Close)
+	s := newSink(t, config(far.URL, func(c *httpsink.Config) { c.MaxConnectionAge = 5 * time.Millisecond }))
+	var sends sync.WaitGroup
+	for lane := range 8 {
+		sends.Go(func() {
+			for i := range 300 {
+				e := sinktest.Event(i, fmt.Sprint(lane))
+				if _, err := s.Send(t.Context(), s.Lane(e), sinktest.Batch(e)); err != nil {
+					t.Error(err)
+				}
+				if i%20 == 0 {
+					s.Reconnect()
+				}
+			}
+		})
+	}
+	sends.Wait()
+	require.NoError(t, s.Close())
+	require.Eventually(t, func() bool { return open.Load() == 0 }, 10*time.Second, time.Millisecond, "connections are left")
 }

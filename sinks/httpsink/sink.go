@@ -51,7 +51,7 @@ type Sink struct {
 	seen    []stamp   // what they were then
 }
 
-var _ relay.Sink = (*Sink)(nil)
+var _ relay.Reconnecter = (*Sink)(nil)
 
 // New makes a sink of cfg, which must pass its Check. It reads the files that cfg names and touches no network.
 func New(cfg Config, userAgent string, log *slog.Logger) (*Sink, error) {
@@ -119,7 +119,10 @@ func (s *Sink) Close() error {
 // Send posts each event of batch until one is not taken. Its errors carry the verdict; see verdict.
 func (s *Sink) Send(ctx context.Context, _ relay.Lane, batch []relay.Attempt) (taken int, err error) {
 	for i, a := range batch {
-		if _, err := s.post(ctx, s.client(), a, false); err != nil {
+		c := s.client()
+		_, err := s.post(ctx, c, a, false)
+		s.release(c)
+		if err != nil {
 			return i, err
 		}
 	}

@@ -17,6 +17,7 @@ const maxShown = 4 << 10 // bytes of a body that Try shows
 // Try sends one event as Send does and writes the exchange to w, secrets masked. It is for people: the form may change.
 func (s *Sink) Try(ctx context.Context, a relay.Attempt, w io.Writer) error {
 	c := s.client()
+	defer s.release(c)
 	x, err := s.post(ctx, c, a, true)
 	if x.request != nil {
 		fmt.Fprintf(w, "> POST %s\n", c.shownURL(x.request))
