@@ -24,6 +24,7 @@ import (
 // One lock guards everything: an operation takes some hundred nanoseconds, and unlike shards, whose shares of the
 // capacity fill unevenly, one LRU keeps exactly max_keys keys.
 type dedup struct {
+	maxKeys       int
 	window        time.Duration
 	dropConflicts bool
 	now           func() time.Time
@@ -78,6 +79,7 @@ func (s standing) String() string { return [...]string{"new", "in_flight", "know
 
 func newDedup(c DedupConfig, now func() time.Time) (*dedup, error) {
 	d := &dedup{
+		maxKeys:       c.MaxKeys,
 		window:        c.Window,
 		dropConflicts: c.OnConflict == "drop",
 		now:           now,
@@ -98,7 +100,7 @@ func (d *dedup) newLRU(size int) (*simplelru.LRU[shortKey, knownKey], error) {
 func (d *dedup) configure(c DedupConfig) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.window, d.dropConflicts = c.Window, c.OnConflict == "drop"
+	d.maxKeys, d.window, d.dropConflicts = c.MaxKeys, c.Window, c.OnConflict == "drop"
 	d.known.Resize(c.MaxKeys)
 }
 
@@ -215,6 +217,8 @@ func short(id ncs.EventID) shortID { return shortID(id[:8]) }
 // dedupStats is a snapshot for metrics.
 type dedupStats struct {
 	keys      int
+	maxKeys   int
+	window    time.Duration
 	conflicts uint64
 	oldest    time.Duration // age of the least recently used key; 0 when there is none
 }
@@ -222,7 +226,7 @@ type dedupStats struct {
 func (d *dedup) stats() dedupStats {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := dedupStats{keys: d.known.Len(), conflicts: d.conflicts}
+	s := dedupStats{keys: d.known.Len(), maxKeys: d.maxKeys, window: d.window, conflicts: d.conflicts}
 	if _, k, ok := d.known.GetOldest(); ok {
 		s.oldest = d.age(k)
 	}

@@ -252,6 +252,10 @@ func (g *Gateway) observe(m *telemetry.Metrics) {
 		perSink(func(observe telemetry.Observe, s journal.SinkStatus, sink attribute.KeyValue) {
 			observe(float64(s.Totals.Pending), sink)
 		}))
+	m.Gauge("pending_bytes", "Bytes of the bodies owed and not settled, which the sink's backlog bounds.",
+		perSink(func(observe telemetry.Observe, s journal.SinkStatus, sink attribute.KeyValue) {
+			observe(float64(s.PendingBytes), sink)
+		}))
 	m.Gauge("oldest_pending_age_seconds", "Age of the oldest delivery not settled; 0 when there is none.",
 		perSink(func(observe telemetry.Observe, s journal.SinkStatus, sink attribute.KeyValue) {
 			age := time.Duration(0)
@@ -308,6 +312,12 @@ func (g *Gateway) observe(m *telemetry.Metrics) {
 	m.Gauge("dedup_oldest_key_age_seconds", "Age of the least recently used key.", func(observe telemetry.Observe) {
 		observe(g.dedup.stats().oldest.Seconds())
 	})
+	m.Gauge("dedup_max_keys", "Keys that the deduplication may know: dedup.max_keys.", func(observe telemetry.Observe) {
+		observe(float64(g.dedup.stats().maxKeys))
+	})
+	m.Gauge("dedup_window_seconds", "How long a key is to be known: dedup.window.", func(observe telemetry.Observe) {
+		observe(g.dedup.stats().window.Seconds())
+	})
 	m.CounterFunc("journal_syncs_total", "Groups of events written with one sync; events per group = appends / syncs.", func(observe telemetry.Observe) {
 		observe(float64(g.journal.Stats().Syncs))
 	})
@@ -320,30 +330,39 @@ func (g *Gateway) observe(m *telemetry.Metrics) {
 	m.Gauge("journal_bytes", "Bytes the journal takes on disk.", func(observe telemetry.Observe) {
 		observe(float64(g.journal.Stats().Bytes))
 	})
+	m.Gauge("journal_max_bytes", "Bytes the journal may take on disk: journal.max_size.", func(observe telemetry.Observe) {
+		observe(float64(g.journal.Stats().MaxBytes))
+	})
 }
 
 // observeSinks shows what the dispatchers know.
 func (g *Gateway) observeSinks(m *telemetry.Metrics) {
-	perSink := func(collect func(observe telemetry.Observe, s *sinkMetrics, sink attribute.KeyValue)) func(telemetry.Observe) {
+	perSink := func(collect func(observe telemetry.Observe, r *running, sink attribute.KeyValue)) func(telemetry.Observe) {
 		return func(observe telemetry.Observe) {
 			g.mu.Lock()
 			defer g.mu.Unlock()
 			for name, r := range g.sinks {
-				collect(observe, r.metrics, telemetry.LabelSink.String(name))
+				collect(observe, r, telemetry.LabelSink.String(name))
 			}
 		}
 	}
 	m.Gauge("sends_in_flight", "Sends running now.",
-		perSink(func(observe telemetry.Observe, s *sinkMetrics, sink attribute.KeyValue) {
-			observe(float64(s.inFlight.Load()), sink)
+		perSink(func(observe telemetry.Observe, r *running, sink attribute.KeyValue) {
+			observe(float64(r.metrics.inFlight.Load()), sink)
 		}))
 	m.Gauge("queued_deliveries", "Pending deliveries that are in memory; the others are read when there is room.",
-		perSink(func(observe telemetry.Observe, s *sinkMetrics, sink attribute.KeyValue) {
-			observe(float64(s.queued.Load()), sink)
+		perSink(func(observe telemetry.Observe, r *running, sink attribute.KeyValue) {
+			observe(float64(r.metrics.queued.Load()), sink)
+		}))
+	m.Gauge("backlog_max_bytes", "Bytes of bodies the sink may be owed: its backlog.max_size.",
+		perSink(func(observe telemetry.Observe, r *running, sink attribute.KeyValue) {
+			if r.Backlog > 0 { // unroutable has no bound, and 0 would be one that is reached
+				observe(float64(r.Backlog), sink)
+			}
 		}))
 	m.Gauge("sink_state", "1 for the state the sink is in, 0 for the others.",
-		perSink(func(observe telemetry.Observe, s *sinkMetrics, sink attribute.KeyValue) {
-			now := s.stateNow()
+		perSink(func(observe telemetry.Observe, r *running, sink attribute.KeyValue) {
+			now := r.metrics.stateNow()
 			for _, state := range sinkStates() {
 				value := 0.0
 				if state == now {

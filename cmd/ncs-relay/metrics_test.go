@@ -63,11 +63,12 @@ func (r *relayUnderTest) series() (values map[string]float64, families map[strin
 
 // everything is a configuration with each kind of what can have metrics.
 const everything = relayBase + `
+dedup: {max_keys: 5000, window: 2h}
 sources:
   - {name: recording, path: /ncs, secrets: [` + serveSecret + `, the-new-secret], signature: any, max_body: 64KiB, products: [cloud_recording, rtc]}
   - {name: quiet, path: /quiet, secrets: [` + serveSecret + `]}
 sinks:
-  - {name: service, http: {url: "%SERVICE%"}, retry: {initial: 10ms, max_interval: 20ms}}
+  - {name: service, http: {url: "%SERVICE%"}, retry: {initial: 10ms, max_interval: 20ms}, backlog: {max_size: 3MiB}}
   - {name: archive, file: {path: %DIR%/archive.jsonl}}
 routes:
   - {match: {event: cloud_recording.uploaded}, to: [service, archive]}
@@ -108,7 +109,7 @@ func TestTheMetricsPageIsWhatTheReadmeSays(t *testing.T) {
 		t.Errorf("metrics (-page +README):\n%s", diff)
 	}
 
-	allowed := regexp.MustCompile(`^(build_info|config_|journal_.*bytes|sink_state|connections)`)
+	allowed := regexp.MustCompile(`^(build_info|config_|journal_.*bytes|sink_state|connections|backlog_max_bytes|dedup_(max_keys|window_seconds))`)
 	for name, value := range values {
 		require.True(t, value == 0 || allowed.MatchString(name), "%s is %v before anything happened", name, value)
 	}
@@ -124,7 +125,9 @@ func TestTheMetricsPageIsWhatTheReadmeSays(t *testing.T) {
 		require.Contains(t, values, `delivery_latency_seconds{sink="`+sink+`"}`)
 		require.Contains(t, values, `delivery_attempts_total{outcome="refused",reason="4xx",sink="`+sink+`"}`)
 		require.EqualValues(t, 1, values[`sink_state{sink="`+sink+`",state="running"}`])
+		require.Contains(t, values, `pending_bytes{sink="`+sink+`"}`)
 	}
+	require.NotContains(t, values, `backlog_max_bytes{sink="unroutable"}`, "which has no bound: 0 would be one that is reached")
 }
 
 // TestQueriesForOperatorsFindSomething holds each selector of the alerts and the dashboard against the page of a relay that
@@ -313,6 +316,13 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 		`dead_letters{sink="service"}`:                                                      1,
 		`dead_letters{sink="unroutable"}`:                                                   2,
 		`pending_deliveries{sink="service"}`:                                                1, // hangs
+		`pending_bytes{sink="service"}`:                                                     float64(len(uploaded("hangs", 1, now))),
+		`pending_bytes{sink="archive"}`:                                                     0,
+		`backlog_max_bytes{sink="service"}`:                                                 3 << 20,
+		`backlog_max_bytes{sink="archive"}`:                                                 4 << 30, // the default
+		`journal_max_bytes{}`:                                                               20 << 30,
+		`dedup_max_keys{}`:                                                                  5000,
+		`dedup_window_seconds{}`:                                                            7200,
 		`queued_deliveries{sink="service"}`:                                                 1,
 		`sends_in_flight{sink="service"}`:                                                   1,
 		`sends_in_flight{sink="archive"}`:                                                   0,
@@ -377,8 +387,12 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 	text, err := os.ReadFile(r.config)
 	require.NoError(t, err)
 	require.NoError(t, r.cmd.Process.Signal(syscall.SIGHUP))
+	text = []byte(strings.NewReplacer("max_size: 3MiB", "max_size: 5MiB", "max_keys: 5000, window: 2h", "max_keys: 6000, window: 1h").Replace(string(text)))
 	require.NoError(t, os.WriteFile(r.config, append(text, "unmatched: [archive]\n"...), 0o600))
 	r.eventually(func() bool { values, _ = r.series(); return values[`config_generation{}`] == 2 }, "a reload")
+	require.EqualValues(t, 5<<20, values[`backlog_max_bytes{sink="service"}`], "bounds are those in effect")
+	require.EqualValues(t, 6000, values[`dedup_max_keys{}`])
+	require.EqualValues(t, 3600, values[`dedup_window_seconds{}`])
 	require.NoError(t, os.WriteFile(r.config, append(text, "nonsense: 1\n"...), 0o600))
 	r.eventually(func() bool { values, _ = r.series(); return values[`config_last_reload_successful{}`] == 0 }, "a reload that fails")
 	require.EqualValues(t, 2, values[`config_generation{}`])

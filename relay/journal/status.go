@@ -7,6 +7,7 @@ type Stats struct {
 	Frontier    Position
 	Segments    int
 	Bytes       int64 // the log and what was kept of it
+	MaxBytes    int64 // what it may take
 	Free        int64 // bytes free on the volume, up to a second ago
 	TornBytes   int64 // of an unfinished write, cut at start
 	Damaged     int64 // stretches found damaged

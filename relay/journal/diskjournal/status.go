@@ -8,7 +8,7 @@ import (
 )
 
 func (j *Journal) Stats() Stats {
-	s := Stats{Bytes: j.used(), Syncs: j.writer.syncs.Load()}
+	s := Stats{Bytes: j.used(), MaxBytes: j.opts.MaxSize, Syncs: j.writer.syncs.Load()}
 	s.Free, _, _ = j.space.volume(spaceInterval) // 0 when it is not known
 	j.log.mu.RLock()
 	s.Frontier, s.Segments, s.TornBytes, s.Damaged, s.LostRecords = j.log.frontier, len(j.log.list), j.log.torn, j.log.damaged, j.log.lost
