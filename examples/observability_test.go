@@ -6,9 +6,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/goccy/go-yaml"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/stretchr/testify/require"
 )
 
@@ -58,6 +63,61 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 	t.Parallel()
 	runPromtool(t, "check", "config", "prometheus.yml")
 	runPromtool(t, "test", "rules", "alerts_test.yml")
+}
+
+// TestEveryAlertSaysWhatToDo: what to type, and where to read on, of the alert and of each section that it leads to.
+func TestEveryAlertSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	built := needsProgram(t)
+	file, err := os.ReadFile("observability/alerts.yml")
+	require.NoError(t, err)
+	var alerts struct {
+		Groups []struct {
+			Rules []struct {
+				Alert       string
+				Annotations struct {
+					Summary, Description string
+					Runbook              string `yaml:"runbook_url"`
+				}
+			}
+		}
+	}
+	require.NoError(t, yaml.Unmarshal(file, &alerts))
+	runbook, err := os.ReadFile("observability/README.md")
+	require.NoError(t, err)
+	var sections, named []string
+	for _, m := range regexp.MustCompile(`(?m)^## (\w+)$`).FindAllStringSubmatch(string(runbook), -1) {
+		sections = append(sections, m[1])
+	}
+	for _, rule := range alerts.Groups[0].Rules {
+		named = append(named, rule.Alert)
+		require.NotEmpty(t, rule.Annotations.Summary, rule.Alert)
+		require.Contains(t, rule.Annotations.Description, "`ncs-relay ", rule.Alert)
+		require.Equal(t, "examples/observability/README.md#"+strings.ToLower(rule.Alert), rule.Annotations.Runbook)
+		requireCommands(t, built, rule.Annotations.Description)
+	}
+	require.Empty(t, cmp.Diff(named, sections, cmpopts.SortSlices(strings.Compare)), "alerts and the sections about them")
+	requireCommands(t, built, string(runbook))
+	documented := documentedMetrics(t)
+	for _, name := range regexp.MustCompile(`ncs_relay_\w+`).FindAllString(string(runbook), -1) {
+		require.True(t, documented[name], "%s is mentioned and not in the README's table", name)
+	}
+	for _, link := range regexp.MustCompile(`\]\(#(\w+)\)`).FindAllStringSubmatch(string(runbook), -1) {
+		require.True(t, slices.ContainsFunc(sections, func(s string) bool { return strings.ToLower(s) == link[1] }), link[0])
+	}
+}
+
+// requireCommands checks that the commands in a text exist, with their flags.
+func requireCommands(t *testing.T, built, text string) {
+	t.Helper()
+	for _, m := range regexp.MustCompile("`ncs-relay ([^`]+)`").FindAllStringSubmatch(text, -1) {
+		words := strings.Fields(m[1])
+		names := 1 // of the command: those that have subcommands have two
+		if slices.Contains([]string{"sinks", "pending", "deadletters", "config", "journal"}, words[0]) {
+			names = 2
+		}
+		requireFlags(t, built, words[:names], m[1])
+	}
 }
 
 func runPromtool(t *testing.T, args ...string) {

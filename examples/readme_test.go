@@ -227,11 +227,17 @@ func TestReadmeCommandsExist(t *testing.T) {
 	for _, row := range cells(table) {
 		words := strings.Fields(strings.Trim(row[0], "`"))[1:]
 		last := slices.IndexFunc(append(words, "-"), func(w string) bool { return strings.ToLower(w) != w || strings.ContainsAny(w, "-[") })
-		help, err := exec.Command(built, append(slices.Clone(words[:last]), "--help")...).CombinedOutput()
-		require.NoError(t, err, row[0])
-		for _, flag := range regexp.MustCompile(`--[a-z0-9-]+`).FindAllString(strings.Join(row, " "), -1) {
-			require.Contains(t, string(help), flag, row[0])
-		}
+		requireFlags(t, built, words[:last], strings.Join(row, " "))
+	}
+}
+
+// requireFlags asks a command whether it has each flag that the text mentions.
+func requireFlags(t *testing.T, built string, command []string, text string) {
+	t.Helper()
+	help, err := exec.Command(built, append(slices.Clone(command), "--help")...).CombinedOutput()
+	require.NoError(t, err, "ncs-relay %v: %s", command, help)
+	for _, flag := range regexp.MustCompile(`--[a-z0-9-]+`).FindAllString(text, -1) {
+		require.Contains(t, string(help), flag, text)
 	}
 }
 
