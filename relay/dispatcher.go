@@ -383,9 +383,18 @@ func (d *dispatcher) giveUp(f *feed, it *item, now time.Time) string {
 	age := ageOf(since, now, d.began, now.Sub(d.began))
 	switch {
 	case d.Retry.MaxAttempts > 0 && it.retry.Attempts >= d.Retry.MaxAttempts:
-		return fmt.Sprintf("given up after %d attempts: %s", it.retry.Attempts, it.retry.LastError)
+		return fmt.Sprintf("given up after %d attempts%s: %s", it.retry.Attempts, alike(it.retry), it.retry.LastError)
 	case d.Retry.MaxAge > 0 && age >= d.Retry.MaxAge:
-		return fmt.Sprintf("given up after %s: %s", d.Retry.MaxAge, it.retry.LastError)
+		return fmt.Sprintf("given up after %s%s: %s", d.Retry.MaxAge, alike(it.retry), it.retry.LastError)
+	}
+	return ""
+}
+
+// alike are words for a delivery that failed again as it first did: a far side that stores its own failure and repeats it for ever
+// looks like this. Of the attempts between nothing is kept.
+func alike(r *journal.Retry) string {
+	if r.Attempts > 1 && r.FirstError == r.LastError {
+		return ", the first and the last of which failed alike"
 	}
 	return ""
 }

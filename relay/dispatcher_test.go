@@ -184,6 +184,31 @@ func TestMaxAgeGivesUpAfterAFailedAttemptOnly(t *testing.T) {
 	})
 }
 
+// TestADeadLetterSaysThatItFailedAlike: a far side that stores its failure and repeats it for ever.
+func TestADeadLetterSaysThatItFailedAlike(t *testing.T) {
+	for _, same := range []bool{true, false} {
+		inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Second, MaxAge: time.Hour, MaxAttempts: 3}}, func(b *bubble) {
+			b.sink.set(func(a Attempt) error {
+				if same {
+					return errors.New("stored failure")
+				}
+				return fmt.Errorf("failure %d", a.Number)
+			})
+			b.owe("e")
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			letters, err := b.journal.DeadLetters("sink", 0, 10)
+			require.NoError(t, err)
+			require.Len(t, letters, 1)
+			want := "given up after 3 attempts, the first and the last of which failed alike: stored failure"
+			if !same {
+				want = "given up after 3 attempts: failure 3"
+			}
+			require.Equal(t, want, letters[0].Reason)
+		})
+	}
+}
+
 func TestRetryingLanesLeaveHalfOfTheSlots(t *testing.T) {
 	inBubble(t, SinkSpec{Concurrency: 4, Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Second, MaxAge: time.Hour}}, func(b *bubble) {
 		b.sink.slow = func(a Attempt) time.Duration { return time.Minute } // each Send holds its slot

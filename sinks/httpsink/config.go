@@ -104,6 +104,7 @@ func (c *Config) Warn(report func(path, problem, hint string)) {
 	if c.TLS != nil && c.TLS.InsecureSkipVerify {
 		report("tls.insecure_skip_verify", "the certificate of the receiver is not verified: anybody on the way can read and answer calls", "use ca_file")
 	}
+	warnVerdicts(c.Verdicts, report)
 	if p := c.Proxy.Reveal(); len(c.Egress.Allow)+len(c.Egress.Deny) > 0 && p != "" && p != "env" && p != "none" {
 		report("egress", "the relay connects to the proxy only, so that is all it can check", "restrict the proxy itself")
 	}

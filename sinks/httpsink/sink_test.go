@@ -292,6 +292,86 @@ func TestVerdictsConfigured(t *testing.T) {
 	}
 }
 
+// TestACallThatIsNotDone: a receiver with a middleware for Idempotency-Key, whose first call outlasts our time-out and then keeps
+// nothing. The second call meets its 409; the event must be kept by some later call.
+func TestACallThatIsNotDone(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Int64
+	begun, failed := make(chan struct{}), make(chan struct{})
+	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch calls.Add(1) {
+		case 1:
+			io.Copy(io.Discard, r.Body)
+			close(begun)
+			<-failed
+		case 2:
+			w.WriteHeader(http.StatusConflict)
+			io.WriteString(w, `{"title":"A request is outstanding for this Idempotency-Key"}`)
+		}
+	}))
+	t.Cleanup(far.Close)
+	s := newSink(t, config(far.URL, func(c *httpsink.Config) { c.Timeout = time.Second }))
+	e := sinktest.Event(1, "sid")
+	require.Equal(t, "tried again", verdict(send(t, s, e)))
+	<-begun
+	require.Equal(t, "tried again", verdict(send(t, s, e)), "the first call is not done")
+	close(failed)
+	require.Equal(t, "delivered", verdict(send(t, s, e)))
+}
+
+// TestAnswersAboutAnotherCall: some services have other statuses for it, and say so in words.
+func TestAnswersAboutAnotherCall(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		status       int
+		header, body string
+		want, says   string
+	}{
+		{409, "", "", "tried again", "409 Conflict"},
+		{423, "", "", "tried again", "423 Locked"},
+		{425, "", "", "tried again", "425 Too Early"},
+		{422, "", `{"title":"Idempotency-Key is already used"}`, "tried again", "already used"},
+		{400, "", `{"type":"idempotency_error"}`, "tried again", "idempotency_error"},
+		{422, "", `{"error":"no such account"}`, "dead letter", "no such account"},
+		{422, "", "you sent Idempotency-Key: 1, Ncs-Relay-Event-Id: 1", "dead letter", "you sent"}, // repeats the call, says nothing of it
+		{500, "Idempotent-Replayed", "oops", "tried again", "repeats the stored answer"},
+		{500, "X-Idempotency-Replay", "oops", "tried again", "repeats the stored answer"},
+	} {
+		far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if tt.header != "" {
+				w.Header().Set(tt.header, "true")
+			}
+			w.WriteHeader(tt.status)
+			io.WriteString(w, tt.body)
+		}))
+		err := send(t, newSink(t, config(far.URL)), sinktest.Event(1, "sid"))
+		require.Equal(t, tt.want, verdict(err), "%d %s", tt.status, tt.body)
+		require.ErrorContains(t, err, tt.says)
+		far.Close()
+	}
+	// What is configured counts, whatever the words are.
+	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(422)
+		io.WriteString(w, "Idempotency-Key is already used")
+	}))
+	t.Cleanup(far.Close)
+	s := newSink(t, config(far.URL, func(c *httpsink.Config) { c.Verdicts = map[string]string{"422": "dead"} }))
+	require.Equal(t, "dead letter", verdict(send(t, s, sinktest.Event(1, "sid"))))
+}
+
+func TestDeliverOfAnotherCallIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	for verdicts, want := range map[[2]string]bool{
+		{"409", "deliver"}: true, {"423", "deliver"}: true, {"425", "deliver"}: true, {"4xx", "deliver"}: true,
+		{"409", "dead"}: false, {"409", "retry"}: false, {"404", "deliver"}: false,
+	} {
+		cfg := config("https://far.test", func(c *httpsink.Config) { c.Verdicts = map[string]string{verdicts[0]: verdicts[1]} })
+		var warned []string
+		cfg.Warn(func(path, problem, _ string) { warned = append(warned, path+" "+problem) })
+		require.Equal(t, want, len(warned) > 0, "%v: %v", verdicts, warned)
+	}
+}
+
 func TestRetryAfter(t *testing.T) {
 	t.Parallel()
 	date := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(http.TimeFormat) }

@@ -1,6 +1,8 @@
 package httpsink
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -30,9 +32,24 @@ const (
 
 // Answers of the 4xx range that do not speak about the event: credentials, routes and limits get mended by people, and a
 // wrong deployment must not empty a backlog into dead letters.
-var passing = []int{
+var passing = append([]int{
 	http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusProxyAuthRequired,
-	http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests,
+	http.StatusRequestTimeout, http.StatusTooManyRequests,
+}, ofAnotherCall...)
+
+// Answers that may speak of another call with the same Idempotency-Key, one that is not done: 409 in the IETF's draft. Our call
+// after a time-out meets them while the receiver still works on the first, which may fail and keep nothing.
+var ofAnotherCall = []int{http.StatusConflict, http.StatusLocked, http.StatusTooEarly}
+
+// warnVerdicts warns of verdicts that lose an event when the receiver means a call that is not done.
+func warnVerdicts(verdicts map[string]string, report func(path, problem, hint string)) {
+	for _, status := range slices.Sorted(maps.Keys(verdicts)) {
+		code, _ := strconv.Atoi(status)
+		if verdicts[status] == deliver && (status == "4xx" || slices.Contains(ofAnotherCall, code)) {
+			report("verdicts["+status+"]", "loses an event when the receiver means that it is still working on an earlier call with the same Idempotency-Key, and that call fails",
+				"let the receiver answer 2xx to what it has already; deliver is right only if it answers so after the event is kept")
+		}
+	}
 }
 
 var verdictKey = regexp.MustCompile(`^[2-5]([0-9]{2}|xx)$`)
@@ -49,15 +66,18 @@ func checkVerdicts(verdicts map[string]string, report func(path, problem, hint s
 	}
 }
 
-// verdictOf is what was configured for the status, or else for its class, or else the rule.
+// configured is the verdict configured for the status, or else for its class, or else "".
+func (s *Sink) configured(status int) string {
+	if len(s.cfg.Verdicts) == 0 {
+		return ""
+	}
+	return cmp.Or(s.cfg.Verdicts[strconv.Itoa(status)], s.cfg.Verdicts[strconv.Itoa(status/100)+"xx"])
+}
+
+// verdictOf is what was configured, or else the rule.
 func (s *Sink) verdictOf(status int) string {
-	if len(s.cfg.Verdicts) > 0 {
-		if v := s.cfg.Verdicts[strconv.Itoa(status)]; v != "" {
-			return v
-		}
-		if v := s.cfg.Verdicts[strconv.Itoa(status/100)+"xx"]; v != "" {
-			return v
-		}
+	if v := s.configured(status); v != "" {
+		return v
 	}
 	switch {
 	case status/100 == 2:
@@ -77,6 +97,9 @@ func (s *Sink) verdict(c *client, answer *http.Response, body []byte) error {
 		return nil
 	}
 	err := relay.BecauseOfStatus(answer.StatusCode, fmt.Errorf("%s answered %s", s.host, c.describe(answer, body)))
+	if verdict == dead && s.configured(answer.StatusCode) == "" && aboutTheKey(body) {
+		verdict = retry
+	}
 	switch verdict {
 	case dead:
 		return relay.Permanent(err)
@@ -90,11 +113,37 @@ func (s *Sink) verdict(c *client, answer *http.Response, body []byte) error {
 	return err
 }
 
+var (
+	keyWords = []byte("idempoten")
+	echo     = []byte("ncs-relay-event-id")
+)
+
+// aboutTheKey reports whether the words of an answer are about the Idempotency-Key and so about another call, not about the event.
+// What only repeats our headers is not.
+func aboutTheKey(body []byte) bool {
+	body = bytes.ToLower(body)
+	return bytes.Contains(body, keyWords) && !bytes.Contains(body, echo)
+}
+
+// replayed reports whether the receiver says that this is the stored answer of an earlier call. There is no standard name for the
+// header; Idempotent-Replayed is the most common.
+func replayed(h http.Header) bool {
+	for name, values := range h {
+		if strings.Contains(name, "Idempoten") && strings.Contains(name, "Repla") && !strings.EqualFold(values[0], "false") {
+			return true
+		}
+	}
+	return false
+}
+
 // describe does not use answer.Status, whose words are the far side's.
 func (c *client) describe(answer *http.Response, body []byte) string {
 	text := statusText(answer.StatusCode)
 	if answer.StatusCode/100 == 3 {
 		text += " (redirects are not followed" + c.redirectTo(answer) + ")"
+	}
+	if replayed(answer.Header) {
+		text += " (says that it repeats the stored answer of an earlier call with this Idempotency-Key; a replay has a new key)"
 	}
 	if len(body) > 0 {
 		text += `: "` + c.excerpt(string(body), maxExcerpt) + `"`
