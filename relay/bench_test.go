@@ -125,11 +125,10 @@ func BenchmarkOwed(b *testing.B) {
 				spec.Retry.Initial, spec.Retry.MaxInterval = 10*time.Hour, 10*time.Hour
 				f := start(b, fixture{}, nil, spec)
 				before := heapSize()
-				id := f.gateway.sink("all").cursor.ID()
 				for i := range owed {
 					key, entity := identity(i, 1), fmt.Sprint("recording-", i%entities)
 					rec := &journal.Record{ID: key.ID, Key: key.Key, Time: time.Now(), Source: "main", ProductID: 3, Entity: entity,
-						Sinks: []journal.SinkID{id}, Body: body(entity, i)}
+						Sinks: []string{"all"}, Body: body(entity, i)}
 					if err := f.journal.Append(b.Context(), rec, func(journal.Position, error) {}); err != nil {
 						b.Fatal(err)
 					}

@@ -12,7 +12,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"ncs-relay/relay/journal"
-	"ncs-relay/relay/journal/diskjournal"
 	"ncs-relay/relay/telemetry"
 	"ncs-relay/relay/trail"
 )
@@ -45,13 +44,13 @@ const (
 )
 
 // dispatcher delivers what one sink is owed: it reads events in the order of the journal, keeps them in order per lane,
-// retries, and settles each delivery in the sink's cursor. One goroutine owns all of its state; Sends run in
+// retries, and settles each delivery in the journal. One goroutine owns all of its state; Sends run in
 // goroutines of their own and report to it.
 type dispatcher struct {
 	SinkSpec
 	sink    Sink
-	journal *diskjournal.Journal
-	cursor  *diskjournal.Cursor
+	journal journal.Feeder
+	owed    journal.Sink
 	log     *slog.Logger
 	metrics *sinkMetrics
 	tracing *telemetry.Tracing
@@ -101,17 +100,17 @@ func (r sendResult) outcome(i int) (string, Reason) {
 	return "", "" // what comes behind a refused event
 }
 
-func newDispatcher(spec SinkSpec, sink Sink, j *diskjournal.Journal, c *diskjournal.Cursor, log *slog.Logger, m *sinkMetrics, tracing *telemetry.Tracing, events *trail.Trail) *dispatcher {
+func newDispatcher(spec SinkSpec, sink Sink, j journal.Feeder, owed journal.Sink, log *slog.Logger, m *sinkMetrics, tracing *telemetry.Tracing, events *trail.Trail) *dispatcher {
 	return &dispatcher{
 		SinkSpec: spec,
 		sink:     sink,
 		journal:  j,
-		cursor:   c,
+		owed:     owed,
 		log:      log.With("sink", spec.Name),
 		metrics:  m,
 		tracing:  tracing,
 		trail:    events,
-		feeds:    []*feed{newFeed(c)},
+		feeds:    []*feed{newFeed(owed)},
 		lanes:    newLanes(spec.Concurrency),
 		busy:     make(map[Lane]bool),
 		draining: make(map[string]bool),
@@ -120,7 +119,7 @@ func newDispatcher(spec SinkSpec, sink Sink, j *diskjournal.Journal, c *diskjour
 		pace:     newPace(spec.Concurrency, spec.Breaks, spec.Retry),
 		began:    time.Now(),
 		control:  make(chan func()),
-		paused:   c.Paused(),
+		paused:   owed.Paused(),
 	}
 }
 

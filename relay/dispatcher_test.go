@@ -19,6 +19,8 @@ import (
 
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/journal/diskjournal"
+	"ncs-relay/relay/journal/diskjournal/disktest"
+	"ncs-relay/relay/journal/journaltest"
 	"ncs-relay/relay/telemetry"
 )
 
@@ -26,8 +28,9 @@ import (
 type bubble struct {
 	t       *testing.T
 	dir     string
-	journal *diskjournal.Journal
-	cursor  *diskjournal.Cursor
+	journal journal.Opened
+	owed    journaltest.Owed
+	to      string // the sink that owe is about
 	sink    *farSide
 	d       *dispatcher // its state is for its own goroutine: see on
 	n       int
@@ -39,21 +42,15 @@ func inBubble(t *testing.T, spec SinkSpec, test func(b *bubble)) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		log := slog.New(slog.NewTextHandler(io.Discard, nil))
-		o := diskjournal.Options{Logger: log}
-		o.SetDefaults()
-		o.Dead.SetDefaults()
-		o.MinFree = 1
-		j, err := diskjournal.Open(dir, o)
-		require.NoError(t, err)
-		c, err := j.Sink("sink")
-		require.NoError(t, err)
+		j := disktest.Open(t, dir, diskjournal.Options{Logger: log})
+		owed := journaltest.Sink(t, j, "sink")
 		metrics, err := telemetry.NewMetrics(t.Context(), telemetry.Options{Log: log})
 		require.NoError(t, err)
 		tracing, err := telemetry.NewTracing(t.Context(), telemetry.Options{Log: log})
 		require.NoError(t, err)
 		sink := newFarSide()
 		spec.Name, spec.Concurrency = "sink", max(1, spec.Concurrency)
-		d := newDispatcher(spec, sink, j, c, log, newMetrics(metrics).forSink("sink"), tracing, nil)
+		d := newDispatcher(spec, sink, j, owed, log, newMetrics(metrics).forSink("sink"), tracing, nil)
 
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg, jwg sync.WaitGroup
@@ -68,7 +65,7 @@ func inBubble(t *testing.T, spec SinkSpec, test func(b *bubble)) {
 			require.NoError(t, j.Close())
 			require.NoError(t, metrics.Shutdown(context.Background()))
 		}()
-		test(&bubble{t: t, dir: dir, journal: j, cursor: c, sink: sink, d: d})
+		test(&bubble{t: t, dir: dir, journal: j, owed: owed, to: "sink", sink: sink, d: d})
 	})
 }
 
@@ -88,7 +85,7 @@ func (b *bubble) append(entity string, body []byte, done func(journal.Position, 
 	b.t.Helper()
 	b.n++
 	id := identity(b.n, 1)
-	rec := &journal.Record{ID: id.ID, Key: id.Key, Time: time.Now(), Source: "main", Entity: entity, Sinks: []journal.SinkID{b.cursor.ID()}, Body: body}
+	rec := &journal.Record{ID: id.ID, Key: id.Key, Time: time.Now(), Source: "main", Entity: entity, Sinks: []string{b.to}, Body: body}
 	require.NoError(b.t, b.journal.Append(b.t.Context(), rec, done))
 }
 
@@ -111,11 +108,11 @@ func (b *bubble) slowly(wait func(Attempt) time.Duration) {
 }
 
 // replay makes a replay of all that is settled; the dispatcher is to be told.
-func (b *bubble) replay(rate float64) *diskjournal.Replay {
+func (b *bubble) replay(rate float64) journaltest.Replayed {
 	b.t.Helper()
 	r, err := b.journal.AddReplay(journal.ReplaySpec{Sink: "sink", Rate: rate, Filter: []byte("{}"), CreatedAt: time.Now()})
 	require.NoError(b.t, err)
-	return r
+	return journaltest.Resume(r, func(*journal.Record) bool { return true })
 }
 
 // tries gives when the sink was tried, from the first try.
@@ -169,10 +166,10 @@ func TestMaxAgeGivesUpAfterAFailedAttemptOnly(t *testing.T) {
 		b.owe("e")
 		b.owe("e")
 		time.Sleep(59 * time.Minute)
-		require.EqualValues(t, 2, b.cursor.Totals().Pending)
+		require.EqualValues(t, 2, b.owed.Totals().Pending)
 		time.Sleep(3 * time.Minute)
 		synctest.Wait()
-		totals := b.cursor.Totals()
+		totals := b.owed.Totals()
 		require.Zero(t, totals.Pending)
 		require.EqualValues(t, 2, totals.Dead)
 
@@ -302,7 +299,7 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 				b.on(func(d *dispatcher) { queued, loaded = d.lanes.queued, d.lanes.loaded })
 				require.InDelta(t, some, queued, 1<<20/size, "it reads a little more at a time than there is room for")
 				require.Less(t, loaded, windowBytes)
-				require.EqualValues(t, 2*some, b.cursor.Totals().Pending)
+				require.EqualValues(t, 2*some, b.owed.Totals().Pending)
 				b.sink.set(nil)
 				b.on((*dispatcher).resumeSink)
 				time.Sleep(time.Minute)
@@ -338,7 +335,7 @@ func TestEventsDamagedOnDiskHoldUpNoOther(t *testing.T) {
 			got = append(got, string(a.Body))
 		}
 		require.Equal(t, []string{"event 1", "event 2", "event 4"}, got)
-		totals := b.cursor.Totals()
+		totals := b.owed.Totals()
 		require.EqualValues(t, 2, totals.Dropped)
 		require.Zero(t, totals.Pending)
 	})
@@ -423,7 +420,7 @@ func TestIdleDispatcherDoesNothing(t *testing.T) {
 		require.Len(t, b.sink.received(), 1)
 		lanes := b.sink.laned
 		turns := &countedReads{}
-		b.on(func(d *dispatcher) { d.feeds = append(d.feeds, &feed{deliveries: turns}) })
+		b.on(func(d *dispatcher) { d.feeds = append(d.feeds, &feed{Deliveries: turns}) })
 		synctest.Wait()
 		before := turns.n
 		time.Sleep(24 * time.Hour)
@@ -435,7 +432,7 @@ func TestIdleDispatcherDoesNothing(t *testing.T) {
 
 // countedReads are no deliveries. A dispatcher looks for some whenever it does anything.
 type countedReads struct {
-	deliveries
+	journal.Deliveries
 	n int
 }
 
@@ -517,7 +514,7 @@ func TestBacklogIsBoundedAndTheOldestBecomeDeadLetters(t *testing.T) {
 			b.owe(fmt.Sprint("e", i%50)) // two bytes each
 		}
 		time.Sleep(10 * time.Second)
-		totals := b.cursor.Totals()
+		totals := b.owed.Totals()
 		require.LessOrEqual(t, totals.Pending, uint64(100))
 		require.GreaterOrEqual(t, totals.Pending, uint64(90), "no more than needed is given up")
 		require.EqualValues(t, 300, totals.Pending+totals.Dead)
@@ -537,14 +534,14 @@ func TestBacklogIsBoundedAndTheOldestBecomeDeadLetters(t *testing.T) {
 func TestWhatIsBeingSentIsNeitherShedNorSkippedButWhatWaitsBehindItIs(t *testing.T) {
 	for name, give := range map[string]func(b *bubble){
 		"skipped": func(b *bubble) {
-			b.on(func(d *dispatcher) { require.Equal(b.t, 99, d.skip(positionsOf(b.cursor.Pending()))) })
-			require.EqualValues(b.t, 99, b.cursor.Totals().Skipped)
+			b.on(func(d *dispatcher) { require.Equal(b.t, 99, d.skip(positionsOf(b.owed.Pending()))) })
+			require.EqualValues(b.t, 99, b.owed.Totals().Skipped)
 		},
 		"shed": func(b *bubble) {
 			b.on(func(d *dispatcher) { d.Backlog = 1 })
 			b.owe("e")
 			synctest.Wait()
-			require.EqualValues(b.t, 100, b.cursor.Totals().Dead)
+			require.EqualValues(b.t, 100, b.owed.Totals().Dead)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -555,10 +552,10 @@ func TestWhatIsBeingSentIsNeitherShedNorSkippedButWhatWaitsBehindItIs(t *testing
 				}
 				synctest.Wait()
 				give(b)
-				require.EqualValues(t, 1, b.cursor.Totals().Pending)
+				require.EqualValues(t, 1, b.owed.Totals().Pending)
 				time.Sleep(2 * time.Hour)
 				require.Len(t, b.sink.received(), 1)
-				require.Zero(t, b.cursor.Totals().Pending)
+				require.Zero(t, b.owed.Totals().Pending)
 			})
 		})
 	}
@@ -608,16 +605,16 @@ func TestReplaysAreNotPartOfTheBacklogAndNotSkipped(t *testing.T) {
 		time.Sleep(time.Minute)
 		b.sink.set(func(Attempt) error { return errors.New("down") })
 		r := b.replay(0)
-		b.on(func(d *dispatcher) { d.addReplay(r); d.Backlog = 2 })
+		b.on(func(d *dispatcher) { d.addReplay(r.Replay); d.Backlog = 2 })
 		time.Sleep(time.Minute)
 		for range 5 {
 			b.owe("g")
 		}
 		time.Sleep(time.Minute)
-		require.EqualValues(t, 5, b.cursor.Totals().Dead+b.cursor.Totals().Pending)
-		require.Positive(t, b.cursor.Totals().Dead)
+		require.EqualValues(t, 5, b.owed.Totals().Dead+b.owed.Totals().Pending)
+		require.Positive(t, b.owed.Totals().Dead)
 		require.Equal(t, journal.ReplayTotals{Matched: 2, Pending: 2, Read: 2}, r.Totals())
-		b.on(func(d *dispatcher) { d.skip(positionsOf(append(b.cursor.Pending(), r.Pending()...))) })
+		b.on(func(d *dispatcher) { d.skip(positionsOf(append(b.owed.Pending(), r.Pending()...))) })
 		require.EqualValues(t, 2, r.Totals().Pending)
 	})
 }
@@ -636,7 +633,7 @@ func TestPauseAskedForByTheSink(t *testing.T) {
 		b.owe("e2")
 		time.Sleep(10 * time.Hour)
 		require.Len(t, b.tries(), 1, "a paused sink is left alone")
-		require.EqualValues(t, 2, b.cursor.Totals().Pending)
+		require.EqualValues(t, 2, b.owed.Totals().Pending)
 	})
 }
 
@@ -686,7 +683,7 @@ func TestReplayKeepsItsRateFromTheFirstEventOn(t *testing.T) {
 		for _, rate := range []float64{0.5, 20} {
 			r := b.replay(rate)
 			before, began := len(b.tries()), time.Now()
-			b.on(func(d *dispatcher) { d.addReplay(r) })
+			b.on(func(d *dispatcher) { d.addReplay(r.Replay) })
 			time.Sleep(90 * time.Second)
 			tries := b.tries()[before:]
 			require.Len(t, tries, 30)
@@ -705,7 +702,7 @@ func TestReplayAtARateNextToNothingIsNotUnlimited(t *testing.T) {
 		}
 		synctest.Wait()
 		r := b.replay(1e-300)
-		b.on(func(d *dispatcher) { d.addReplay(r) })
+		b.on(func(d *dispatcher) { d.addReplay(r.Replay) })
 		time.Sleep(24 * time.Hour)
 		require.Len(t, b.sink.received(), 4)
 	})
@@ -720,8 +717,8 @@ func TestReplayToldTwiceRunsOnce(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		r := b.replay(0)
-		b.on(func(d *dispatcher) { d.addReplay(r) })
-		b.on(func(d *dispatcher) { d.addReplay(r) })
+		b.on(func(d *dispatcher) { d.addReplay(r.Replay) })
+		b.on(func(d *dispatcher) { d.addReplay(r.Replay) })
 		time.Sleep(time.Minute)
 		require.Len(t, b.sink.received(), 6)
 		require.True(t, r.Finished())
@@ -734,7 +731,7 @@ func TestReplayIsAsOldAsItsRequest(t *testing.T) {
 		time.Sleep(24 * time.Hour)
 		b.sink.set(func(Attempt) error { return errors.New("down") })
 		r := b.replay(0)
-		b.on(func(d *dispatcher) { d.addReplay(r) })
+		b.on(func(d *dispatcher) { d.addReplay(r.Replay) })
 		time.Sleep(50 * time.Minute)
 		require.EqualValues(t, 1, r.Totals().Pending)
 		time.Sleep(20 * time.Minute)
@@ -754,7 +751,7 @@ func TestReplayCancelledInFlightLeavesLanesThatCanBeLaidOut(t *testing.T) {
 		b.sink.mu.Unlock()
 		b.sink.set(func(Attempt) error { return errors.New("down") })
 		r := b.replay(0)
-		b.on(func(d *dispatcher) { d.addReplay(r) })
+		b.on(func(d *dispatcher) { d.addReplay(r.Replay) })
 		synctest.Wait()
 		b.sink.mu.Lock()
 		b.sink.batch = 2 // the sink takes less at a time now
@@ -784,7 +781,7 @@ func TestReplayCancelledInFlightIsNotTriedAgain(t *testing.T) {
 				b.slowly(func(Attempt) time.Duration { return time.Minute })
 				b.sink.set(func(Attempt) error { return err })
 				r := b.replay(0)
-				b.on(func(d *dispatcher) { d.addReplay(r) })
+				b.on(func(d *dispatcher) { d.addReplay(r.Replay) })
 				time.Sleep(time.Second)
 				require.Equal(t, 1, b.sink.running())
 				r.Cancel()
@@ -815,7 +812,7 @@ func TestReplayFoundCancelledIsNotTriedAgain(t *testing.T) {
 			return nil
 		})
 		r := b.replay(0)
-		b.on(func(d *dispatcher) { d.addReplay(r) })
+		b.on(func(d *dispatcher) { d.addReplay(r.Replay) })
 		time.Sleep(time.Minute)
 		r.Cancel()
 		b.owe("other")
@@ -832,17 +829,16 @@ func TestMovedDeliveriesComeInOrderWithThoseThatWait(t *testing.T) {
 		gone, err := b.journal.Sink("gone")
 		require.NoError(t, err)
 		b.on(func(d *dispatcher) { d.pause("so that all wait") })
-		mine := b.cursor
 		for range 3 {
-			b.cursor = gone
+			b.to = "gone"
 			b.owe("e")
-			b.cursor = mine
+			b.to = "sink"
 			b.owe("e")
 		}
 		synctest.Wait()
 		gone.Release()
 		b.on(func(d *dispatcher) {
-			positions, _, err := b.journal.Move("gone", "sink")
+			positions, _, err := b.journal.(journal.Mover).Move("gone", "sink")
 			require.NoError(t, err)
 			require.Len(t, positions, 3)
 			d.take(positions)
@@ -872,7 +868,7 @@ func TestASlowReplayDoesNotHoldUpNewLanes(t *testing.T) {
 			return nil
 		})
 		r := b.replay(1. / 3600)
-		b.on(func(d *dispatcher) { d.addReplay(r) })
+		b.on(func(d *dispatcher) { d.addReplay(r.Replay) })
 		time.Sleep(time.Minute)
 		b.owe("e")
 		time.Sleep(time.Minute)

@@ -12,19 +12,19 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"ncs-relay/relay/journal/journaltest"
+	"ncs-relay/relay/journal/diskjournal/disktest"
 	"ncs-relay/relay/ncs"
 )
 
 // The test that two well-known pipelines fail: the write fails, the resend must not be told "duplicate".
 func TestFullDiskIsToldAtOnceAndTheResendIsStored(t *testing.T) {
 	t.Parallel()
-	disk := journaltest.NewCrashFS(1)
+	disk := disktest.NewCrashFS(1)
 	sink := newFarSide()
 	f := start(t, fixture{fs: disk}, nil, sinkSpec("all", sink))
 	require.Equal(t, "accepted", f.post(body("s", 1)).Status)
 
-	disk.Fail(journaltest.FailFrom(1, syscall.ENOSPC))
+	disk.Fail(disktest.FailFrom(1, syscall.ENOSPC))
 	for range 3 {
 		r := f.post(body("s", 2))
 		require.Equal(t, 503, r.code)
@@ -44,16 +44,16 @@ func TestFullDiskIsToldAtOnceAndTheResendIsStored(t *testing.T) {
 
 func TestAPassingFaultIsWaitedFor(t *testing.T) {
 	t.Parallel()
-	disk := journaltest.NewCrashFS(2)
+	disk := disktest.NewCrashFS(2)
 	sink := newFarSide()
 	f := start(t, fixture{fs: disk}, nil, sinkSpec("all", sink))
 	require.Equal(t, "accepted", f.post(body("s", 1)).Status)
 	n := 0
 	var mu sync.Mutex
-	disk.Fail(func(_ int, op journaltest.Op) error {
+	disk.Fail(func(_ int, op disktest.Op) error {
 		mu.Lock()
 		defer mu.Unlock()
-		if op == journaltest.OpSync {
+		if op == disktest.OpSync {
 			if n++; n == 1 {
 				return syscall.EIO
 			}
@@ -66,10 +66,10 @@ func TestAPassingFaultIsWaitedFor(t *testing.T) {
 
 func TestCopiesShareTheFateOfAFailedWrite(t *testing.T) {
 	t.Parallel()
-	disk := journaltest.NewCrashFS(3)
+	disk := disktest.NewCrashFS(3)
 	sink := newFarSide()
 	f := start(t, fixture{fs: disk}, nil, sinkSpec("all", sink))
-	disk.Fail(journaltest.FailFrom(1, syscall.ENOSPC))
+	disk.Fail(disktest.FailFrom(1, syscall.ENOSPC))
 	var wg sync.WaitGroup
 	for i := range 32 {
 		wg.Go(func() {
@@ -86,7 +86,7 @@ func TestCopiesShareTheFateOfAFailedWrite(t *testing.T) {
 
 func TestAccountsBalance(t *testing.T) {
 	t.Parallel()
-	disk := journaltest.NewCrashFS(4)
+	disk := disktest.NewCrashFS(4)
 	sink := newFarSide()
 	n := 0
 	sink.set(func(Attempt) error {
@@ -108,7 +108,7 @@ func TestAccountsBalance(t *testing.T) {
 		case 2:
 			request(t, "GET", f.url, nil)
 		case 3:
-			disk.Fail(journaltest.FailFrom(1, syscall.ENOSPC))
+			disk.Fail(disktest.FailFrom(1, syscall.ENOSPC))
 			require.Equal(t, 503, f.post(body("s", i)).code)
 			disk.Fail(nil)
 			require.Eventually(t, func() bool { return f.post(body("s", i)).code == 200 }, 20*time.Second, time.Millisecond)
@@ -141,14 +141,14 @@ func TestAccountsBalance(t *testing.T) {
 
 func TestLeaderThatHangsUpDoesNotReleaseTheClaim(t *testing.T) {
 	t.Parallel()
-	disk := journaltest.NewCrashFS(5)
+	disk := disktest.NewCrashFS(5)
 	sink := newFarSide()
 	f := start(t, fixture{fs: disk}, nil, sinkSpec("all", sink))
 	require.Equal(t, "accepted", f.post(body("s", 0)).Status)
 
 	release, syncing := make(chan struct{}), make(chan struct{}, 1)
-	disk.Fail(func(_ int, op journaltest.Op) error {
-		if op == journaltest.OpSync {
+	disk.Fail(func(_ int, op disktest.Op) error {
+		if op == disktest.OpSync {
 			select {
 			case syncing <- struct{}{}:
 			default:

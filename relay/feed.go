@@ -7,19 +7,10 @@ import (
 	"ncs-relay/relay/journal"
 )
 
-// deliveries are what a feed reads and settles: a sink's cursor, or a replay.
-type deliveries interface {
-	Pending() []journal.Pending
-	Next(maxBytes int) ([]*journal.Record, error)
-	Settle(journal.Position, journal.Outcome)
-	Failed(journal.Position, journal.Retry)
-	Bury(journal.DeadLetter)
-}
-
 // feed is one source of deliveries to the sink. Feeds are ordered within themselves, not against each other, and share
 // the sink's slots and pace.
 type feed struct {
-	deliveries
+	journal.Deliveries
 	replay   uint32        // its number; 0 = what the sink is owed
 	since    time.Time     // when it began; zero: deliveries are as old as their events
 	interval time.Duration // between the events of a replay; 0 = as fast as they are taken
@@ -31,8 +22,8 @@ type feed struct {
 	retryAt time.Time // after an error: nothing is done before
 }
 
-func newFeed(d deliveries) *feed {
-	f := &feed{deliveries: d}
+func newFeed(d journal.Deliveries) *feed {
+	f := &feed{Deliveries: d}
 	for _, p := range d.Pending() { // what an earlier life read and did not settle
 		it := item{position: p.Position}
 		if p.Retry.Attempts > 0 {
@@ -226,7 +217,7 @@ func (d *dispatcher) loadBatch(l *lane) (int, error) {
 
 // loadEvents reads events again, in the order of positions. Those that are lost, because the disk damaged them, are nil.
 func (d *dispatcher) loadEvents(positions []journal.Position) ([]*Event, error) {
-	records, err := loadRecords(d.journal, positions)
+	records, err := d.journal.Load(positions)
 	if err != nil {
 		return nil, err
 	}

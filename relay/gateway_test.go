@@ -21,6 +21,7 @@ import (
 
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/journal/diskjournal"
+	"ncs-relay/relay/journal/diskjournal/disktest"
 	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/route"
 	"ncs-relay/relay/telemetry"
@@ -156,7 +157,7 @@ type fixture struct {
 	options Options
 	fs      diskjournal.FS
 	gateway *Gateway
-	journal *diskjournal.Journal
+	journal journal.Opened
 	url     string
 	end     func()
 }
@@ -200,12 +201,7 @@ func start(t testing.TB, f fixture, routes []route.RuleConfig, specs ...SinkSpec
 	o.Tracing, err = telemetry.NewTracing(t.Context(), to)
 	require.NoError(t, err)
 
-	jo := diskjournal.Options{FS: f.fs, Logger: o.Logger, KeepKeys: o.Dedup.MaxKeys, KeepKeysFor: o.Dedup.Window}
-	jo.SetDefaults()
-	jo.Dead.SetDefaults()
-	jo.MinFree = 1
-	f.journal, err = diskjournal.Open(f.dir, jo)
-	require.NoError(t, err)
+	f.journal = disktest.Open(t, f.dir, diskjournal.Options{FS: f.fs, Logger: o.Logger, KeepKeys: o.Dedup.MaxKeys, KeepKeysFor: o.Dedup.Window})
 	o.Journal = f.journal
 	f.gateway, err = New(o)
 	require.NoError(t, err)

@@ -19,7 +19,7 @@ import (
 
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/journal/diskjournal"
-	"ncs-relay/relay/journal/journaltest"
+	"ncs-relay/relay/journal/diskjournal/disktest"
 	"ncs-relay/relay/route"
 	"ncs-relay/relay/telemetry"
 )
@@ -68,10 +68,10 @@ type history struct {
 	judge *judge
 
 	t       *testing.T
-	fs      *journaltest.CrashFS
+	fs      *disktest.CrashFS
 	dir     string
 	gateway *Gateway
-	journal *diskjournal.Journal
+	journal journal.Opened
 	end     func()
 
 	version int // of the sink's definition
@@ -85,7 +85,7 @@ func (h *history) play(t *testing.T, batch int, seed uint64, steps []step) {
 	}
 	require.NoError(t, err)
 	defer os.RemoveAll(dir)
-	h.t, h.dir, h.fs = t, dir, journaltest.NewCrashFS(seed)
+	h.t, h.dir, h.fs = t, dir, disktest.NewCrashFS(seed)
 	h.judge = &judge{spec: h.spec, batch: batch, rand: rand.New(rand.NewPCG(seed, 2)), books: map[journal.Position]*book{},
 		running: map[Lane]bool{}, replayed: map[uint32]map[string]journal.Position{}, lanes: 1}
 	h.spec.Build = func() (Sink, error) { return h.judge, nil }
@@ -117,12 +117,7 @@ func (h *history) start() {
 	require.NoError(t, err)
 	tracing, err := telemetry.NewTracing(t.Context(), telemetry.Options{Log: log})
 	require.NoError(t, err)
-	o := diskjournal.Options{FS: h.fs, Logger: log, SegmentSize: 8 << 10}
-	o.SetDefaults()
-	o.Dead.SetDefaults()
-	o.MinFree = 1
-	h.journal, err = diskjournal.Open(h.dir, o)
-	require.NoError(t, err)
+	h.journal = disktest.Open(t, h.dir, diskjournal.Options{FS: h.fs, Logger: log, SegmentSize: 8 << 10})
 	h.judge.journal = h.journal
 	h.gateway, err = New(Options{Settings: h.settings(), Journal: h.journal, Logger: log, Metrics: metrics, Tracing: tracing})
 	require.NoError(t, err)
@@ -209,7 +204,7 @@ func (h *history) come() {
 	id := identity(h.came, 1)
 	entity := entities[(h.came*h.came)%len(entities)]
 	rec := &journal.Record{ID: id.ID, Key: id.Key, Time: time.Now(), Source: "main", Entity: entity,
-		Sinks: []journal.SinkID{h.gateway.sink("sink").cursor.ID()}, Body: []byte("{}")}
+		Sinks: []string{"sink"}, Body: []byte("{}")}
 	h.journal.Account("main").Received()
 	appended := make(chan error, 1)
 	require.NoError(h.t, h.journal.Append(h.t.Context(), rec, func(pos journal.Position, err error) {
@@ -237,7 +232,7 @@ type book struct {
 // judge is a far side that watches. Its mutex guards all.
 type judge struct {
 	spec    SinkSpec
-	journal *diskjournal.Journal
+	journal journal.Opened
 	batch   int
 
 	mu       sync.Mutex
@@ -404,16 +399,10 @@ func (j *judge) nothingOpen(a Attempt, before []Attempt) {
 		if earlier.entity != a.Entity || pos >= a.Position || slices.ContainsFunc(before, func(b Attempt) bool { return b.Position == pos }) {
 			continue
 		}
-		if _, state, _, _, _ := j.journal.Standing(j.id(), pos); state == "pending" || state == "waiting" {
-			j.problem("%d of %q is attempted while %d is %s", a.Position, a.Entity, pos, state)
+		if s, _ := j.journal.Standing("sink", pos); s.State == journal.StatePending || s.State == journal.StateWaiting {
+			j.problem("%d of %q is attempted while %d is %s", a.Position, a.Entity, pos, s.State)
 		}
 	}
-}
-
-// id is the sink's in the journal.
-func (j *judge) id() journal.SinkID {
-	sinks := j.journal.Sinks()
-	return sinks[slices.IndexFunc(sinks, func(s journal.SinkStatus) bool { return s.Name == "sink" })].ID
 }
 
 // verdict is the far side's answer to one event.
@@ -452,11 +441,11 @@ func (j *judge) settle(s SinkStatus, replays []ReplayStatus) {
 	}
 	missing := uint64(0)
 	for pos, b := range j.books {
-		_, state, _, _, err := j.journal.Standing(j.id(), pos)
+		standing, err := j.journal.Standing("sink", pos)
 		if err != nil {
 			j.problem("%s", err)
 		}
-		if b.taken == 0 && !b.raised && state != "dead" {
+		if b.taken == 0 && !b.raised && standing.State != journal.StateDead {
 			missing++
 		}
 	}

@@ -67,8 +67,8 @@ func (g *Gateway) Inspect(ctx context.Context, f Filter, n int) (lives []Life, m
 		}
 		lives = append(lives, Life{EventInfo: infoOf(r)})
 		last := &lives[len(lives)-1]
-		for _, id := range r.Sinks {
-			d, derr := g.deliveryLife(id, r.Position)
+		for _, sink := range r.Sinks {
+			d, derr := g.deliveryLife(sink, r.Position)
 			failed = errors.Join(failed, derr)
 			last.Deliveries = append(last.Deliveries, d)
 		}
@@ -110,7 +110,7 @@ func (g *Gateway) routing(r *journal.Record, went []DeliveryLife) *Routing {
 	return routing
 }
 
-func (g *Gateway) deliveryLife(id journal.SinkID, p journal.Position) (DeliveryLife, error) {
-	name, state, retry, reason, err := g.journal.Standing(id, p)
-	return DeliveryLife{Sink: name, State: state, Reason: reason, History: historyOf(retry)}, err
+func (g *Gateway) deliveryLife(sink string, p journal.Position) (DeliveryLife, error) {
+	s, err := g.journal.Standing(sink, p)
+	return DeliveryLife{Sink: sink, State: s.State.String(), Reason: s.Reason, History: historyOf(s.Retry)}, err
 }

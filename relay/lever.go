@@ -12,7 +12,7 @@ import (
 // pause sends nothing more until resumeSink; what is in flight ends.
 func (d *dispatcher) pause(reason string) {
 	d.paused = reason
-	d.cursor.SetPaused(reason)
+	d.owed.SetPaused(reason)
 	d.log.Warn("sink paused", "reason", reason)
 }
 
@@ -21,7 +21,7 @@ func (d *dispatcher) pause(reason string) {
 func (d *dispatcher) resumeSink() {
 	reconnect(d.sink)
 	d.paused = ""
-	d.cursor.SetPaused("")
+	d.owed.SetPaused("")
 	d.pace = newPace(d.Concurrency, d.Breaks, d.Retry)
 	d.lanes.wakeIf(func(*lane) bool { return true })
 	d.log.Info("sink resumed")
@@ -71,17 +71,17 @@ func (d *dispatcher) skip(positions []journal.Position) (skipped int) {
 // team's outage never fills the disk of all. What is in flight is left alone. It goes a little below the limit, so
 // that it need not look for the oldest at every event.
 func (d *dispatcher) shed(now time.Time) {
-	if d.Backlog <= 0 || d.cursor.PendingBytes() <= d.Backlog {
+	if d.Backlog <= 0 || d.owed.PendingBytes() <= d.Backlog {
 		return
 	}
 	enough := d.Backlog - d.Backlog/20
-	for d.cursor.PendingBytes() > enough {
+	for d.owed.PendingBytes() > enough {
 		oldest := d.lanes.oldest(shedAtOnce)
 		if len(oldest) == 0 {
 			return // all is in flight, or not read yet: the next result or event comes back here
 		}
 		for _, o := range oldest {
-			if d.cursor.PendingBytes() <= enough {
+			if d.owed.PendingBytes() <= enough {
 				break
 			}
 			i := slices.IndexFunc(o.lane.items, func(it item) bool { return it.position == o.position })

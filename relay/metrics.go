@@ -236,7 +236,7 @@ func (s *sinkMetrics) stateNow() string {
 func (g *Gateway) observe(m *telemetry.Metrics) {
 	perSink := func(collect func(observe telemetry.Observe, s journal.SinkStatus, sink attribute.KeyValue)) func(telemetry.Observe) {
 		return func(observe telemetry.Observe) {
-			for _, s := range g.journal.Sinks() {
+			for _, s := range g.journal.Snapshot().Sinks {
 				collect(observe, s, telemetry.LabelSink.String(s.Name))
 			}
 		}
@@ -318,20 +318,26 @@ func (g *Gateway) observe(m *telemetry.Metrics) {
 	m.Gauge("dedup_window_seconds", "How long a key is to be known: dedup.window.", func(observe telemetry.Observe) {
 		observe(g.dedup.stats().window.Seconds())
 	})
+	if disk, ok := g.journal.(journal.OnDisk); ok {
+		observeDisk(m, disk)
+	}
+}
+
+func observeDisk(m *telemetry.Metrics, disk journal.OnDisk) {
 	m.CounterFunc("journal_syncs_total", "Groups of events written with one sync; events per group = appends / syncs.", func(observe telemetry.Observe) {
-		observe(float64(g.journal.Stats().Syncs))
+		observe(float64(disk.DiskStats().Syncs))
 	})
 	m.CounterFunc("journal_faults_total", "Times the disk failed the journal or had no room.", func(observe telemetry.Observe) {
-		observe(float64(g.journal.Stats().Faults))
+		observe(float64(disk.DiskStats().Faults))
 	})
 	m.Gauge("journal_free_bytes", "Bytes free on the journal's volume.", func(observe telemetry.Observe) {
-		observe(float64(g.journal.Stats().Free))
+		observe(float64(disk.DiskStats().Free))
 	})
 	m.Gauge("journal_bytes", "Bytes the journal takes on disk.", func(observe telemetry.Observe) {
-		observe(float64(g.journal.Stats().Bytes))
+		observe(float64(disk.DiskStats().Bytes))
 	})
 	m.Gauge("journal_max_bytes", "Bytes the journal may take on disk: journal.max_size.", func(observe telemetry.Observe) {
-		observe(float64(g.journal.Stats().MaxBytes))
+		observe(float64(disk.DiskStats().MaxBytes))
 	})
 }
 

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"ncs-relay/relay/journal"
-	"ncs-relay/relay/journal/diskjournal"
 	"ncs-relay/relay/ncs"
 )
 
@@ -19,6 +18,7 @@ var (
 	ErrNoSink     = errors.New("no sink has this name")
 	ErrConfigured = errors.New("the sink is configured; remove it from the configuration first")
 	ErrNotFound   = errors.New("not found")
+	ErrCannotMove = errors.New("this journal cannot move deliveries; replay them to the other sink instead")
 )
 
 // Filter selects deliveries or events. A zero field selects everything.
@@ -143,7 +143,7 @@ func (g *Gateway) saved(err error) error {
 	if err != nil {
 		return err
 	}
-	if err := g.journal.Checkpoint(); err != nil {
+	if err := g.journal.Flush(); err != nil {
 		return fmt.Errorf("done, but not saved so far, and a crash would undo it: %w", err)
 	}
 	return nil
@@ -155,10 +155,14 @@ func (g *Gateway) MoveSink(ctx context.Context, from, to string) (moved, skipped
 	if err := g.removed(from); err != nil {
 		return 0, 0, err
 	}
+	mover, ok := g.journal.(journal.Mover)
+	if !ok {
+		return 0, 0, ErrCannotMove
+	}
 	var failed error
 	err = g.on(ctx, to, func(d *dispatcher) {
 		var positions []journal.Position
-		if positions, skipped, failed = g.journal.Move(from, to); failed == nil {
+		if positions, skipped, failed = mover.Move(from, to); failed == nil {
 			d.take(positions)
 		}
 		moved = uint64(len(positions))
@@ -179,7 +183,7 @@ func (g *Gateway) removed(name string) error {
 	if g.sink(name) != nil {
 		return fmt.Errorf("%w: %s", ErrConfigured, name)
 	}
-	if !slices.ContainsFunc(g.journal.Sinks(), func(s journal.SinkStatus) bool { return s.Name == name }) {
+	if !slices.ContainsFunc(g.journal.Snapshot().Sinks, func(s journal.SinkStatus) bool { return s.Name == name }) {
 		return fmt.Errorf("%w: %q", ErrNoSink, name)
 	}
 	return nil
@@ -214,7 +218,7 @@ func (g *Gateway) on(ctx context.Context, name string, f func(*dispatcher)) erro
 // sinkNames are the sinks a filter is about, those not configured any more included.
 func (g *Gateway) sinkNames(f Filter) ([]string, error) {
 	var names []string
-	for _, s := range g.journal.Sinks() {
+	for _, s := range g.journal.Snapshot().Sinks {
 		if f.Sink == "" || f.Sink == s.Name {
 			names = append(names, s.Name)
 		}
@@ -280,7 +284,7 @@ func (g *Gateway) records(pending []journal.Pending) ([]*journal.Record, error) 
 	for i, p := range pending {
 		positions[i] = p.Position
 	}
-	return loadRecords(g.journal, positions)
+	return g.journal.Load(positions)
 }
 
 // SkipPending settles deliveries that wait, so that those behind them go on. Those being sent at the moment are left.
@@ -385,7 +389,7 @@ func (g *Gateway) eachDeadLetter(f Filter, page Page, fn func(DeadLetter) bool) 
 			for i, l := range letters {
 				positions[i] = l.Position
 			}
-			records, err := loadRecords(g.journal, positions)
+			records, err := g.journal.Load(positions)
 			if err != nil {
 				return err
 			}
@@ -408,30 +412,18 @@ func (g *Gateway) eachDeadLetter(f Filter, page Page, fn func(DeadLetter) bool) 
 	return nil
 }
 
+// openReplay is one that runs, and which events it is about.
+type openReplay struct {
+	journal.Replay
+	match func(*journal.Record) bool
+}
+
 // openReplays are those that run.
-func (g *Gateway) openReplays() (open []replayFeed) {
+func (g *Gateway) openReplays() (open []openReplay) {
 	for _, r := range g.journal.Replays() {
 		if match, err := matchOf(r); err == nil && !r.Finished() {
-			open = append(open, replayFeed{r, match})
+			open = append(open, openReplay{r, match})
 		}
 	}
 	return open
-}
-
-// loadRecords gives records in the order of positions, which may be any; those that are lost to damage are nil.
-func loadRecords(j *diskjournal.Journal, positions []journal.Position) ([]*journal.Record, error) {
-	records, err := j.Load(slices.Sorted(slices.Values(positions)))
-	var lost *journal.LostError
-	if err != nil && !errors.As(err, &lost) {
-		return nil, err
-	}
-	found := make(map[journal.Position]*journal.Record, len(records))
-	for _, r := range records {
-		found[r.Position] = r
-	}
-	ordered := make([]*journal.Record, len(positions))
-	for i, p := range positions {
-		ordered[i] = found[p]
-	}
-	return ordered, nil
 }

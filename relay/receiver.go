@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"ncs-relay/relay/journal"
-	"ncs-relay/relay/journal/diskjournal"
 	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/telemetry"
 	"ncs-relay/relay/trail"
@@ -28,7 +27,7 @@ type source struct {
 	SourceConfig
 	verifier *ncs.Verifier
 	intake   *Intake
-	account  *diskjournal.SourceAccount
+	account  journal.SourceAccount
 	metrics  *sourceMetrics
 	log      *slog.Logger
 
@@ -47,7 +46,7 @@ type answer struct {
 }
 
 // book enters the call's outcome into the source's account.
-func (a *answer) book(account *diskjournal.SourceAccount) {
+func (a *answer) book(account journal.SourceAccount) {
 	switch {
 	case a.leads:
 	case a.outcome == outcomeRejected:
@@ -61,7 +60,7 @@ func (a *answer) book(account *diskjournal.SourceAccount) {
 	}
 }
 
-func newSource(c SourceConfig, account *diskjournal.SourceAccount, m *metrics, log *slog.Logger) (*source, error) {
+func newSource(c SourceConfig, account journal.SourceAccount, m *metrics, log *slog.Logger) (*source, error) {
 	configured := c.Resolved
 	if configured == nil {
 		configured = c.Secrets
@@ -144,7 +143,7 @@ func (g *Gateway) receive(in *ingress, src *source, r *http.Request, c *call) (a
 	switch {
 	case reading.Quarantine != "":
 		rec.Quarantine = reading.Quarantine
-		rec.Sinks = []journal.SinkID{in.unroutable}
+		rec.Sinks = []string{Unroutable}
 	case reading.Test:
 		src.log.Debug("test", "event", id.ID)
 		return answer{status: http.StatusOK, outcome: outcomeTest}
@@ -276,9 +275,7 @@ func (g *Gateway) describe(in *ingress, rec *journal.Record, n *ncs.Notification
 	if len(result.Sinks) == 0 {
 		g.metrics.unmatched.Add(1)
 	}
-	for _, name := range result.Sinks {
-		rec.Sinks = append(rec.Sinks, in.sinkIDs[name])
-	}
+	rec.Sinks = result.Sinks
 	if g.log.Enabled(context.Background(), slog.LevelDebug) {
 		g.logRules(in, rec, n)
 	}
@@ -294,7 +291,7 @@ func (g *Gateway) logRules(in *ingress, rec *journal.Record, n *ncs.Notification
 
 // store appends rec and settles the claim with the outcome. It returns as soon as the append is queued. A fault that
 // may pass, such as a journal that starts a new segment, is tried again until the deadline; a full disk is told at once.
-func (g *Gateway) store(c *claim, rec *journal.Record, began time.Time, account *diskjournal.SourceAccount) {
+func (g *Gateway) store(c *claim, rec *journal.Record, began time.Time, account journal.SourceAccount) {
 	ctx, cancel := context.WithDeadline(context.Background(), began.Add(storeTimeout))
 	var try func()
 	settle := func(err error) {

@@ -21,7 +21,6 @@ import (
 	"golang.org/x/time/rate"
 
 	"ncs-relay/relay/journal"
-	"ncs-relay/relay/journal/diskjournal"
 	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/route"
 	"ncs-relay/relay/telemetry"
@@ -34,7 +33,7 @@ const Unroutable = "unroutable"
 // Options are the parts of a gateway. The gateway owns none of them: whoever made them closes them, after Run ended.
 type Options struct {
 	Settings
-	Journal *diskjournal.Journal
+	Journal journal.Journal
 	Logger  *slog.Logger
 	Metrics *telemetry.Metrics
 	Tracing *telemetry.Tracing
@@ -52,7 +51,7 @@ type Settings struct {
 
 // Gateway takes notifications (it is an http.Handler) and delivers events (Run).
 type Gateway struct {
-	journal *diskjournal.Journal
+	journal journal.Journal
 	dedup   *dedup
 	metrics *metrics
 	tracing *telemetry.Tracing
@@ -74,8 +73,6 @@ type Gateway struct {
 type ingress struct {
 	sources    map[string]*source // by path
 	router     *route.Router
-	sinkIDs    map[string]journal.SinkID
-	unroutable journal.SinkID
 	ruleErrors []*telemetry.CounterSeries // by rule
 	places     chan struct{}              // one for each notification between its verification and its answer
 }
@@ -159,18 +156,18 @@ func allSinks(configured []SinkSpec) []SinkSpec {
 	return append([]SinkSpec{refuse}, configured...)
 }
 
-// build makes a sink and opens its cursor, which keeps the journal's segments until somebody reads them: so the cursor is last.
+// build makes a sink and opens it in the journal, which keeps what is owed to an open one for its reader: so that is last.
 func (g *Gateway) build(spec SinkSpec) (*running, error) {
 	sink, err := spec.Build()
 	if err != nil {
 		return nil, fmt.Errorf("sink %s: %w", spec.Name, err)
 	}
-	cursor, err := g.journal.Sink(spec.Name)
+	owed, err := g.journal.Sink(spec.Name)
 	if err != nil {
 		return nil, fmt.Errorf("sink %s: %w", spec.Name, errors.Join(err, sink.Close()))
 	}
 	spec.Concurrency = max(1, spec.Concurrency)
-	d := newDispatcher(spec, sink, g.journal, cursor, g.log, g.metrics.forSink(spec.Name), g.tracing, g.trail)
+	d := newDispatcher(spec, sink, g.journal, owed, g.log, g.metrics.forSink(spec.Name), g.tracing, g.trail)
 	for _, r := range g.journal.Replays() {
 		if r.Spec().Sink == spec.Name && !r.Finished() {
 			d.addReplay(r)
@@ -179,12 +176,11 @@ func (g *Gateway) build(spec SinkSpec) (*running, error) {
 	return &running{dispatcher: d, done: make(chan struct{})}, nil
 }
 
-// newIngress needs the cursors of all sinks that the router names.
+// newIngress comes after the sinks that the router names were opened.
 func (g *Gateway) newIngress(s Settings) (*ingress, error) {
 	in := &ingress{
 		router:  s.Router,
 		sources: make(map[string]*source, len(s.Sources)),
-		sinkIDs: make(map[string]journal.SinkID),
 		places:  make(chan struct{}, s.Limits.InFlight),
 	}
 	for _, c := range s.Sources {
@@ -197,12 +193,6 @@ func (g *Gateway) newIngress(s Settings) (*ingress, error) {
 	for i := range s.Router.Rules() {
 		in.ruleErrors = append(in.ruleErrors, g.metrics.ruleErrors.With(attribute.Int("rule", i)))
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for name, r := range g.sinks {
-		in.sinkIDs[name] = r.cursor.ID()
-	}
-	in.unroutable = in.sinkIDs[Unroutable]
 	return in, nil
 }
 
@@ -309,11 +299,14 @@ type JournalStatus struct {
 
 // Status gives the accounts of this moment, those of sources and sinks that are not configured any more included.
 func (g *Gateway) Status() Status {
-	snapshot, j := g.journal.Snapshot(), g.journal.Stats()
+	snapshot := g.journal.Snapshot()
 	s := Status{
 		DedupKeys: g.KnownKeys(),
 		Sources:   []SourceStatus{},
-		Journal:   JournalStatus{Bytes: j.Bytes, Free: j.Free, Segments: j.Segments, Damaged: j.Damaged, LostRecords: j.LostRecords},
+	}
+	if disk, ok := g.journal.(journal.OnDisk); ok {
+		j := disk.DiskStats()
+		s.Journal = JournalStatus{Bytes: j.Bytes, Free: j.Free, Segments: j.Segments, Damaged: j.Damaged, LostRecords: j.LostRecords}
 	}
 	if err := g.journal.Ready(); err != nil {
 		s.Journal.Error = err.Error()
@@ -327,7 +320,7 @@ func (g *Gateway) Status() Status {
 		if r := g.sink(js.Name); r != nil {
 			state = r.metrics.stateNow()
 		}
-		s.Sinks = append(s.Sinks, SinkStatus{js.Name, js.Opened, state, t.Owed, t.Delivered, t.Dead, t.Skipped, t.Dropped, t.Pending,
+		s.Sinks = append(s.Sinks, SinkStatus{js.Name, js.Open, state, t.Owed, t.Delivered, t.Dead, t.Skipped, t.Dropped, t.Pending,
 			js.PendingBytes, js.Oldest, js.Letters, js.Paused})
 	}
 	return s

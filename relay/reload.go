@@ -111,7 +111,7 @@ func (g *Gateway) replace(ctx, hard context.Context, old *running, spec SinkSpec
 		var again error
 		if r, again = g.build(old.SinkSpec); again != nil {
 			g.setSink(spec.Name, nil) // it keeps what it is owed; the next reload or start tries again
-			old.cursor.Release()
+			old.owed.Release()
 			return errors.Join(err, fmt.Errorf("and the sink as it was cannot be built again: %w", again))
 		}
 	}
@@ -132,7 +132,7 @@ func (g *Gateway) remove(name string) error {
 	r := g.sink(name)
 	g.setSink(name, nil)
 	err := r.end()
-	r.cursor.Release()
+	r.owed.Release()
 	return err
 }
 

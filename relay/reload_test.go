@@ -238,7 +238,7 @@ func TestRaisedDedupLimitsHoldOverARestart(t *testing.T) {
 			for i := range 30 {
 				require.Equal(t, "accepted", f.post(body("s", i)).Status)
 			}
-			require.NoError(t, f.journal.Checkpoint())
+			require.NoError(t, f.journal.Flush())
 			require.Equal(t, "accepted", f.post(body("s", 30)).Status)
 			f.end()
 			g := start(t, fixture{dir: f.dir}, nil, versioned("all", sink, 1))

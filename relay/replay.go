@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"ncs-relay/relay/journal"
-	"ncs-relay/relay/journal/diskjournal"
 	"ncs-relay/relay/ncs"
 )
 
@@ -47,7 +46,7 @@ type ReplayStatus struct {
 	Finished    bool             `json:"finished"`
 }
 
-func statusOf(r *diskjournal.Replay) ReplayStatus {
+func statusOf(r journal.Replay) ReplayStatus {
 	spec, t := r.Spec(), r.Totals()
 	s := ReplayStatus{ID: r.ID(), Sink: spec.Sink, DeadLetters: spec.DeadLetters, Rate: spec.Rate, CreatedAt: spec.CreatedAt,
 		Position: t.Read, End: spec.To, Matched: t.Matched, Delivered: t.Delivered, Failed: t.Failed, Skipped: t.Skipped,
@@ -149,7 +148,7 @@ func (g *Gateway) routeAgain(ctx context.Context, req ReplayRequest) (ReplayResu
 	}
 	in := g.ingress.Load()
 	for _, d := range letters {
-		records, err := loadRecords(g.journal, []journal.Position{d.Position})
+		records, err := g.journal.Load([]journal.Position{d.Position})
 		if err != nil {
 			return result, err
 		}
@@ -175,7 +174,7 @@ func (g *Gateway) routeAgain(ctx context.Context, req ReplayRequest) (ReplayResu
 }
 
 // storeAgain appends an event that came earlier, unless it is known, and waits for the disk.
-func (g *Gateway) storeAgain(ctx context.Context, in *ingress, rec *journal.Record, n *ncs.Notification, account *diskjournal.SourceAccount) error {
+func (g *Gateway) storeAgain(ctx context.Context, in *ingress, rec *journal.Record, n *ncs.Notification, account journal.SourceAccount) error {
 	c, standing := g.claim(ncs.Identity{Key: rec.Key, ID: rec.ID}, time.Now().Add(storeTimeout))
 	switch standing {
 	case isKnown:
@@ -220,18 +219,8 @@ func (g *Gateway) CancelReplay(ctx context.Context, id uint32) error {
 	return fmt.Errorf("replay %d: %w", id, ErrNotFound)
 }
 
-// replayFeed drives a replay as if it were a cursor.
-type replayFeed struct {
-	*diskjournal.Replay
-	match func(*journal.Record) bool
-}
-
-func (f replayFeed) Next(maxBytes int) ([]*journal.Record, error) {
-	return f.Replay.Next(maxBytes, f.match)
-}
-
 // matchOf is the filter that a replay was begun with.
-func matchOf(r *diskjournal.Replay) (func(*journal.Record) bool, error) {
+func matchOf(r journal.Replay) (func(*journal.Record) bool, error) {
 	var filter Filter
 	if err := json.Unmarshal(r.Spec().Filter, &filter); err != nil {
 		return nil, err
@@ -241,7 +230,7 @@ func matchOf(r *diskjournal.Replay) (func(*journal.Record) bool, error) {
 
 // addReplay begins a replay, or goes on with one of an earlier process. One that runs already is left alone: a dispatcher
 // that a reload makes finds it in the journal, too.
-func (d *dispatcher) addReplay(r *diskjournal.Replay) {
+func (d *dispatcher) addReplay(r journal.Replay) {
 	if slices.ContainsFunc(d.feeds, func(f *feed) bool { return f.replay == r.ID() }) {
 		return
 	}
@@ -252,7 +241,7 @@ func (d *dispatcher) addReplay(r *diskjournal.Replay) {
 		return
 	}
 	spec := r.Spec()
-	f := newFeed(replayFeed{r, match})
+	f := newFeed(r.Deliveries(match))
 	f.replay, f.since, f.finished = r.ID(), spec.CreatedAt, r.Finished
 	if spec.Rate > 0 {
 		f.interval = time.Duration(min(float64(time.Second)/spec.Rate, float64(365*24*time.Hour))) // a Duration ends somewhere

@@ -238,7 +238,7 @@ func writeBody(dir string, r *journal.Record) error {
 
 // offlineHint says what to do about a directory that is in use.
 func offlineHint(err error) error {
-	if errors.Is(err, journal.ErrLocked) {
+	if errors.Is(err, diskjournal.ErrLocked) {
 		return fmt.Errorf("%w: stop the relay first, or ask it with ncs-relay status and inspect", err)
 	}
 	return err

@@ -20,6 +20,7 @@ import (
 
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/journal/diskjournal"
+	"ncs-relay/relay/journal/diskjournal/disktest"
 	"ncs-relay/relay/ncs"
 )
 
@@ -92,27 +93,21 @@ func peakMemory(pid int) string {
 // fillJournal appends n events that two sinks are owed.
 func fillJournal(t *testing.T, dir string, n int) {
 	t.Helper()
-	var o diskjournal.Options
-	o.SetDefaults()
-	o.Dead.SetDefaults()
-	o.MinFree = 1
-	j, err := diskjournal.Open(dir, o)
-	require.NoError(t, err)
+	j := disktest.Open(t, dir, diskjournal.Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { require.NoError(t, j.Run(ctx)) })
-	var ids []journal.SinkID
-	for _, name := range []string{"service", "kafka"} {
-		c, err := j.Sink(name)
+	sinks := []string{"service", "kafka"}
+	for _, name := range sinks {
+		_, err := j.Sink(name)
 		require.NoError(t, err)
-		ids = append(ids, c.ID())
 	}
 	body := recording("a-recording-of-many", 7, 1596555306283)
 	body = append(body[:len(body)-1], bytes.Repeat([]byte(" "), 600)...)
 	body = append(body, '}')
 	var stored sync.WaitGroup
 	for i := range n {
-		rec := &journal.Record{Time: time.Now(), Source: "recording", ProductID: 3, EventType: 31, Entity: string(rune('a' + i%26)), Sinks: ids,
+		rec := &journal.Record{Time: time.Now(), Source: "recording", ProductID: 3, EventType: 31, Entity: string(rune('a' + i%26)), Sinks: sinks,
 			ContentType: "application/json", SignatureV2: ncs.SignV2("x", nil), Body: body}
 		hash := sha256.Sum256(binary.AppendUvarint(nil, uint64(i))) // keys and ids are hashes
 		rec.ID, rec.Key = [16]byte(hash[:]), [16]byte(hash[16:])

@@ -21,15 +21,15 @@ const reopenInterval = time.Second
 // openJournal opens the journal. A disk that is full, read-only or failing may get well again, and a relay that is gone
 // cannot say why: so until then every notification is answered 503, and /readyz says what is wrong. Only a directory
 // that is not ours to use, or whose state is damaged, is an error.
-func openJournal(ctx context.Context, cfg *config.Config, log *slog.Logger) (*diskjournal.Journal, error) {
-	open := func() (*diskjournal.Journal, error) {
+func openJournal(ctx context.Context, cfg *config.Config, log *slog.Logger) (journal.Opened, error) {
+	open := func() (journal.Opened, error) {
 		return diskjournal.Open(cfg.DataDir, diskjournal.Options{
 			Config: cfg.Journal, Dead: cfg.DeadLetters, KeepKeys: cfg.Dedup.MaxKeys, KeepKeysFor: cfg.Dedup.Window, Logger: log,
 		})
 	}
 	final := func(err error) bool {
-		return err == nil || errors.Is(err, journal.ErrLocked) || errors.Is(err, journal.ErrForeign) || errors.Is(err, journal.ErrNewer) ||
-			errors.Is(err, journal.ErrDamaged)
+		return err == nil || errors.Is(err, diskjournal.ErrLocked) || errors.Is(err, diskjournal.ErrForeign) || errors.Is(err, diskjournal.ErrNewer) ||
+			errors.Is(err, diskjournal.ErrDamaged)
 	}
 	j, err := open()
 	if final(err) {
@@ -55,7 +55,7 @@ func openJournal(ctx context.Context, cfg *config.Config, log *slog.Logger) (*di
 
 // damageHint says what to do about a journal whose state cannot be believed.
 func damageHint(err error, dir string) error {
-	if errors.Is(err, journal.ErrDamaged) {
+	if errors.Is(err, diskjournal.ErrDamaged) {
 		return fmt.Errorf("%w; nothing was changed: ncs-relay journal verify %[2]s says more, ncs-relay journal export %[2]s writes the events that can be read; put state.db back as it was, or move the directory away", err, dir)
 	}
 	return err

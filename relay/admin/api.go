@@ -17,7 +17,7 @@ import (
 )
 
 // Operations are what operators can see and do; *relay.Gateway has them. They are called concurrently. An error that is
-// relay.ErrNoSink or relay.ErrNotFound is answered with 404, relay.ErrConfigured with 409; every other one is a fault.
+// relay.ErrNoSink or relay.ErrNotFound is answered with 404, relay.ErrConfigured or relay.ErrCannotMove with 409; every other one is a fault.
 type Operations interface {
 	Status() relay.Status
 	PauseSink(ctx context.Context, name, reason string) error
@@ -124,7 +124,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		status = http.StatusBadRequest
 	case errors.Is(err, relay.ErrNoSink), errors.Is(err, relay.ErrNotFound):
 		status = http.StatusNotFound
-	case errors.Is(err, relay.ErrConfigured):
+	case errors.Is(err, relay.ErrConfigured), errors.Is(err, relay.ErrCannotMove):
 		status = http.StatusConflict
 	case r.Context().Err() != nil: // nobody waits for the answer
 	default:

@@ -1,9 +1,6 @@
 package journal
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
 // Outcome is how a delivery was settled, other than by becoming a dead letter.
 type Outcome uint8
@@ -42,9 +39,23 @@ type DeadLetter struct {
 // Totals are the deliveries of a sink since it exists. Owed = Delivered + Dead + Skipped + Dropped + Pending.
 type Totals struct{ Owed, Delivered, Dead, Skipped, Dropped, Pending uint64 }
 
-// LostError names positions whose records are not in the journal any more: damaged on disk. Settle them as Dropped.
-type LostError struct{ Positions []Position }
+// State is how a delivery stands.
+type State uint8
 
-func (e *LostError) Error() string {
-	return fmt.Sprintf("%d records are lost to damage, the first at position %d", len(e.Positions), e.Positions[0])
+// The states of a delivery. The zero State is that of a sink that the journal does not know.
+const (
+	StateWaiting State = iota + 1 // not read so far
+	StatePending                  // handed out
+	StateDead                     // a dead letter
+	StateSettled                  // delivered, skipped or dropped; or a dead letter that is not kept any more
+)
+
+// String is the state's name for people.
+func (s State) String() string { return [...]string{"", "waiting", "pending", "dead", "settled"}[s] }
+
+// Standing is how a delivery stands, and what has been tried for it.
+type Standing struct {
+	State  State
+	Retry  Retry  // of one that is pending or dead
+	Reason string // of a dead letter
 }

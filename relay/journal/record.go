@@ -6,9 +6,6 @@ import "time"
 // consecutive: some are lost with appends that failed.
 type Position uint64
 
-// SinkID stands for a sink's name in records. It is never used for another name.
-type SinkID uint32
-
 // Record is one event as it is kept.
 type Record struct {
 	Position    Position // set by the journal
@@ -18,7 +15,7 @@ type Record struct {
 	ProductID   int
 	EventType   int
 	Entity      string
-	Sinks       []SinkID // owed to; each once
+	Sinks       []string // owed to, by name; each once
 	Quarantine  string   // why it is not understood; "" for an ordinary event
 	ContentType string
 	SignatureV1 string

@@ -2,9 +2,8 @@ package journal
 
 import "time"
 
-// Stats describe the log.
-type Stats struct {
-	Frontier    Position
+// DiskStats describe a journal on a disk.
+type DiskStats struct {
 	Segments    int
 	Bytes       int64 // the log and what was kept of it
 	MaxBytes    int64 // what it may take
@@ -16,17 +15,16 @@ type Stats struct {
 	Syncs       uint64 // groups of appends that were written, each with one sync
 }
 
-// SinkStatus is what is known of a sink, opened or not.
+// SinkStatus is what is known of a sink, open or not.
 type SinkStatus struct {
-	ID           SinkID
 	Name         string
-	Opened       bool // by somebody who has not released it
+	Open         bool // by somebody who has not released it
 	Totals       Totals
 	PendingBytes int64
 	Letters      uint64    // dead letters kept
 	LettersLost  uint64    // dead letters that their limits dropped, by this process
 	Oldest       time.Time // when the oldest event was received that is not settled, read or not; zero = none, or not known
-	Paused       string    // see Cursor.SetPaused
+	Paused       string    // see Sink.SetPaused
 }
 
 // Snapshot is the state of all accounts at one instant.

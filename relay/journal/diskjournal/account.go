@@ -3,15 +3,14 @@ package diskjournal
 import (
 	"encoding/binary"
 	"fmt"
+	"ncs-relay/relay/journal"
 	"sync"
 
 	"go.etcd.io/bbolt"
 )
 
-// SourceAccount counts what comes in at one source: for each call Received when it arrives, and one of the others when
-// it ends, unless it ends with a durable record: that the journal counts by itself, as accepted or quarantined. Its
-// methods are cheap and may be called concurrently.
-type SourceAccount struct {
+// sourceAccount is a journal.SourceAccount.
+type sourceAccount struct {
 	j     *Journal
 	saved Account // guarded by Journal.mu
 
@@ -20,34 +19,33 @@ type SourceAccount struct {
 }
 
 // Received counts a call.
-func (a *SourceAccount) Received() { a.count(&a.now.Received) }
+func (a *sourceAccount) Received() { a.count(&a.now.Received) }
 
 // Rejected counts a call that was refused.
-func (a *SourceAccount) Rejected() { a.end(&a.now.Rejected) }
+func (a *sourceAccount) Rejected() { a.end(&a.now.Rejected) }
 
-// Unavailable counts a call whose record was not stored, or that waited in vain for that of another. For an append it is
-// called when done reports an error, whatever the caller was answered before.
-func (a *SourceAccount) Unavailable() { a.end(&a.now.Unavailable) }
+// Unavailable counts a call whose record was not stored.
+func (a *sourceAccount) Unavailable() { a.end(&a.now.Unavailable) }
 
 // Test counts a test call.
-func (a *SourceAccount) Test() { a.end(&a.now.Tests) }
+func (a *sourceAccount) Test() { a.end(&a.now.Tests) }
 
 // Duplicate counts a copy of a known event.
-func (a *SourceAccount) Duplicate() { a.end(&a.now.Duplicates) }
+func (a *sourceAccount) Duplicate() { a.end(&a.now.Duplicates) }
 
-func (a *SourceAccount) end(outcome *uint64) {
+func (a *sourceAccount) end(outcome *uint64) {
 	a.count(outcome)
 	a.j.wantCheckpoint()
 }
 
-func (a *SourceAccount) count(n *uint64) {
+func (a *sourceAccount) count(n *uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	*n++
 }
 
 // stored counts a record that is on disk. Journal.mu is held.
-func (a *SourceAccount) stored(quarantined bool) {
+func (a *sourceAccount) stored(quarantined bool) {
 	if quarantined {
 		a.count(&a.now.Quarantined)
 	} else {
@@ -55,23 +53,23 @@ func (a *SourceAccount) stored(quarantined bool) {
 	}
 }
 
-func (a *SourceAccount) read() Account {
+func (a *sourceAccount) read() Account {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.now
 }
 
-// Account gives the account of a source, which is kept as long as the journal.
-func (j *Journal) Account(source string) *SourceAccount {
+// Account returns the account of a source.
+func (j *Journal) Account(source string) journal.SourceAccount {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.sourceAccount(source)
+	return j.accountOf(source)
 }
 
-func (j *Journal) sourceAccount(source string) *SourceAccount { // j.mu is held
+func (j *Journal) accountOf(source string) *sourceAccount { // j.mu is held
 	a := j.accounts[source]
 	if a == nil {
-		a = &SourceAccount{j: j}
+		a = &sourceAccount{j: j}
 		j.accounts[source] = a
 	}
 	return a
@@ -98,7 +96,7 @@ func (j *Journal) loadAccounts(tx *bbolt.Tx) error {
 		if d.err != nil {
 			return fmt.Errorf("account of source %q: %w", source, d.err)
 		}
-		j.accounts[source] = &SourceAccount{j: j, saved: n, now: n}
+		j.accounts[source] = &sourceAccount{j: j, saved: n, now: n}
 		return nil
 	})
 }

@@ -33,7 +33,7 @@ func (j *Journal) checkpointLoop(ctx context.Context) {
 			return
 		}
 		start := time.Now()
-		switch err := j.Checkpoint(); {
+		switch err := j.Flush(); {
 		case err != nil && !failing:
 			j.logger.Error("what sinks have settled cannot be saved: a restart would deliver it again", "error", err)
 			failing = true
@@ -69,8 +69,8 @@ type snapshot struct {
 	replays  map[*Replay]*savedReplay
 }
 
-// Checkpoint saves what changed. Run does so a few times a second.
-func (j *Journal) Checkpoint() error {
+// Flush saves what changed. Run does so a few times a second.
+func (j *Journal) Flush() error {
 	j.saving.Lock()
 	defer j.saving.Unlock()
 	if j.state == nil {

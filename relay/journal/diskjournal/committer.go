@@ -31,8 +31,8 @@ const (
 // entry is one append on its way.
 type entry struct {
 	buf         []byte // room for the record header, payload, padding
-	sinks       []SinkID
-	account     *SourceAccount
+	sinks       []sinkID
+	account     *sourceAccount
 	quarantined bool
 	size        int64 // of the body
 	crc         uint32

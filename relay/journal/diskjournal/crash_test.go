@@ -16,23 +16,26 @@ import (
 
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/journal/diskjournal"
+	"ncs-relay/relay/journal/diskjournal/disktest"
 	"ncs-relay/relay/journal/journaltest"
 )
 
 func TestContractOnCrashFS(t *testing.T) {
 	t.Parallel()
-	journaltest.Run(t, func(t *testing.T) journaltest.Opener {
-		dir, opts := stateDir(t), testOptions()
-		crashFS := journaltest.NewCrashFS(1)
-		opts.FS = crashFS
-		return func(t testing.TB) *diskjournal.Journal {
-			crashFS.Crash() // a close leaves nothing that a crash could take
-			crashFS.Restart(0.5)
-			j, err := diskjournal.Open(dir, opts)
-			require.NoError(t, err)
-			return j
-		}
-	})
+	journaltest.Run(t, contract(onCrashFS))
+}
+
+func onCrashFS(t *testing.T) opener {
+	dir, opts := stateDir(t), testOptions()
+	crashFS := disktest.NewCrashFS(1)
+	opts.FS = crashFS
+	return func(t testing.TB) *diskjournal.Journal {
+		crashFS.Crash() // a close leaves nothing that a crash could take
+		crashFS.Restart(0.5)
+		j, err := diskjournal.Open(dir, opts)
+		require.NoError(t, err)
+		return j
+	}
 }
 
 // stateDir is a directory for the state file, in memory where there is such a file system: its syncs are not what
@@ -57,11 +60,11 @@ type machine struct {
 		Helper()
 		Cleanup(func())
 	}
-	fs    *journaltest.CrashFS
+	fs    *disktest.CrashFS
 	dir   string
 	opts  diskjournal.Options
 	j     *diskjournal.Journal
-	sinks []*diskjournal.Cursor
+	sinks []journal.Sink
 	names []string
 
 	next     int                      // number of the next record
@@ -90,7 +93,7 @@ func newMachine(t interface {
 }, seed uint64) *machine {
 	opts := testOptions()
 	opts.SegmentSize = 4 << 10
-	m := &machine{t: t, fs: journaltest.NewCrashFS(seed), dir: stateDir(t), opts: opts, names: []string{"a", "b", "c"},
+	m := &machine{t: t, fs: disktest.NewCrashFS(seed), dir: stateDir(t), opts: opts, names: []string{"a", "b", "c"},
 		taken: map[journal.Position]bool{}, replays: map[uint32]*replayed{}, appended: map[int][]string{}, acked: map[int]journal.Position{}, seen: map[journal.Position]int{},
 		fates: map[string]map[journal.Position]*fate{"a": {}, "b": {}, "c": {}}}
 	m.opts.FS = m.fs
@@ -125,7 +128,7 @@ func (m *machine) append(n int, sinks ...int) {
 		m.next++
 		rec := journaltest.Record(num)
 		for _, s := range sinks {
-			rec.Sinks = append(rec.Sinks, m.sinks[s].ID())
+			rec.Sinks = append(rec.Sinks, m.names[s])
 			m.appended[num] = append(m.appended[num], m.names[s])
 		}
 		if len(sinks) == 0 {
@@ -217,7 +220,7 @@ func (m *machine) bury(s int, pos journal.Position) {
 }
 
 func (m *machine) checkpoint() {
-	if m.j.Checkpoint() == nil {
+	if m.j.Flush() == nil {
 		m.markSaved()
 	}
 }
@@ -264,7 +267,7 @@ func (m *machine) restart() {
 // verify looks at everything the journal holds after a start.
 func (m *machine) verify() {
 	m.t.Helper()
-	require.Zero(m.t, m.j.Stats().Damaged, "a crash is not damage")
+	require.Zero(m.t, m.j.DiskStats().Damaged, "a crash is not damage")
 	require.NoError(m.t, m.j.Audit())
 	m.resolveMove()
 	m.verifyAccounts()
@@ -279,7 +282,7 @@ func (m *machine) verify() {
 	}
 }
 
-func (m *machine) verifySink(s int, c *diskjournal.Cursor) {
+func (m *machine) verifySink(s int, c journal.Sink) {
 	m.t.Helper()
 	name := m.names[s]
 	dead := map[journal.Position]bool{}
@@ -290,9 +293,7 @@ func (m *machine) verifySink(s int, c *diskjournal.Cursor) {
 		require.True(m.t, m.fates[name][l.Position] != nil, "dead letter %d was never handed out", l.Position)
 	}
 	held := m.unsettled(s)
-	recs, err := c.Load(append(slices.Clone(held), keysOf(dead)...))
-	require.NoError(m.t, err, "what is unsettled or dead can be read")
-	for _, r := range recs {
+	for _, r := range load(m.t, m.j, append(slices.Clone(held), keysOf(dead)...)) { // what is unsettled or dead can be read
 		m.check(s, r)
 	}
 	for _, pos := range held {
@@ -335,7 +336,7 @@ func (m *machine) verifySink(s int, c *diskjournal.Cursor) {
 			f.perhaps, f.saved = false, true
 		}
 	}
-	totals := c.Totals()
+	totals := journaltest.StatusOf(m.j, name).Totals
 	require.EqualValues(m.t, len(held), totals.Pending, "%+v", totals)
 	require.Equal(m.t, totals.Owed, totals.Delivered+totals.Dead+totals.Skipped+totals.Dropped+totals.Pending)
 }
@@ -403,7 +404,7 @@ func TestCrashAnywhere(t *testing.T) {
 	everyOperation(t, func(t *testing.T, n int) {
 		for i, keep := range []float64{0, 1, 0.5} {
 			m := newMachine(t, uint64(n*10+i))
-			m.fs.Fail(journaltest.FailOnce(n, journaltest.ErrCrashed))
+			m.fs.Fail(disktest.FailOnce(n, disktest.ErrCrashed))
 			scenario(m)
 			m.crash(keep)
 			m.append(2, 0, 1)
@@ -418,8 +419,8 @@ func TestCrashAnywhere(t *testing.T) {
 func TestFaultAnywhere(t *testing.T) {
 	t.Parallel()
 	everyOperation(t, func(t *testing.T, n int) {
-		for i, fault := range []func(int, journaltest.Op) error{
-			journaltest.FailOnce(n, syscall.EIO), journaltest.FailFrom(n, syscall.ENOSPC), journaltest.FailFrom(n, syscall.EROFS),
+		for i, fault := range []func(int, disktest.Op) error{
+			disktest.FailOnce(n, syscall.EIO), disktest.FailFrom(n, syscall.ENOSPC), disktest.FailFrom(n, syscall.EROFS),
 		} {
 			m := newMachine(t, uint64(n*10+i))
 			m.fs.Fail(fault)
@@ -500,11 +501,11 @@ func TestAnyHistory(t *testing.T) {
 			case "drop":
 				m.drop()
 			case "fault":
-				m.fs.Fail(journaltest.FailOnce(rapid.IntRange(1, 20).Draw(t, "at"), rapid.SampledFrom(errs).Draw(t, "error")))
+				m.fs.Fail(disktest.FailOnce(rapid.IntRange(1, 20).Draw(t, "at"), rapid.SampledFrom(errs).Draw(t, "error")))
 			case "faults":
-				m.fs.Fail(journaltest.FailFrom(rapid.IntRange(1, 20).Draw(t, "at"), rapid.SampledFrom(errs).Draw(t, "error")))
+				m.fs.Fail(disktest.FailFrom(rapid.IntRange(1, 20).Draw(t, "at"), rapid.SampledFrom(errs).Draw(t, "error")))
 			case "crash later":
-				m.fs.Fail(journaltest.FailOnce(rapid.IntRange(1, 20).Draw(t, "at"), journaltest.ErrCrashed))
+				m.fs.Fail(disktest.FailOnce(rapid.IntRange(1, 20).Draw(t, "at"), disktest.ErrCrashed))
 			case "repair":
 				m.fs.Fail(nil)
 			case "crash":
@@ -537,7 +538,7 @@ func TestCrashDuringRecovery(t *testing.T) {
 			m.append(10, 0, 2)
 			m.fs.Fail(failSync())
 			m.append(10, 0) // found after the crash, in part
-			m.fs.Fail(journaltest.FailOnce(5, journaltest.ErrCrashed))
+			m.fs.Fail(disktest.FailOnce(5, disktest.ErrCrashed))
 			m.append(10, 1)
 			reached := m.crashStarting(n, keep)
 			m.crashStarting(max(1, n/2), keep)
@@ -566,7 +567,7 @@ func (m *machine) crashStarting(n int, keep float64) bool {
 		m.j = nil
 	}
 	m.fs.Restart(keep)
-	m.fs.Fail(journaltest.FailOnce(n, journaltest.ErrCrashed))
+	m.fs.Fail(disktest.FailOnce(n, disktest.ErrCrashed))
 	if m.open() {
 		m.append(1, 0)
 	}

@@ -11,7 +11,7 @@ const maxError = 1024
 // touches the disk.
 type Cursor struct {
 	j    *Journal
-	id   SinkID
+	id   sinkID
 	name string
 
 	nextMu sync.Mutex // one Next at a time
@@ -30,16 +30,10 @@ type Cursor struct {
 	lettersLost uint64 // dropped by the limits of dead letters, by this process
 }
 
-func newCursor(j *Journal, name string, id SinkID, saved *savedCursor) *Cursor {
+func newCursor(j *Journal, name string, id sinkID, saved *savedCursor) *Cursor {
 	return &Cursor{j: j, id: id, name: name, read: saved.read, at: saved.at, tally: saved.tally, paused: saved.paused,
 		unsettled: newUnsettled(saved.pending)}
 }
-
-// ID is what records owed to this sink carry in Record.Sinks.
-func (c *Cursor) ID() SinkID { return c.id }
-
-// Name is the sink's.
-func (c *Cursor) Name() string { return c.name }
 
 // Pending returns the deliveries handed out and not settled, in order. Asked before the first Next these are the ones
 // that an earlier life of the process left; their records come by Load.
@@ -58,6 +52,7 @@ func (c *Cursor) Next(maxBytes int) ([]*Record, error) {
 	c.mu.Lock()
 	read, at := c.read, c.at
 	c.mu.Unlock()
+	names := c.j.sinkNames()
 
 	var recs []*Record
 	var took []savedDelivery
@@ -77,7 +72,7 @@ func (c *Cursor) Next(maxBytes int) ([]*Record, error) {
 			if !payloadOwed(payload, c.id) {
 				return true
 			}
-			r, err := decodePayload(f.pos, payload)
+			r, err := names.decodePayload(f.pos, payload)
 			if err != nil {
 				c.j.log.unreadable(st.seg, off, f, err)
 				return true
@@ -135,10 +130,6 @@ func (c *Cursor) took(list []savedDelivery, read Position, at place) {
 
 // unreadCount is how many deliveries are owed and were not read. Journal.mu and c.mu are held.
 func (c *Cursor) unreadCount() uint64 { return c.owed - c.settled() - uint64(c.count) }
-
-// Load reads records by position, in ascending order. When some are lost for good it returns the others and a
-// *LostError; any other error may pass.
-func (c *Cursor) Load(positions []Position) ([]*Record, error) { return c.j.Load(positions) }
 
 // Settle ends a delivery. It is idempotent: positions that were not handed out, or are settled, are ignored.
 func (c *Cursor) Settle(pos Position, o Outcome) {

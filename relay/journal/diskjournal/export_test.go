@@ -13,8 +13,16 @@ func (j *Journal) Step() {
 func (j *Journal) InLog(pos Position) bool { return pos >= j.log.oldest() }
 
 // EncodePayload and DecodePayload are the two sides of what a segment holds of a record.
-func EncodePayload(r *Record) []byte                        { return appendPayload(nil, r) }
-func DecodePayload(pos Position, b []byte) (*Record, error) { return decodePayload(pos, b) }
+func EncodePayload(r *Record, sinks ...sinkID) []byte { return appendPayload(nil, r, sinks) }
+func DecodePayload(pos Position, b []byte) (*Record, error) {
+	return sinkNames(nil).decodePayload(pos, b)
+}
+
+// SinkIDs are the sinks' numbers in what EncodePayload made.
+func SinkIDs(b []byte) (ids []sinkID) {
+	payloadSinks(b, func(id sinkID) { ids = append(ids, id) })
+	return ids
+}
 
 // Audit compares what is in the state with what was counted.
 func (j *Journal) Audit() error { return j.auditState() }

@@ -2,7 +2,7 @@ package diskjournal
 
 import "io"
 
-// FS is what the journal asks of a file system. DiskFS is the real one; journaltest has one that forgets what was
+// FS is what the journal asks of a file system. DiskFS is the real one; disktest has one that forgets what was
 // not synced and fails on demand. Names are paths as the journal builds them with filepath.Join. Methods may be called
 // concurrently. Errors keep their errno, so that errors.Is(err, syscall.ENOSPC) and fs.ErrNotExist work.
 type FS interface {

@@ -32,9 +32,25 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"ncs-relay/relay/journal"
+)
+
+// Why a directory cannot be opened, for good.
+var (
+	// ErrLocked means that another process has the directory open.
+	ErrLocked = errors.New("data directory is in use by another process")
+	// ErrForeign means that the directory holds something else.
+	ErrForeign = errors.New("data directory is not empty and not a journal")
+	// ErrDamaged means that what the sinks have settled cannot be read, so that nothing can be delivered without losing or
+	// repeating events. Verify says more, and Export salvages the events.
+	ErrDamaged = errors.New("the journal is damaged")
+	// ErrNewer means that a newer version of the program wrote the directory.
+	ErrNewer = errors.New("data directory was written by a newer version")
 )
 
 // Options say how a journal is kept.
@@ -71,15 +87,16 @@ type Journal struct {
 	mu        sync.Mutex // guards what follows, and the owed totals of cursors
 	known     durable    // what totals and keys account for
 	sinks     map[string]*Cursor
-	byID      map[SinkID]*Cursor
-	keys      []knownKey // accepted since the last checkpoint
-	keysSaved int        // in state.db
-	keptBytes int64      // in state.db
+	byID      map[sinkID]*Cursor
+	names     atomic.Pointer[sinkNames] // of byID; read without mu
+	keys      []knownKey                // accepted since the last checkpoint
+	keysSaved int                       // in state.db
+	keptBytes int64                     // in state.db
 	dirty     bool
 	faults    uint64
 	fault     error     // of the last append or probe; nil: it went well
 	writing   time.Time // since when the disk is being waited for; zero: it is not
-	accounts  map[string]*SourceAccount
+	accounts  map[string]*sourceAccount
 	replays   []*Replay // ascending
 }
 
@@ -99,7 +116,7 @@ func Open(dir string, opts Options) (_ *Journal, err error) {
 		opts.FS = DiskFS{}
 	}
 	j := &Journal{dir: dir, opts: opts, fs: opts.FS, logger: opts.Logger, queue: newQueue(), sweeps: make(chan struct{}, 1), changed: make(chan struct{}, 1),
-		sinks: make(map[string]*Cursor), byID: make(map[SinkID]*Cursor), accounts: make(map[string]*SourceAccount)}
+		sinks: make(map[string]*Cursor), byID: make(map[sinkID]*Cursor), accounts: make(map[string]*sourceAccount)}
 	defer func() {
 		if err != nil {
 			_ = j.release()
@@ -142,7 +159,7 @@ func (j *Journal) Run(ctx context.Context) error {
 	wg.Go(func() { j.checkpointLoop(ctx) })
 	wg.Go(func() { j.sweepLoop(ctx) })
 	wg.Wait()
-	return j.Checkpoint()
+	return j.Flush()
 }
 
 // Close saves what is settled and releases the directory. Run, if it was called, must have returned.
@@ -150,7 +167,7 @@ func (j *Journal) Close() error {
 	for _, e := range j.queue.take(true) {
 		e.done(0, ErrClosed)
 	}
-	return errors.Join(j.Checkpoint(), j.release())
+	return errors.Join(j.Flush(), j.release())
 }
 
 func (j *Journal) release() error {
@@ -212,7 +229,7 @@ func (j *Journal) loadCursors(tx *bbolt.Tx) error {
 	sinks, cursors := tableOf(tx, bucketSinks), tableOf(tx, bucketCursors)
 	err := sinks.ForEach(func(name, v []byte) error {
 		d := decoder{b: v}
-		id := SinkID(d.uvarint())
+		id := sinkID(d.uvarint())
 		b, err := cursors.Get(sinkKey(id))
 		if err != nil {
 			return err
@@ -235,6 +252,20 @@ func (j *Journal) loadCursors(tx *bbolt.Tx) error {
 
 func (j *Journal) addCursor(c *Cursor) {
 	j.sinks[c.name], j.byID[c.id] = c, c
+	names := slices.Clone(j.sinkNames())
+	for len(names) < int(c.id) {
+		names = append(names, "")
+	}
+	names[c.id-1] = c.name
+	j.names.Store(&names)
+}
+
+// sinkNames are those there are now.
+func (j *Journal) sinkNames() sinkNames {
+	if n := j.names.Load(); n != nil {
+		return *n
+	}
+	return nil
 }
 
 // foldTail counts what was appended after the last checkpoint.
@@ -262,24 +293,26 @@ func (j *Journal) foldTail() error {
 // accountPayload fails when the record is owed to a sink that the state does not know. A sink is saved before it is owed
 // anything, so the state is then not the one of this log, and the number may come to mean another sink.
 func (j *Journal) accountPayload(pos Position, payload []byte) error {
-	r, body, err := decodeHeader(pos, payload)
+	r, body, err := sinkNames(nil).decodeHeader(pos, payload)
 	if err != nil {
 		return nil // reported by whoever reads it
 	}
-	for _, id := range r.Sinks {
+	var sinks []sinkID
+	payloadSinks(payload, func(id sinkID) { sinks = append(sinks, id) })
+	for _, id := range sinks {
 		if j.byID[id] == nil {
 			return fmt.Errorf("position %d is owed to sink number %d, which state.db does not know, as if it were older than the log: %w", pos, id, ErrDamaged)
 		}
 	}
-	j.countOwed(r.Sinks, int64(len(body)), payloadTime(payload))
-	a := j.sourceAccount(r.Source)
+	j.countOwed(sinks, int64(len(body)), payloadTime(payload))
+	a := j.accountOf(r.Source)
 	a.Received() // by a process that did not live to save it
 	a.stored(r.Quarantine != "")
 	j.noteKey(pos, payload)
 	return nil
 }
 
-func (j *Journal) countOwed(sinks []SinkID, size, received int64) { // j.mu is held
+func (j *Journal) countOwed(sinks []sinkID, size, received int64) { // j.mu is held
 	for _, id := range sinks {
 		if c := j.byID[id]; c != nil {
 			c.owe(size, received)
@@ -299,33 +332,36 @@ func (j *Journal) noteKey(pos Position, payload []byte) { // j.mu is held
 // come to be delivered even then. done runs on the journal's goroutine and must not block. While the queue is full,
 // Append waits until ctx ends.
 func (j *Journal) Append(ctx context.Context, rec *Record, done func(Position, error)) error {
-	account, err := j.admit(rec)
+	account, sinks, err := j.admit(rec)
 	if err != nil {
 		return err
 	}
 	buf := make([]byte, recordHeader, frameSize(payloadFixed+128+len(rec.Source)+len(rec.Entity)+len(rec.Quarantine)+
 		len(rec.ContentType)+len(rec.SignatureV1)+len(rec.SignatureV2)+5*len(rec.Sinks)+len(rec.Body)))
-	buf = appendPayload(buf, rec)
+	buf = appendPayload(buf, rec, sinks)
 	if frameSize(len(buf)-recordHeader) > j.opts.SegmentSize-segmentHeader {
 		return fmt.Errorf("%w: %d bytes", ErrTooLarge, len(buf))
 	}
-	return j.queue.put(ctx, &entry{buf: buf, sinks: slices.Clone(rec.Sinks), account: account, quarantined: rec.Quarantine != "",
+	return j.queue.put(ctx, &entry{buf: buf, sinks: sinks, account: account, quarantined: rec.Quarantine != "",
 		size: int64(len(rec.Body)), crc: crc32.Checksum(buf[recordHeader:], castagnoli), done: done})
 }
 
-// admit refuses records that name sinks wrongly, and finds the account of the others.
-func (j *Journal) admit(rec *Record) (*SourceAccount, error) {
+// admit refuses records that name sinks wrongly, and finds the account and the sinks' numbers of the others.
+func (j *Journal) admit(rec *Record) (*sourceAccount, []sinkID, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for i, id := range rec.Sinks {
-		if j.byID[id] == nil {
-			return nil, fmt.Errorf("append: sink %d is not known", id)
+	sinks := make([]sinkID, len(rec.Sinks))
+	for i, name := range rec.Sinks {
+		c := j.sinks[name]
+		if c == nil {
+			return nil, nil, fmt.Errorf("append: sink %q is not known", name)
 		}
-		if slices.Contains(rec.Sinks[:i], id) {
-			return nil, fmt.Errorf("append: sink %d is named twice", id)
+		if slices.Contains(sinks[:i], c.id) {
+			return nil, nil, fmt.Errorf("append: sink %q is named twice", name)
 		}
+		sinks[i] = c.id
 	}
-	return j.sourceAccount(rec.Source), nil
+	return j.accountOf(rec.Source), sinks, nil
 }
 
 func (j *Journal) commitLoop(ctx context.Context) {
@@ -406,9 +442,8 @@ func (j *Journal) Appended() <-chan struct{} { return j.log.wakeup() }
 // Frontier is the position of the last record on disk.
 func (j *Journal) Frontier() Position { return j.log.front() }
 
-// Sink opens the cursor of a sink. A new name starts at the frontier and is on disk before Sink returns; a known one
-// goes on where it was.
-func (j *Journal) Sink(name string) (*Cursor, error) {
+// Sink opens the cursor of a sink.
+func (j *Journal) Sink(name string) (journal.Sink, error) {
 	j.saving.Lock()
 	defer j.saving.Unlock()
 	j.mu.Lock()
@@ -434,7 +469,7 @@ func (j *Journal) sink(name string) *Cursor {
 
 func (j *Journal) createSink(name string, start Position) (*Cursor, error) {
 	saved := &savedCursor{read: start}
-	var id SinkID
+	var id sinkID
 	err := j.state.update(func(tx *bbolt.Tx) error {
 		sinks := tableOf(tx, bucketSinks)
 		v, err := sinks.Get([]byte(name))
@@ -448,7 +483,7 @@ func (j *Journal) createSink(name string, start Position) (*Cursor, error) {
 		} else if n, err = sinks.NextSequence(); err != nil {
 			return err
 		}
-		id = SinkID(n)
+		id = sinkID(n)
 		if err := sinks.Put([]byte(name), binary.AppendUvarint(nil, n)); err != nil {
 			return err
 		}
@@ -464,16 +499,17 @@ func (j *Journal) createSink(name string, start Position) (*Cursor, error) {
 	return c, nil
 }
 
-// Load reads records by position, in ascending order, from the log or from what was kept of it. When some are lost for
-// good it returns the others and a *LostError; any other error may pass.
+// Load reads records by position, in the order asked, from the log or from what was kept of it; nil stands for what is lost for
+// good, damaged on disk. An error may pass.
 func (j *Journal) Load(positions []Position) ([]*Record, error) {
 	wanted := slices.Clone(positions)
 	slices.Sort(wanted)
 	wanted = slices.Compact(wanted)
 	found := make(map[Position]*Record, len(wanted))
+	names := j.sinkNames()
 	var errs []error
 	take := func(pos Position, payload []byte) {
-		r, err := decodePayload(pos, payload)
+		r, err := names.decodePayload(pos, payload)
 		if err != nil {
 			errs = append(errs, err)
 			return
@@ -504,17 +540,9 @@ func (j *Journal) Load(positions []Position) ([]*Record, error) {
 			return nil, err
 		}
 	}
-	var recs []*Record
-	var lost []Position
-	for _, pos := range wanted {
-		if r := found[pos]; r != nil {
-			recs = append(recs, r)
-		} else {
-			lost = append(lost, pos)
-		}
-	}
-	if len(lost) > 0 {
-		errs = append(errs, &LostError{Positions: lost})
+	recs := make([]*Record, len(positions))
+	for i, pos := range positions {
+		recs[i] = found[pos]
 	}
 	return recs, errors.Join(errs...)
 }

@@ -36,7 +36,7 @@ func TestDeadLettersBeyondTheirLimitsAreDropped(t *testing.T) {
 			require.NoError(t, err)
 			now := time.Now()
 			for n := range 100 {
-				require.NoError(t, appendOne(t, j, n, c.ID()))
+				require.NoError(t, appendOne(t, j, n, "a"))
 			}
 			for n, r := range journaltest.Drain(t, c, 1<<20) {
 				c.Bury(journal.DeadLetter{Position: r.Position, Reason: "refused", At: now.Add(-time.Duration(2-n/50) * time.Hour)})
@@ -46,7 +46,7 @@ func TestDeadLettersBeyondTheirLimitsAreDropped(t *testing.T) {
 			}
 			require.Equal(t, tt.left, j.Sinks()[0].Letters)
 			require.Equal(t, 100-tt.left, j.Sinks()[0].LettersLost)
-			require.EqualValues(t, 100, c.Totals().Dead)
+			require.EqualValues(t, 100, journaltest.StatusOf(j, "a").Totals.Dead)
 			letters, err := j.DeadLetters("a", 0, 1000)
 			require.NoError(t, err)
 			require.Len(t, letters, int(tt.left))
@@ -65,7 +65,7 @@ func TestDeadLettersKeepWithinTheirSize(t *testing.T) {
 	c, err := j.Sink("a")
 	require.NoError(t, err)
 	for n := range 300 {
-		require.NoError(t, appendOne(t, j, n, c.ID()))
+		require.NoError(t, appendOne(t, j, n, "a"))
 	}
 	for _, r := range journaltest.Drain(t, c, 1<<20) {
 		c.Bury(journal.DeadLetter{Position: r.Position, At: time.Now()})
@@ -94,7 +94,7 @@ func TestDamagedLetterIsMended(t *testing.T) {
 	c, err := j.Sink("a")
 	require.NoError(t, err)
 	for n := range 100 {
-		require.NoError(t, appendOne(t, j, n, c.ID()))
+		require.NoError(t, appendOne(t, j, n, "a"))
 	}
 	for n, r := range journaltest.Drain(t, c, 1<<20) {
 		if n == 3 || n == 50 {
@@ -103,7 +103,7 @@ func TestDamagedLetterIsMended(t *testing.T) {
 			c.Settle(r.Position, journal.Delivered)
 		}
 	}
-	want, err := c.Load([]journal.Position{4})
+	want, err := j.Load([]journal.Position{4})
 	require.NoError(t, err)
 	require.NoError(t, j.Close())
 
@@ -120,10 +120,10 @@ func TestDamagedLetterIsMended(t *testing.T) {
 	c, err = j.Sink("a")
 	require.NoError(t, err)
 	_, err = j.DeadLetters("a", 0, 10)
-	require.ErrorIs(t, err, journal.ErrDamaged)
+	require.ErrorIs(t, err, diskjournal.ErrDamaged)
 	require.NoError(t, j.Mend())
 	require.NoError(t, j.Sweep(t.Context(), time.Now().Add(2*time.Hour)))
-	require.Equal(t, 1, j.Stats().Segments)
+	require.Equal(t, 1, j.DiskStats().Segments)
 	letters, err := j.DeadLetters("a", 0, 10)
 	require.NoError(t, err)
 	require.Len(t, letters, 2)
@@ -131,7 +131,7 @@ func TestDamagedLetterIsMended(t *testing.T) {
 	require.Contains(t, letters[0].Reason, "damaged")
 	require.Equal(t, int64(len(want[0].Body)), letters[0].Size)
 	require.Equal(t, "a peculiar reason", letters[1].Reason)
-	got, err := c.Load([]journal.Position{4})
+	got, err := j.Load([]journal.Position{4})
 	require.NoError(t, err)
 	require.Equal(t, want, got)
 	require.NoError(t, j.Audit())

@@ -14,11 +14,12 @@ import (
 
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/journal/diskjournal"
+	"ncs-relay/relay/journal/diskjournal/disktest"
 	"ncs-relay/relay/journal/journaltest"
 )
 
 // appendOne appends step by step and returns the outcome.
-func appendOne(t *testing.T, j *diskjournal.Journal, n int, sinks ...journal.SinkID) (got error) {
+func appendOne(t *testing.T, j *diskjournal.Journal, n int, sinks ...string) (got error) {
 	t.Helper()
 	called := 0
 	require.NoError(t, j.Append(t.Context(), journaltest.Record(n, sinks...), func(_ journal.Position, err error) { got, called = err, called+1 }))
@@ -27,9 +28,9 @@ func appendOne(t *testing.T, j *diskjournal.Journal, n int, sinks ...journal.Sin
 	return got
 }
 
-func openCrashFS(t *testing.T, opts diskjournal.Options) (*diskjournal.Journal, *journaltest.CrashFS) {
+func openCrashFS(t *testing.T, opts diskjournal.Options) (*diskjournal.Journal, *disktest.CrashFS) {
 	t.Helper()
-	fs := journaltest.NewCrashFS(1)
+	fs := disktest.NewCrashFS(1)
 	opts.FS = fs
 	j, err := diskjournal.Open(stateDir(t), opts)
 	require.NoError(t, err)
@@ -42,14 +43,14 @@ func TestFullDisk(t *testing.T) {
 	j, fs := openCrashFS(t, testOptions())
 	c, err := j.Sink("a")
 	require.NoError(t, err)
-	require.NoError(t, appendOne(t, j, 0, c.ID()))
+	require.NoError(t, appendOne(t, j, 0, "a"))
 	for n, tt := range []struct {
 		errno error
 		full  bool
 	}{{syscall.ENOSPC, true}, {syscall.EDQUOT, true}, {syscall.EIO, false}, {syscall.EROFS, false}} {
-		fs.Fail(journaltest.FailFrom(1, tt.errno))
+		fs.Fail(disktest.FailFrom(1, tt.errno))
 		for range 100 {
-			err = appendOne(t, j, 100+n, c.ID())
+			err = appendOne(t, j, 100+n, "a")
 			if err != nil {
 				break
 			}
@@ -59,7 +60,7 @@ func TestFullDisk(t *testing.T) {
 		_, err = c.Next(1)
 		require.NoError(t, err, "what was stored goes on being delivered")
 		fs.Fail(nil)
-		require.NoError(t, appendOne(t, j, 200+n, c.ID()))
+		require.NoError(t, appendOne(t, j, 200+n, "a"))
 	}
 	fs.SetFree(0)
 	require.ErrorIs(t, appendOne(t, j, 300), journal.ErrFull)
@@ -76,7 +77,7 @@ func TestMaxSize(t *testing.T) {
 	require.NoError(t, err)
 	full := func() int {
 		for n := range 1000 {
-			if err := appendOne(t, j, n, c.ID()); err != nil {
+			if err := appendOne(t, j, n, "a"); err != nil {
 				require.ErrorIs(t, err, journal.ErrFull)
 				return n
 			}
@@ -86,27 +87,27 @@ func TestMaxSize(t *testing.T) {
 	}
 	full()
 	require.NoError(t, j.Sweep(t.Context(), time.Now()))
-	require.ErrorIs(t, appendOne(t, j, 0, c.ID()), journal.ErrFull, "nothing that is owed makes room")
+	require.ErrorIs(t, appendOne(t, j, 0, "a"), journal.ErrFull, "nothing that is owed makes room")
 
 	for _, r := range journaltest.Drain(t, c, 1<<20) {
 		c.Bury(journal.DeadLetter{Position: r.Position, At: time.Now()})
 	}
-	dead := c.Totals().Dead
+	dead := journaltest.StatusOf(j, "a").Totals.Dead
 	require.Equal(t, dead, j.Sinks()[0].Letters)
 	require.NoError(t, j.Sweep(t.Context(), time.Now()))
-	require.Less(t, j.Stats().Bytes, opts.MaxSize)
+	require.Less(t, j.DiskStats().Bytes, opts.MaxSize)
 	require.Less(t, j.Sinks()[0].Letters, dead, "the oldest dead letters make room")
 	require.Positive(t, j.Sinks()[0].Letters)
-	require.Equal(t, dead, c.Totals().Dead)
+	require.Equal(t, dead, journaltest.StatusOf(j, "a").Totals.Dead)
 	require.Positive(t, full())
 }
 
 // Settled history makes room before an append has to be refused, long before it is old enough to go.
 func TestSettledHistoryMakesRoomInTime(t *testing.T) {
 	t.Parallel()
-	for name, limit := range map[string]func(*diskjournal.Options, *journaltest.CrashFS){
-		"max_size": func(o *diskjournal.Options, _ *journaltest.CrashFS) { o.MaxSize = 160 << 10 },
-		"min_free": func(o *diskjournal.Options, fs *journaltest.CrashFS) {
+	for name, limit := range map[string]func(*diskjournal.Options, *disktest.CrashFS){
+		"max_size": func(o *diskjournal.Options, _ *disktest.CrashFS) { o.MaxSize = 160 << 10 },
+		"min_free": func(o *diskjournal.Options, fs *disktest.CrashFS) {
 			o.MinFree = 100 << 10
 			fs.SetVolume(260 << 10)
 		},
@@ -115,7 +116,7 @@ func TestSettledHistoryMakesRoomInTime(t *testing.T) {
 			t.Parallel()
 			dir := stateDir(t)
 			synctest.Test(t, func(t *testing.T) {
-				fs, opts := journaltest.NewCrashFS(1), testOptions()
+				fs, opts := disktest.NewCrashFS(1), testOptions()
 				opts.FS, opts.Retention = fs, 1000*time.Hour
 				limit(&opts, fs)
 				j, err := diskjournal.Open(dir, opts)
@@ -125,7 +126,7 @@ func TestSettledHistoryMakesRoomInTime(t *testing.T) {
 				require.NoError(t, err)
 				var unsettled []journal.Position
 				for n := range 2000 {
-					pos, err := journaltest.Append(j, journaltest.Record(n, c.ID()))
+					pos, err := journaltest.Append(j, journaltest.Record(n, "a"))
 					require.NoError(t, err, "append %d", n)
 					journaltest.Drain(t, c, 1<<20)
 					if n%200 == 0 {
@@ -136,10 +137,8 @@ func TestSettledHistoryMakesRoomInTime(t *testing.T) {
 					time.Sleep(50 * time.Millisecond)
 				}
 				require.NoError(t, j.Ready())
-				require.Greater(t, j.Stats().Segments, 5, "no more is removed than must be")
-				recs, err := c.Load(unsettled)
-				require.NoError(t, err)
-				require.Len(t, recs, len(unsettled))
+				require.Greater(t, j.DiskStats().Segments, 5, "no more is removed than must be")
+				load(t, j, unsettled)
 				stop()
 			})
 		})
@@ -158,12 +157,12 @@ func TestMinFreeTakesNothingThatIsOwedOrDead(t *testing.T) {
 	n := 0
 	for ; err == nil; n++ {
 		require.Less(t, n, 1000)
-		err = appendOne(t, j, n, c.ID())
+		err = appendOne(t, j, n, "a")
 	}
 	require.ErrorIs(t, err, journal.ErrFull)
 	require.ErrorContains(t, err, "min_free")
 	require.NoError(t, j.Sweep(t.Context(), time.Now()))
-	require.ErrorIs(t, appendOne(t, j, n, c.ID()), journal.ErrFull, "it is not read yet")
+	require.ErrorIs(t, appendOne(t, j, n, "a"), journal.ErrFull, "it is not read yet")
 	for i, r := range journaltest.Drain(t, c, 1<<20) {
 		if i%2 == 0 {
 			c.Bury(journal.DeadLetter{Position: r.Position, At: time.Now()})
@@ -171,7 +170,7 @@ func TestMinFreeTakesNothingThatIsOwedOrDead(t *testing.T) {
 	}
 	letters := j.Sinks()[0].Letters
 	require.NoError(t, j.Sweep(t.Context(), time.Now()))
-	require.NoError(t, appendOne(t, j, n, c.ID()), "kept beside the log, it takes no segment")
+	require.NoError(t, appendOne(t, j, n, "a"), "kept beside the log, it takes no segment")
 	fs.SetFree(0)
 	require.NoError(t, j.Sweep(t.Context(), time.Now()))
 	require.Equal(t, letters, j.Sinks()[0].Letters)
@@ -179,9 +178,7 @@ func TestMinFreeTakesNothingThatIsOwedOrDead(t *testing.T) {
 	for _, p := range c.Pending() {
 		held = append(held, p.Position)
 	}
-	recs, err := c.Load(held)
-	require.NoError(t, err)
-	require.Len(t, recs, len(held))
+	load(t, j, held)
 }
 
 func TestFullQueueMakesAppendsWait(t *testing.T) {
@@ -229,7 +226,7 @@ func TestDirectory(t *testing.T) {
 	j, err := diskjournal.Open(dir, testOptions())
 	require.NoError(t, err)
 	_, err = diskjournal.Open(dir, testOptions())
-	require.ErrorIs(t, err, journal.ErrLocked)
+	require.ErrorIs(t, err, diskjournal.ErrLocked)
 	require.ErrorContains(t, err, dir)
 	info, err := os.Stat(filepath.Join(dir, "state.db"))
 	require.NoError(t, err)
@@ -238,15 +235,15 @@ func TestDirectory(t *testing.T) {
 
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "FORMAT"), []byte("ncs-relay journal 99\n"), 0o600))
 	_, err = diskjournal.Open(dir, testOptions())
-	require.ErrorIs(t, err, journal.ErrNewer)
+	require.ErrorIs(t, err, diskjournal.ErrNewer)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "FORMAT"), []byte("tape\n"), 0o600))
 	_, err = diskjournal.Open(dir, testOptions())
-	require.ErrorIs(t, err, journal.ErrForeign)
+	require.ErrorIs(t, err, diskjournal.ErrForeign)
 
 	foreign := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(foreign, "thesis.txt"), nil, 0o600))
 	_, err = diskjournal.Open(foreign, testOptions())
-	require.ErrorIs(t, err, journal.ErrForeign)
+	require.ErrorIs(t, err, diskjournal.ErrForeign)
 	names, err := os.ReadDir(foreign)
 	require.NoError(t, err)
 	require.Len(t, names, 1, "nothing was added to it")
@@ -263,7 +260,7 @@ func TestReplayGivesWayToMaxSize(t *testing.T) {
 	later := time.Now().AddDate(10, 0, 0)
 	fill := func(from, n int) {
 		for i := range n {
-			require.NoError(t, appendOne(t, j, from+i, c.ID()))
+			require.NoError(t, appendOne(t, j, from+i, "a"))
 		}
 		for _, r := range journaltest.Drain(t, c, 1<<20) {
 			if r.Position%10 == 0 {
@@ -275,14 +272,13 @@ func TestReplayGivesWayToMaxSize(t *testing.T) {
 	}
 	fill(0, 100)
 	frontier := j.Frontier()
-	r, err := j.AddReplay(journal.ReplaySpec{Sink: "a"})
-	require.NoError(t, err)
-	recs, err := r.Next(200, all)
+	r := journaltest.Begin(t, j, journal.ReplaySpec{Sink: "a"}, all)
+	recs, err := r.Next(200)
 	require.NoError(t, err)
 	require.NotEmpty(t, recs)
-	before := j.Stats().Segments
+	before := j.DiskStats().Segments
 	require.NoError(t, j.Sweep(t.Context(), later))
-	require.Equal(t, before, j.Stats().Segments)
+	require.Equal(t, before, j.DiskStats().Segments)
 	for n := 100; r.Totals().Skipped == 0; n++ {
 		require.Less(t, n, 1000)
 		if j.Ready() == nil {
@@ -293,10 +289,8 @@ func TestReplayGivesWayToMaxSize(t *testing.T) {
 	}
 	totals := r.Totals()
 	require.Equal(t, totals.Matched, totals.Skipped+totals.Pending)
-	loaded, err := r.Load(journaltest.Positions(recs))
-	require.NoError(t, err)
-	require.Len(t, loaded, len(recs), "what it has handed out is kept")
-	rest, err := r.Next(1<<20, all)
+	load(t, j, journaltest.Positions(recs)) // what it has handed out is kept
+	rest, err := r.Next(1 << 20)
 	require.NoError(t, err)
 	require.EqualValues(t, int(frontier), len(recs)+len(rest)+int(totals.Skipped))
 	require.Greater(t, rest[0].Position, totals.Read)
@@ -306,7 +300,7 @@ func TestReplayGivesWayToMaxSize(t *testing.T) {
 func TestAppendsInVainLeaveNothingBehind(t *testing.T) {
 	t.Parallel()
 	j, fs := openCrashFS(t, testOptions())
-	fs.Fail(journaltest.FailFrom(1, syscall.EROFS))
+	fs.Fail(disktest.FailFrom(1, syscall.EROFS))
 	for n := range 5000 {
 		require.ErrorIs(t, appendOne(t, j, n), syscall.EROFS)
 	}

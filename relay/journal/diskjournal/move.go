@@ -1,7 +1,6 @@
 package diskjournal
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
@@ -59,18 +58,17 @@ type move struct {
 // survey reads all that src is owed, and finds out what dst is owed as well.
 func (m *move) survey() error {
 	j := m.src.j
-	var lost *LostError
 	for chunk := range slices.Chunk(m.src.Pending(), 256) {
 		positions := make([]Position, len(chunk))
 		for i, p := range chunk {
 			positions[i] = p.Position
 		}
 		recs, err := j.Load(positions)
-		if err != nil && !errors.As(err, &lost) { // what is lost is moved, too: dst will find out
+		if err != nil {
 			return err
 		}
-		for _, r := range recs {
-			if slices.Contains(r.Sinks, m.dst.id) {
+		for _, r := range recs { // what is lost is moved, too: dst will find out
+			if r != nil && slices.Contains(r.Sinks, m.dst.name) {
 				m.both[r.Position] = true
 			}
 		}

@@ -76,7 +76,7 @@ func Export(dir string, fn func(*Record) error) (*Report, error) {
 	}
 
 	j := &Journal{dir: dir, fs: fsys, logger: slog.New(slog.DiscardHandler), sinks: make(map[string]*Cursor),
-		byID: make(map[SinkID]*Cursor), accounts: make(map[string]*SourceAccount)}
+		byID: make(map[sinkID]*Cursor), accounts: make(map[string]*sourceAccount)}
 	report.StateError = j.openStateReadOnly(dir)
 	defer func() {
 		if j.state != nil {
@@ -111,7 +111,7 @@ func (j *Journal) openStateReadOnly(dir string) (err error) {
 	}
 	if err != nil {
 		j.known, j.keptBytes = durable{}, 0
-		j.sinks, j.byID, j.replays = make(map[string]*Cursor), make(map[SinkID]*Cursor), nil
+		j.sinks, j.byID, j.replays = make(map[string]*Cursor), make(map[sinkID]*Cursor), nil
 	}
 	return err
 }

@@ -12,26 +12,27 @@ import (
 
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/journal/diskjournal"
+	"ncs-relay/relay/journal/diskjournal/disktest"
 	"ncs-relay/relay/journal/journaltest"
 )
 
 // A relay that is not ready gets no traffic: that it can store again must show without any.
 func TestReadyNoticesFaultsAndTheirEndByItself(t *testing.T) {
 	t.Parallel()
-	for name, fault := range map[string]func(*journaltest.CrashFS, bool){
-		"full": func(fs *journaltest.CrashFS, on bool) {
+	for name, fault := range map[string]func(*disktest.CrashFS, bool){
+		"full": func(fs *disktest.CrashFS, on bool) {
 			fs.Fail(nil)
 			if on {
-				fs.Fail(journaltest.FailFrom(1, syscall.ENOSPC))
+				fs.Fail(disktest.FailFrom(1, syscall.ENOSPC))
 			}
 		},
-		"read-only": func(fs *journaltest.CrashFS, on bool) {
+		"read-only": func(fs *disktest.CrashFS, on bool) {
 			fs.Fail(nil)
 			if on {
-				fs.Fail(journaltest.FailFrom(1, syscall.EROFS))
+				fs.Fail(disktest.FailFrom(1, syscall.EROFS))
 			}
 		},
-		"below min_free": func(fs *journaltest.CrashFS, on bool) {
+		"below min_free": func(fs *disktest.CrashFS, on bool) {
 			fs.SetFree(1 << 40)
 			if on {
 				fs.SetFree(0)
@@ -42,7 +43,7 @@ func TestReadyNoticesFaultsAndTheirEndByItself(t *testing.T) {
 			t.Parallel()
 			dir := stateDir(t)
 			synctest.Test(t, func(t *testing.T) {
-				fs, opts := journaltest.NewCrashFS(1), testOptions()
+				fs, opts := disktest.NewCrashFS(1), testOptions()
 				opts.FS = fs
 				j, err := diskjournal.Open(dir, opts)
 				require.NoError(t, err)
@@ -86,7 +87,7 @@ func TestReadyNoticesADiskThatHangs(t *testing.T) {
 		require.NoError(t, journalAppend(j))
 		time.Sleep(time.Second)
 		answers := make(chan struct{})
-		fs.Fail(func(int, journaltest.Op) error { <-answers; return nil })
+		fs.Fail(func(int, disktest.Op) error { <-answers; return nil })
 		outcome := make(chan error, 1)
 		require.NoError(t, j.Append(t.Context(), journaltest.Record(1), func(_ journal.Position, err error) { outcome <- err }))
 		time.Sleep(4 * time.Second)
@@ -102,9 +103,9 @@ func TestReadyNoticesADiskThatHangs(t *testing.T) {
 }
 
 // startOnCrashFS is for bubbles, in which no directory can be made that outlives them.
-func startOnCrashFS(t *testing.T, dir string) (*diskjournal.Journal, *journaltest.CrashFS, func()) {
+func startOnCrashFS(t *testing.T, dir string) (*diskjournal.Journal, *disktest.CrashFS, func()) {
 	t.Helper()
-	fs, opts := journaltest.NewCrashFS(1), testOptions()
+	fs, opts := disktest.NewCrashFS(1), testOptions()
 	opts.FS = fs
 	j, err := diskjournal.Open(dir, opts)
 	require.NoError(t, err)
@@ -125,7 +126,7 @@ func TestHealthyJournalDoesNotPoll(t *testing.T) {
 		c, err := j.Sink("a")
 		require.NoError(t, err)
 		for n := range 100 { // some are pending, some dead letters, and some of these kept apart from the log
-			pos, err := journaltest.Append(j, journaltest.Record(n, c.ID()))
+			pos, err := journaltest.Append(j, journaltest.Record(n, "a"))
 			require.NoError(t, err)
 			journaltest.Drain(t, c, 1)
 			if n%2 == 0 {
@@ -133,7 +134,7 @@ func TestHealthyJournalDoesNotPoll(t *testing.T) {
 			}
 		}
 		require.NoError(t, j.Sweep(t.Context(), time.Now().AddDate(50, 0, 0)))
-		require.Equal(t, 1, j.Stats().Segments)
+		require.Equal(t, 1, j.DiskStats().Segments)
 		time.Sleep(time.Minute)
 		fs.Fail(nil)
 		time.Sleep(5 * time.Minute)
@@ -154,14 +155,14 @@ func TestEveryChangeIsSavedInTime(t *testing.T) {
 		letter := func(pos journal.Position) journal.DeadLetter {
 			return journal.DeadLetter{Position: pos, At: time.Now().AddDate(100, 0, 0)}
 		}
-		var r *diskjournal.Replay
+		var r journaltest.Replayed
 		for _, change := range []struct {
 			name string
 			make func()
 		}{
 			{"append", func() {
 				for n := range 6 {
-					_, err := journaltest.Append(j, journaltest.Record(n, c.ID()))
+					_, err := journaltest.Append(j, journaltest.Record(n, "a"))
 					require.NoError(t, err)
 				}
 			}},
@@ -177,11 +178,10 @@ func TestEveryChangeIsSavedInTime(t *testing.T) {
 			{"test", account.Test},
 			{"duplicate", account.Duplicate},
 			{"replay", func() {
-				r, err = j.AddReplay(journal.ReplaySpec{Sink: "a"})
-				require.NoError(t, err)
+				r = journaltest.Begin(t, j, journal.ReplaySpec{Sink: "a"}, all)
 			}},
 			{"read a replay", func() {
-				recs, err := r.Next(1<<20, all)
+				recs, err := r.Next(1 << 20)
 				require.NoError(t, err)
 				require.NotEmpty(t, recs)
 			}},
@@ -193,8 +193,8 @@ func TestEveryChangeIsSavedInTime(t *testing.T) {
 		} {
 			time.Sleep(5 * time.Second)
 			var commits atomic.Int32
-			fs.Fail(func(_ int, op journaltest.Op) error {
-				if op == journaltest.OpCommit {
+			fs.Fail(func(_ int, op disktest.Op) error {
+				if op == disktest.OpCommit {
 					commits.Add(1)
 				}
 				return nil
@@ -206,8 +206,8 @@ func TestEveryChangeIsSavedInTime(t *testing.T) {
 
 		// A checkpoint that failed is made again.
 		var fails atomic.Int32
-		fs.Fail(func(_ int, op journaltest.Op) error {
-			if op == journaltest.OpCommit && fails.Add(1) <= 3 {
+		fs.Fail(func(_ int, op disktest.Op) error {
+			if op == disktest.OpCommit && fails.Add(1) <= 3 {
 				return syscall.EIO
 			}
 			return nil
@@ -228,7 +228,7 @@ func TestKeysAgeByTheNewest(t *testing.T) {
 	dir := stateDir(t)
 	synctest.Test(t, func(t *testing.T) {
 		opts := testOptions()
-		opts.FS, opts.KeepKeysFor = journaltest.NewCrashFS(1), 24*time.Hour
+		opts.FS, opts.KeepKeysFor = disktest.NewCrashFS(1), 24*time.Hour
 		add := func(j *diskjournal.Journal, n int) {
 			r := journaltest.Record(n)
 			r.Time = time.Now()

@@ -9,6 +9,20 @@ import (
 	"time"
 )
 
+// sinkID stands for a sink's name on disk. It is never used for another name.
+type sinkID uint32
+
+// sinkNames are the names of the sinks from number 1 on. A list is never changed, but replaced by a longer one.
+type sinkNames []string
+
+// of is the name behind a number, and for one that is not known, in a journal whose state is lost, a word that is no sink's name.
+func (n sinkNames) of(id sinkID) string {
+	if id == 0 || int(id) > len(n) {
+		return fmt.Sprintf("#%d", id)
+	}
+	return n[id-1]
+}
+
 // On disk a record is a header of fixed size and a payload, padded with zeros to a multiple of recordAlign so that
 // a search for the next record after damage need not look at every byte.
 //
@@ -90,7 +104,7 @@ const (
 var errPayload = errors.New("malformed record")
 
 // appendPayload encodes everything but the position.
-func appendPayload(b []byte, r *Record) []byte {
+func appendPayload(b []byte, r *Record, sinks []sinkID) []byte {
 	b = append(b, payloadVersion)
 	b = append(b, r.ID[:]...)
 	b = append(b, r.Key[:]...)
@@ -99,8 +113,8 @@ func appendPayload(b []byte, r *Record) []byte {
 	b = append(b, r.TraceFlags)
 	b = binary.AppendVarint(b, int64(r.ProductID))
 	b = binary.AppendVarint(b, int64(r.EventType))
-	b = binary.AppendUvarint(b, uint64(len(r.Sinks)))
-	for _, id := range r.Sinks {
+	b = binary.AppendUvarint(b, uint64(len(sinks)))
+	for _, id := range sinks {
 		b = binary.AppendUvarint(b, uint64(id))
 	}
 	for _, s := range [...]string{r.Source, r.Entity, r.Quarantine, r.ContentType, r.SignatureV1, r.SignatureV2} {
@@ -115,25 +129,25 @@ func payloadKey(p []byte) (key [16]byte) { copy(key[:], p[17:]); return key }
 func payloadTime(p []byte) int64         { return int64(binary.LittleEndian.Uint64(p[33:])) }
 
 // payloadSinks calls fn for each sink the record is owed to.
-func payloadSinks(p []byte, fn func(SinkID)) {
+func payloadSinks(p []byte, fn func(sinkID)) {
 	d := decoder{b: p[payloadFixed:]}
 	d.varint()
 	d.varint()
 	for n := d.uvarint(); n > 0 && d.err == nil; n-- {
 		if id := d.uvarint(); d.err == nil {
-			fn(SinkID(id))
+			fn(sinkID(id))
 		}
 	}
 }
 
-func payloadOwed(p []byte, sink SinkID) (owed bool) {
-	payloadSinks(p, func(id SinkID) { owed = owed || id == sink })
+func payloadOwed(p []byte, sink sinkID) (owed bool) {
+	payloadSinks(p, func(id sinkID) { owed = owed || id == sink })
 	return owed
 }
 
 // decodePayload gives a record that shares no memory with p.
-func decodePayload(pos Position, p []byte) (*Record, error) {
-	r, body, err := decodeHeader(pos, p)
+func (n sinkNames) decodePayload(pos Position, p []byte) (*Record, error) {
+	r, body, err := n.decodeHeader(pos, p)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +156,7 @@ func decodePayload(pos Position, p []byte) (*Record, error) {
 }
 
 // decodeHeader gives a record without its body, which is a part of p.
-func decodeHeader(pos Position, p []byte) (*Record, []byte, error) {
+func (n sinkNames) decodeHeader(pos Position, p []byte) (*Record, []byte, error) {
 	if len(p) < payloadFixed {
 		return nil, nil, fmt.Errorf("position %d: %w", pos, errPayload)
 	}
@@ -153,19 +167,19 @@ func decodeHeader(pos Position, p []byte) (*Record, []byte, error) {
 	copy(r.SpanID[:], p[41:])
 	d := decoder{b: p[payloadFixed:]}
 	r.ProductID, r.EventType = int(d.varint()), int(d.varint())
-	n := d.uvarint()
-	if n > uint64(len(d.b)) {
+	owed := d.uvarint()
+	if owed > uint64(len(d.b)) {
 		return nil, nil, fmt.Errorf("position %d: %w", pos, errPayload)
 	}
-	if n > 0 {
-		r.Sinks = make([]SinkID, 0, n)
+	if owed > 0 {
+		r.Sinks = make([]string, 0, owed)
 	}
-	for ; n > 0; n-- {
+	for ; owed > 0; owed-- {
 		id := d.uvarint()
 		if id > math.MaxUint32 {
 			return nil, nil, fmt.Errorf("position %d: %w", pos, errPayload)
 		}
-		r.Sinks = append(r.Sinks, SinkID(id))
+		r.Sinks = append(r.Sinks, n.of(sinkID(id)))
 	}
 	for _, s := range [...]*string{&r.Source, &r.Entity, &r.Quarantine, &r.ContentType, &r.SignatureV1, &r.SignatureV2} {
 		*s = d.str()

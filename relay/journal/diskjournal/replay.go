@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"go.etcd.io/bbolt"
+
+	"ncs-relay/relay/journal"
 )
 
 // Replay is a job that delivers again what is settled, as far as the log reaches back, and dead letters. Like a Cursor it hands out, and is told what became of it, and it
@@ -44,7 +46,7 @@ const keptReplays = 100
 
 // AddReplay begins a replay. It is on disk when AddReplay returns; after an error it may be, and then begins with the
 // next start.
-func (j *Journal) AddReplay(spec ReplaySpec) (*Replay, error) {
+func (j *Journal) AddReplay(spec ReplaySpec) (journal.Replay, error) {
 	r, err := j.newReplay(spec)
 	if err != nil {
 		return nil, err
@@ -98,12 +100,22 @@ func (r *Replay) bind() error {
 }
 
 func (j *Journal) surplusReplays() []*Replay {
-	finished := slices.DeleteFunc(j.Replays(), func(r *Replay) bool { return !r.Finished() })
+	finished := slices.DeleteFunc(j.replayList(), func(r *Replay) bool { return !r.Finished() })
 	return finished[:max(0, len(finished)-keptReplays)]
 }
 
 // Replays lists those not finished, and the newest finished, by number.
-func (j *Journal) Replays() []*Replay {
+func (j *Journal) Replays() []journal.Replay {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	list := make([]journal.Replay, len(j.replays))
+	for i, r := range j.replays {
+		list[i] = r
+	}
+	return list
+}
+
+func (j *Journal) replayList() []*Replay {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return slices.Clone(j.replays)
@@ -140,11 +152,22 @@ type replayBatch struct {
 	at   place
 }
 
-// Next hands out the next records, in order, up to the first that makes the bodies maxBytes or more. want decides by
-// everything but the body. When there are none, all was read, or many were looked at in vain: then a channel of
-// Journal.Appended taken before is closed, so that the caller comes back when it has seen to its other work.
-// Records own their memory. After an error, which may pass, call it again.
-func (r *Replay) Next(maxBytes int, want func(header *Record) bool) ([]*Record, error) {
+// Deliveries are those that want selects.
+func (r *Replay) Deliveries(want func(header *Record) bool) journal.Deliveries {
+	return wantedOf{r, want}
+}
+
+// wantedOf is a replay with its filter.
+type wantedOf struct {
+	*Replay
+	want func(header *Record) bool
+}
+
+// Next hands out the next records. When many were looked at in vain, a channel of Journal.Appended taken before is closed, so that
+// the caller comes back when it has seen to its other work.
+func (w wantedOf) Next(maxBytes int) ([]*Record, error) { return w.next(maxBytes, w.want) }
+
+func (r *Replay) next(maxBytes int, want func(header *Record) bool) ([]*Record, error) {
 	r.nextMu.Lock()
 	defer r.nextMu.Unlock()
 	if r.done() {
@@ -207,14 +230,14 @@ func (r *Replay) read(maxBytes int, want func(header *Record) bool) (replayBatch
 }
 
 func (c *Cursor) isDead(pos Position) (bool, error) {
-	_, state, _, _, err := c.j.Standing(c.id, pos)
-	return state == "dead", err
+	s, err := c.j.Standing(c.name, pos)
+	return s.State == journal.StateDead, err
 }
 
 // eligible tells whether a record is one of those to be delivered again. What still waits for its sink is not: it will be
 // delivered anyway.
 func (r *Replay) eligible(rec *Record) bool {
-	ofOwed, toOwed := slices.Contains(rec.Sinks, r.of.id), slices.Contains(rec.Sinks, r.to.id)
+	ofOwed, toOwed := slices.Contains(rec.Sinks, r.of.name), slices.Contains(rec.Sinks, r.to.name)
 	return (ofOwed || r.spec.Anyway) && (!ofOwed || r.of.settledAt(rec.Position)) && (!toOwed || r.to.settledAt(rec.Position))
 }
 
@@ -238,10 +261,10 @@ func (r *Replay) readLetters(b *replayBatch, maxBytes int, want func(header *Rec
 		positions[i] = l.Position
 	}
 	recs, err := r.j.Load(positions)
-	if lost := (*LostError)(nil); err != nil && !errors.As(err, &lost) {
+	if err != nil {
 		return err
 	}
-	b.recs = slices.DeleteFunc(recs, func(rec *Record) bool { return !want(rec) })
+	b.recs = slices.DeleteFunc(recs, func(rec *Record) bool { return rec == nil || !want(rec) })
 	b.read = positions[n-1]
 	return nil
 }
@@ -253,9 +276,6 @@ func (r *Replay) Pending() []Pending {
 	defer r.mu.Unlock()
 	return r.pending()
 }
-
-// Load is Journal.Load.
-func (r *Replay) Load(positions []Position) ([]*Record, error) { return r.j.Load(positions) }
 
 // Settle ends a delivery, once. Delivering a dead letter removes the letter, unless the replay is one of all that is settled
 // and goes to another sink.
@@ -367,7 +387,7 @@ func (r *Replay) Cancel() {
 
 // wanted tells whether a replay has not read the positions from first to last.
 func (j *Journal) wanted(first, last Position) bool {
-	return slices.ContainsFunc(j.Replays(), func(r *Replay) bool { return r.wants(first, last) })
+	return slices.ContainsFunc(j.replayList(), func(r *Replay) bool { return r.wants(first, last) })
 }
 
 func (r *Replay) wants(first, last Position) bool {
@@ -508,7 +528,7 @@ func (s *snapshot) putReplays(tx *bbolt.Tx) error {
 	return nil
 }
 
-func rewriteLetter(tx *bbolt.Tx, id SinkID, l *DeadLetter) error {
+func rewriteLetter(tx *bbolt.Tx, id sinkID, l *DeadLetter) error {
 	b, k := tableOf(tx, bucketDead), deadKey(id, l.Position)
 	if v, err := b.Get(k); v == nil {
 		return err

@@ -99,7 +99,7 @@ func (j *Journal) sweepSegment(now time.Time) (done bool, err error) {
 	if err := j.advanceClosed(st); err != nil {
 		return false, err
 	}
-	for _, r := range j.Replays() {
+	for _, r := range j.replayList() {
 		if err := r.forgo(st); err != nil {
 			return false, err
 		}
@@ -158,7 +158,7 @@ func (c *Cursor) takeAll(st stretch, read Position, fn func(pos Position, payloa
 		if f.pos <= read || !payloadOwed(payload, c.id) {
 			return true
 		}
-		_, body, err := decodeHeader(f.pos, payload)
+		_, body, err := sinkNames(nil).decodeHeader(f.pos, payload)
 		if err != nil {
 			c.j.log.unreadable(st.seg, off, f, err)
 			return true
@@ -363,11 +363,11 @@ func (d *letterDrop) due(l DeadLetter) bool {
 func (j *Journal) auditLetters() error {
 	j.saving.Lock()
 	defer j.saving.Unlock()
-	there := make(map[SinkID]uint64)
+	there := make(map[sinkID]uint64)
 	err := j.state.view(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketDead).ForEach(func(k, _ []byte) error {
 			if len(k) == 12 {
-				there[SinkID(binary.BigEndian.Uint32(k))]++
+				there[sinkID(binary.BigEndian.Uint32(k))]++
 			}
 			return nil
 		})
@@ -408,16 +408,15 @@ func (j *Journal) mendLetters() error {
 		return err
 	}
 	recs, err := j.Load(positions)
-	if lost := (*LostError)(nil); err != nil && !errors.As(err, &lost) {
+	if err != nil {
 		return err
-	}
-	sizes := make(map[Position]int64)
-	for _, r := range recs {
-		sizes[r.Position] = int64(len(r.Body))
 	}
 	err = j.save(func(tx *bbolt.Tx, _ *snapshot) error {
 		for i, k := range keys {
-			l := DeadLetter{Position: positions[i], Reason: "not known: the dead letter was damaged on disk", At: time.Now(), Size: sizes[positions[i]]}
+			l := DeadLetter{Position: positions[i], Reason: "not known: the dead letter was damaged on disk", At: time.Now()}
+			if recs[i] != nil {
+				l.Size = int64(len(recs[i].Body))
+			}
 			if err := tableOf(tx, bucketDead).Put(k, encodeLetter(&l)); err != nil {
 				return err
 			}

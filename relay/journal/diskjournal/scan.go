@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"go.etcd.io/bbolt"
+
+	"ncs-relay/relay/journal"
 )
 
 // Scan calls fn with the records from the first to the last position given, in order, those kept after their segment
@@ -34,6 +36,7 @@ type visitor func(r *Record, body []byte, end place) bool
 // visit calls fn with what can be read at the positions in (behind, to], in order, from the log, or from what was kept
 // of it. at is where behind ends, as far as that is known.
 func (j *Journal) visit(behind, to Position, at place, fn visitor) error {
+	names := j.sinkNames()
 	for behind < to {
 		st, ok, err := j.log.after(behind, at)
 		if err != nil {
@@ -57,7 +60,7 @@ func (j *Journal) visit(behind, to Position, at place, fn visitor) error {
 			if on = f.pos <= to; !on {
 				return false
 			}
-			r, body, err := decodeHeader(f.pos, payload)
+			r, body, err := names.decodeHeader(f.pos, payload)
 			if err != nil {
 				j.log.unreadable(st.seg, off, f, err)
 				return true
@@ -106,7 +109,7 @@ func (j *Journal) visitKept(behind, to Position, fn visitor) (on bool, err error
 			return true, err
 		}
 		for _, k := range batch {
-			r, body, err := decodeHeader(k.pos, k.payload)
+			r, body, err := j.sinkNames().decodeHeader(k.pos, k.payload)
 			if err != nil {
 				j.log.unreadableKept(k.pos, err)
 			} else if on = fn(r, body, place{}); !on {
@@ -148,43 +151,37 @@ func (j *Journal) Find(id [16]byte) ([]Position, error) {
 	return found, err
 }
 
-// Standing tells how a delivery stands: waiting (not read yet), pending, dead, settled, or, when the sink is not known,
-// nothing. reason is a dead letter's.
-func (j *Journal) Standing(sink SinkID, pos Position) (name, state string, retry Retry, reason string, err error) {
-	j.mu.Lock()
-	c := j.byID[sink]
-	j.mu.Unlock()
+// Standing returns how a delivery stands.
+func (j *Journal) Standing(sink string, pos Position) (journal.Standing, error) {
+	c := j.sink(sink)
 	if c == nil {
-		return "", "", Retry{}, "", nil
+		return journal.Standing{}, nil
 	}
-	if state, retry := c.standing(pos); state != "" {
-		return c.name, state, retry, "", nil
+	if s := c.standing(pos); s.State != journal.StateSettled {
+		return s, nil
 	}
-	letters, err := j.DeadLetters(c.name, pos-1, 1)
+	letters, err := j.DeadLetters(sink, pos-1, 1)
 	if err == nil && len(letters) == 1 && letters[0].Position == pos {
-		return c.name, "dead", letters[0].Retry, letters[0].Reason, nil
+		return journal.Standing{State: journal.StateDead, Retry: letters[0].Retry, Reason: letters[0].Reason}, nil
 	}
-	return c.name, "settled", Retry{}, "", err
+	return journal.Standing{State: journal.StateSettled}, err
 }
 
-// standing is waiting or pending, or "" when the delivery is settled.
-func (c *Cursor) standing(pos Position) (string, Retry) {
+// standing knows of no dead letters: those are settled.
+func (c *Cursor) standing(pos Position) journal.Standing {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	d := c.get(pos)
 	switch {
 	case d != nil && d.retry != nil:
-		return "pending", *d.retry
+		return journal.Standing{State: journal.StatePending, Retry: *d.retry}
 	case d != nil:
-		return "pending", Retry{}
+		return journal.Standing{State: journal.StatePending}
 	case c.read < pos:
-		return "waiting", Retry{}
+		return journal.Standing{State: journal.StateWaiting}
 	}
-	return "", Retry{}
+	return journal.Standing{State: journal.StateSettled}
 }
 
-// settledAt tells whether a delivery that the sink is, or was, owed has an outcome.
-func (c *Cursor) settledAt(pos Position) bool {
-	state, _ := c.standing(pos)
-	return state == ""
-}
+// settledAt reports whether a delivery that the sink is, or was, owed has an outcome.
+func (c *Cursor) settledAt(pos Position) bool { return c.standing(pos).State == journal.StateSettled }

@@ -304,9 +304,9 @@ func (t table) ForEach(fn func(k, v []byte) error) error {
 
 func positionKey(pos Position) []byte { return binary.BigEndian.AppendUint64(nil, uint64(pos)) }
 
-func sinkKey(id SinkID) []byte { return binary.BigEndian.AppendUint32(nil, uint32(id)) }
+func sinkKey(id sinkID) []byte { return binary.BigEndian.AppendUint32(nil, uint32(id)) }
 
-func deadKey(id SinkID, pos Position) []byte {
+func deadKey(id sinkID, pos Position) []byte {
 	return binary.BigEndian.AppendUint64(sinkKey(id), uint64(pos))
 }
 
@@ -482,7 +482,7 @@ func decodeLetter(pos Position, b []byte) (DeadLetter, error) {
 }
 
 // letters calls fn with a sink's dead letters after a position, until it returns false.
-func letters(tx *bbolt.Tx, id SinkID, after Position, fn func(DeadLetter) bool) error {
+func letters(tx *bbolt.Tx, id sinkID, after Position, fn func(DeadLetter) bool) error {
 	prefix, t := sinkKey(id), tableOf(tx, bucketDead)
 	c := t.Cursor()
 	for k, v := c.Seek(deadKey(id, after+1)); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {

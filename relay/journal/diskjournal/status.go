@@ -7,11 +7,12 @@ import (
 	"time"
 )
 
-func (j *Journal) Stats() Stats {
-	s := Stats{Bytes: j.used(), MaxBytes: j.opts.MaxSize, Syncs: j.writer.syncs.Load()}
+// DiskStats describe the log.
+func (j *Journal) DiskStats() DiskStats {
+	s := DiskStats{Bytes: j.used(), MaxBytes: j.opts.MaxSize, Syncs: j.writer.syncs.Load()}
 	s.Free, _, _ = j.space.volume(spaceInterval) // 0 when it is not known
 	j.log.mu.RLock()
-	s.Frontier, s.Segments, s.TornBytes, s.Damaged, s.LostRecords = j.log.frontier, len(j.log.list), j.log.torn, j.log.damaged, j.log.lost
+	s.Segments, s.TornBytes, s.Damaged, s.LostRecords = len(j.log.list), j.log.torn, j.log.damaged, j.log.lost
 	j.log.mu.RUnlock()
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -52,7 +53,7 @@ func (j *Journal) Sinks() []SinkStatus { return j.Snapshot().Sinks }
 func (c *Cursor) status() SinkStatus { // Journal.mu is held
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := SinkStatus{ID: c.id, Name: c.name, Opened: c.opened, Totals: c.totals(), PendingBytes: int64(c.owedBytes - c.settledBytes),
+	s := SinkStatus{Name: c.name, Open: c.opened, Totals: c.totals(), PendingBytes: int64(c.owedBytes - c.settledBytes),
 		Letters: c.letters + uint64(len(c.buried)), LettersLost: c.lettersLost, Paused: c.paused, Oldest: c.oldest()}
 	if unread := receivedAt(c.unread); c.unreadCount() > 0 && !unread.IsZero() && (c.count == 0 || unread.Before(s.Oldest)) {
 		s.Oldest = unread

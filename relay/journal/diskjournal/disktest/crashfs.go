@@ -1,4 +1,5 @@
-package journaltest
+// Package disktest holds a file system that forgets what was not synced and fails on demand.
+package disktest
 
 import (
 	"errors"
@@ -12,7 +13,6 @@ import (
 	"strings"
 	"sync"
 
-	"ncs-relay/relay/journal"
 	"ncs-relay/relay/journal/diskjournal"
 )
 
@@ -359,7 +359,7 @@ func (c *CrashFS) Lock(name string) (io.Closer, error) {
 		return nil, ErrCrashed
 	}
 	if c.locked[name] {
-		return nil, journal.ErrLocked
+		return nil, diskjournal.ErrLocked
 	}
 	c.locked[name] = true
 	return unlock{c, name}, nil
