@@ -12,7 +12,7 @@ import (
 // Config of a Kafka sink.
 type Config struct {
 	Brokers        []string        `yaml:"brokers"`               // host:port of a few brokers; the rest of the cluster is found through them
-	Topic          string          `yaml:"topic"`                 // may contain {product}, {category} and {event}
+	Topic          string          `yaml:"topic"`                 // may contain {product}, {category} and {event}; an entity's events are in order within a topic only
 	CreateTopics   *CreateTopics   `yaml:"create_topics"`         // makes topics that do not exist; without it they are waited for
 	ClientID       string          `yaml:"client_id"`             // shows up in the brokers' logs, metrics and quotas
 	TLS            *kafkaconn.TLS  `yaml:"tls"`                   // encrypts connections
