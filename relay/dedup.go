@@ -229,6 +229,11 @@ func (d *dedup) stats() dedupStats {
 	s := dedupStats{keys: d.known.Len(), maxKeys: d.maxKeys, window: d.window, conflicts: d.conflicts}
 	if _, k, ok := d.known.GetOldest(); ok {
 		s.oldest = d.age(k)
+	} else if d.loading != nil {
+		s.oldest = d.age(d.loading.events[0].knownKey)
+	}
+	if d.loading != nil {
+		s.keys = d.loading.keys + d.loading.recent.Len() // for a moment with those that max_keys will push out
 	}
 	return s
 }

@@ -323,3 +323,19 @@ func TestMemoryOfAKey(t *testing.T) {
 	require.Equal(t, keys, d.known.Len())
 	require.LessOrEqual(t, each, 150.0)
 }
+
+// What is logged at start and stands in status and metrics, while the keys are still on their way into the LRU.
+func TestKeysBeingLoadedAreCounted(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_000, 0)
+	d := testDedup(t, DedupConfig{MaxKeys: 100, Window: time.Hour}, func() time.Time { return now })
+	require.NoError(t, d.load([]loadedEvent{loaded(identity(1, 1), time.Minute), loaded(identity(2, 1), time.Minute),
+		loaded(identity(2, 2), 30*time.Second), loaded(identity(3, 1), 0)}, 100))
+	require.Equal(t, dedupStats{keys: 3, oldest: time.Minute}, d.stats(), "one of them has two events")
+	c, standing := d.claim(identity(4, 1))
+	require.Equal(t, isNew, standing)
+	d.settle(c, nil)
+	require.Equal(t, dedupStats{keys: 4, oldest: time.Minute}, d.stats())
+	d.finishLoading()
+	require.Equal(t, dedupStats{keys: 4, oldest: time.Minute}, d.stats())
+}

@@ -17,6 +17,7 @@ import (
 type loading struct {
 	events []loadedEvent // oldest first
 	set    []shortKey    // hash table of their keys, at most half full; the zero key marks a free place
+	keys   int           // how many are in it
 	recent *simplelru.LRU[shortKey, knownKey]
 	done   chan struct{}
 }
@@ -35,7 +36,10 @@ func (d *dedup) load(events []loadedEvent, maxKeys int) error {
 	}
 	l := &loading{events: events, recent: recent, done: make(chan struct{}), set: make([]shortKey, 2<<bits.Len(uint(len(events))))}
 	for _, e := range events {
-		*l.place(e.key) = e.key
+		if place := l.place(e.key); *place != e.key {
+			*place = e.key
+			l.keys++
+		}
 	}
 	d.loading = l
 	return nil

@@ -88,7 +88,30 @@ to every team's Kafka topic, HTTP service or file.`,
 		eventsCommand(), healthCommand(), configCommand(), versionCommand(),
 		statusCommand(), sinksCommand(), pendingCommand(), deadLettersCommand(), replayCommand(), inspectCommand(), journalCommand(),
 	)
+	// The commands that cobra adds get our exit status too: its own show something else, with 0.
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		switch cmd.Name() {
+		case "help":
+			cmd.Args = commandPath
+		case "completion":
+			cmd.Args, cmd.RunE = noArgs, root.RunE
+			for _, shell := range cmd.Commands() {
+				shell.Args = noArgs
+			}
+		}
+	}
 	return root
+}
+
+// commandPath wants the words of a command.
+func commandPath(cmd *cobra.Command, args []string) error {
+	named, rest, err := cmd.Root().Find(args)
+	if err != nil {
+		return &usageError{err}
+	}
+	return noArgs(named, rest)
 }
 
 // noArgs is cobra.NoArgs with our exit status.

@@ -121,12 +121,12 @@ func (s *Server) Handler() http.Handler {
 	all.Handle("/metrics", get(s.options.Metrics.ServeHTTP))
 	all.Handle("/livez", get(live))
 	all.Handle("/readyz", get(s.ready))
-	all.Handle("/api/", s.authorize(s.api()))
-	all.HandleFunc("/", notFound)
+	all.Handle("/api/", s.checkHost(s.authorize(s.api())))
+	all.Handle("/", s.checkHost(http.HandlerFunc(notFound)))
 
 	crossOrigin := http.NewCrossOriginProtection()
 	crossOrigin.SetDenyHandler(http.HandlerFunc(crossOriginDenied))
-	return secureHeaders(s.checkHost(crossOrigin.Handler(all)))
+	return secureHeaders(crossOrigin.Handler(all))
 }
 
 func live(w http.ResponseWriter, _ *http.Request) {
@@ -184,7 +184,8 @@ func (s *Server) hasToken(r *http.Request) bool {
 
 // checkHost guards a loopback address against DNS rebinding: a web page whose host name is made to mean 127.0.0.1 is read
 // by the browser as that site's own. Its name still stands in the Host header, which browsers always send (old probes do
-// not). A web page has no token, so a request with it is let through whatever name a proxy has put there.
+// not). A web page has no token, so a request with it is let through whatever name a proxy has put there. Metrics and
+// probes are not guarded: a sidecar or a tunnel asks for them by a service's name, and they show nothing that needs a token.
 func (s *Server) checkHost(next http.Handler) http.Handler {
 	if !isLoopback(s.cfg.host()) {
 		return next

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -16,8 +17,8 @@ import (
 )
 
 // NewLogger makes the process's logger: a JSON object a line, or, for people, a coloured line of text. isTerminal says
-// whether w is a terminal, which decides what format "auto" means and whether text has colours. Whatever is logged, one
-// record is one line of bounded length, safe to look at: what came from outside cannot move the cursor, turn the direction of
+// whether w is a terminal, which decides what format "auto" means and whether text has colours; NO_COLOR and TERM=dumb in
+// the environment switch these off. Whatever is logged, one record is one line of bounded length, safe to look at: what came from outside cannot move the cursor, turn the direction of
 // writing, or imitate another line.
 func NewLogger(cfg LogConfig, w io.Writer, isTerminal bool) (*slog.Logger, error) {
 	level, ok := cfg.level()
@@ -31,7 +32,7 @@ func NewLogger(cfg LogConfig, w io.Writer, isTerminal bool) (*slog.Logger, error
 		return slog.New(tint.NewTextHandler(w, &tint.Options{
 			Level:       level,
 			TimeFormat:  time.DateTime,
-			NoColor:     !isTerminal,
+			NoColor:     !isTerminal || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb",
 			ReplaceAttr: escapeAttr,
 		})), nil
 	default:

@@ -52,6 +52,22 @@ func TestLogFormat(t *testing.T) {
 	}
 }
 
+// no-color.org: any value but the empty one.
+func TestColoursCanBeSwitchedOff(t *testing.T) {
+	for _, tt := range []struct {
+		name, value string
+		colours     bool
+	}{{"NO_COLOR", "1", false}, {"NO_COLOR", "false", false}, {"NO_COLOR", "", true}, {"TERM", "dumb", false}, {"TERM", "xterm", true}} {
+		t.Run(tt.name+"="+tt.value, func(t *testing.T) {
+			t.Setenv(tt.name, tt.value)
+			log, out := newLogger(t, "auto", true)
+			log.Info("started", "source", "recording")
+			require.Contains(t, out.String(), "INF", "a terminal gets text in any case")
+			require.Equal(t, tt.colours, strings.Contains(out.String(), "\x1b["))
+		})
+	}
+}
+
 func TestLogLevel(t *testing.T) {
 	t.Parallel()
 	lines := map[string]int{"debug": 4, "info": 3, "warn": 2, "error": 1}

@@ -36,6 +36,8 @@ func TestMain(m *testing.M) {
 		child()
 		return
 	}
+	os.Unsetenv("NO_COLOR") // tests of colours set them
+	os.Unsetenv("TERM")
 	goleak.VerifyTestMain(m)
 }
 
