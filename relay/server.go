@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ncs-relay/relay/keyfile"
@@ -28,6 +29,7 @@ const (
 // clients do, honest calls get through: see connections and bodies.
 type Server struct {
 	http        *http.Server
+	handler     atomic.Pointer[http.Handler] // nil: nothing can be stored yet
 	listener    net.Listener
 	connections *connections
 	bodies      bodies
@@ -40,7 +42,7 @@ type Server struct {
 // ServerOptions configure a Server.
 type ServerOptions struct {
 	Listen     string
-	Handler    http.Handler
+	Handler    http.Handler // nil: calls are answered 503 until SetHandler
 	Limits     LimitsConfig
 	CertFile   string // both or none: TLS
 	KeyFile    string
@@ -69,8 +71,11 @@ func Listen(o ServerOptions) (*Server, error) {
 func newServer(o ServerOptions, l net.Listener) (*Server, error) {
 	s := &Server{connections: &connections{Listener: l, name: "limits.connections", log: o.Logger}}
 	s.SetLimits(o.Limits)
+	if o.Handler != nil {
+		s.SetHandler(o.Handler)
+	}
 	s.http = &http.Server{
-		Handler:           s.bodies.bounded(withHealth(o)),
+		Handler:           s.bodies.bounded(s.withHealth(o)),
 		ConnState:         s.connections.moved,
 		ConnContext:       withConnection,
 		ReadHeaderTimeout: headerTimeout,
@@ -99,13 +104,10 @@ func newServer(o ServerOptions, l net.Listener) (*Server, error) {
 	return s, nil
 }
 
-func withHealth(o ServerOptions) http.Handler {
-	if o.HealthPath == "" {
-		return o.Handler
-	}
+func (s *Server) withHealth(o ServerOptions) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != o.HealthPath {
-			o.Handler.ServeHTTP(w, r)
+		if o.HealthPath == "" || r.URL.Path != o.HealthPath {
+			s.answer(w, r)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
@@ -117,6 +119,17 @@ func withHealth(o ServerOptions) http.Handler {
 		w.Write([]byte(`{"status":"ok"}`))
 	})
 }
+
+func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
+	if h := s.handler.Load(); h != nil {
+		(*h).ServeHTTP(w, r)
+		return
+	}
+	write(w, answer{status: http.StatusServiceUnavailable, text: "nothing can be stored yet"})
+}
+
+// SetHandler takes h for the calls that begin from now on.
+func (s *Server) SetHandler(h http.Handler) { s.handler.Store(&h) }
 
 // SetLimits takes up connections and in_flight_bytes. Time-outs are those of the start.
 func (s *Server) SetLimits(c LimitsConfig) {

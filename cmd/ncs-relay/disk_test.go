@@ -142,7 +142,7 @@ func (r *relayUnderTest) callBy(client *http.Client, body []byte) (a answered, e
 }
 
 // send posts a new event, of some size so that space runs out soon, and books it when it was accepted. Where nobody
-// listens, as for a moment when a disk is well again at start, the code is 0.
+// listens, as before the process has opened its port, the code is 0.
 func (r *diskRelay) send() answered {
 	r.t.Helper()
 	r.next++

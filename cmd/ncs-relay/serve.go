@@ -9,7 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"sync/atomic"
+	"sync"
 	"syscall"
 	"time"
 
@@ -64,7 +64,11 @@ func addConfigFlag(cmd *cobra.Command, file *string) {
 // serve builds the relay from the bottom up, runs it until ctx ends or a part of it fails, and takes it down from the top.
 func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logger) (err error) {
 	var stack teardown
-	defer func() { err = errors.Join(err, stack.run(log)) }()
+	defer func() {
+		if err = errors.Join(err, stack.run(log)); err == nil {
+			log.Info("stopped")
+		}
+	}()
 
 	// First: opening the journal may take long, and what changes meanwhile, or is announced, counts.
 	hup := make(chan os.Signal, 1)
@@ -84,14 +88,55 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	j, err := openJournal(ctx, cfg, log)
+	failed := make(chan error, 6) // room for each of the parts below that may end by itself
+
+	// Both addresses are open from here to the end: what cannot be done yet is said, and no call is refused. They end
+	// before what they use, so they are on the stack a second time.
+	var state readiness
+	ingress := ingressOptions(cfg, log)
+	ingress.Metrics = metrics
+	ingress.Ready = func() bool { ok, _ := state.now(); return ok }
+	if server, err = relay.Listen(ingress); err != nil {
+		return err
+	}
+	endIngress := sync.OnceValue(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), cfg.Shutdown.Timeout/2)
+		defer cancel()
+		return server.Shutdown(ctx)
+	})
+	stack.push("ingress", endIngress)
+	adm := admin.New(cfg.Admin, admin.Options{
+		Metrics: metrics.Handler(), Ready: state.now, Log: log,
+		Status: func(context.Context) (any, error) {
+			return status{Version: buildVersion(), Config: reload.status(), Status: gateway.Status()}, nil
+		},
+	})
+	if err := adm.Listen(); err != nil {
+		return err
+	}
+	endAdmin := sync.OnceValue(background(failed, adm.Run))
+	stack.push("admin address", endAdmin)
+
+	answer := sync.OnceFunc(func() { // until then calls wait
+		go func() {
+			if err := server.Serve(); err != nil {
+				failed <- fmt.Errorf("ingress: %w", err)
+			}
+		}()
+	})
+	defer time.AfterFunc(openPatience, answer).Stop()
+
+	j, err := openJournal(ctx, cfg, log, failed, func(why string) {
+		state.not(why)
+		answer()
+	})
 	if errors.Is(err, context.Canceled) {
 		return nil // asked to stop while there was no journal
 	}
 	if err != nil {
 		return err
 	}
-	failed := make(chan error, 6) // room for each of the parts below that may end by itself
+	state.not("starting: known events are being loaded")
 	// The journal ends last of the parts that use it: what they settle while they end is still written.
 	stack.push("journal", j.Close)
 	stack.push("journal writer", background(failed, j.Run))
@@ -105,52 +150,17 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 		return damageHint(err, cfg.DataDir)
 	}
 	reload.observe(metrics)
-
-	var listening, stopping atomic.Bool
-	ready := func() (bool, string) {
-		if !listening.Load() { // the admin address answers a little earlier
-			return false, "starting"
-		}
-		if stopping.Load() {
-			return false, "shutting down"
-		}
-		if err := j.Ready(); err != nil {
-			return false, err.Error()
-		}
-		return true, ""
-	}
-	adm := admin.New(cfg.Admin, admin.Options{
-		Metrics: metrics.Handler(), Ready: ready, Gateway: gateway, Log: log,
-		Status: func(context.Context) (any, error) {
-			return status{Version: buildVersion(), Config: reload.status(), Status: gateway.Status()}, nil
-		},
-	})
-	if err := adm.Listen(); err != nil {
-		return err
-	}
-	stack.push("admin address", background(failed, adm.Run))
-
-	ingress := ingressOptions(cfg, log)
-	ingress.Handler, ingress.Metrics = gateway, metrics
-	ingress.Ready = func() bool { ok, _ := ready(); return ok }
-	if server, err = relay.Listen(ingress); err != nil {
-		return err
-	}
-	listening.Store(true)
-	go func() {
-		if err := server.Serve(); err != nil {
-			failed <- fmt.Errorf("ingress: %w", err)
-		}
-	}()
+	adm.Attach(gateway)
+	stack.push("admin address", endAdmin)
+	server.SetHandler(gateway)
+	answer()
+	state.journal = j
+	state.serving()
 	// Deliveries begin after the answers: they have waited already. They end after them, too.
 	stack.push("deliveries", background(failed, func(ctx context.Context) error {
 		return gateway.Run(ctx, cfg.Shutdown.Timeout/2)
 	}))
-	stack.push("ingress", func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), cfg.Shutdown.Timeout/2)
-		defer cancel()
-		return server.Shutdown(ctx)
-	})
+	stack.push("ingress", endIngress)
 	stack.push("reload", background(failed, func(ctx context.Context) error { return reload.run(ctx, hup) }))
 	log.Info("serving", "listen", server.Addr().String(), "admin", adm.Addr(), "version", buildVersion(),
 		"sources", len(cfg.Sources), "sinks", len(cfg.Sinks), "known_keys", gateway.KnownKeys())
@@ -161,8 +171,9 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	case <-ctx.Done():
 	}
 	// Still storing: whoever balances the load needs a moment to notice that we are going.
-	log.Info("shutting down", "delay", cfg.Shutdown.Delay.String())
-	stopping.Store(true)
+	log.Info("shutting down: still storing for the delay, then what is in flight ends; a second signal ends it at once",
+		"delay", cfg.Shutdown.Delay.String(), "timeout", cfg.Shutdown.Timeout.String())
+	state.not("shutting down")
 	select {
 	case err := <-failed:
 		return err

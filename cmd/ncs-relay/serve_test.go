@@ -271,15 +271,22 @@ func fileBodies(t *testing.T, name string) (bodies []string) {
 	return bodies
 }
 
-func TestSecondProcessOnTheSameDirectoryIsRefused(t *testing.T) {
+func TestSecondProcessIsRefused(t *testing.T) {
 	t.Parallel()
 	r := newRelay(t, oneSource)
 	r.start()
-	out, err := exec.Command("ncs-relay", "serve", "-c", r.config).CombinedOutput()
-	var exit *exec.ExitError
-	require.ErrorAs(t, err, &exit)
-	require.Equal(t, exitFailed, exit.ExitCode())
-	require.Contains(t, string(out), "in use by another process")
+	text, err := os.ReadFile(r.config)
+	require.NoError(t, err)
+	elsewhere := filepath.Join(r.dir, "elsewhere.yaml")
+	moved := strings.NewReplacer(r.address(), freePort(t), strings.TrimPrefix(r.admin, "http://"), freePort(t)).Replace(string(text))
+	require.NoError(t, os.WriteFile(elsewhere, []byte(moved), 0o600))
+	for config, says := range map[string]string{r.config: "listen tcp " + r.address() + ": bind: address already in use", elsewhere: "in use by another process"} {
+		out, err := exec.Command("ncs-relay", "serve", "-c", config).CombinedOutput()
+		var exit *exec.ExitError
+		require.ErrorAs(t, err, &exit)
+		require.Equal(t, exitFailed, exit.ExitCode())
+		require.Contains(t, string(out), says)
+	}
 	require.Equal(t, "accepted", r.post(recording("s", 1, 1)))
 	r.terminate()
 }

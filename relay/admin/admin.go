@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ncs-relay/relay"
@@ -30,26 +31,37 @@ const (
 	closeTimeout   = 5 * time.Second // for answers under way when Run's context ends
 )
 
-// Options of New. All are required. The functions are called concurrently, once per request.
+// Options of New. All but Gateway are required. The functions are called concurrently, once per request.
 type Options struct {
 	Metrics http.Handler                           // the metrics page
 	Ready   func() (ready bool, reason string)     // reason says why not; it is shown to anybody
-	Status  func(ctx context.Context) (any, error) // the answer to GET /api/v1/status, to be encoded as JSON
-	Gateway Operations                             // what the other paths of the API are about
+	Status  func(ctx context.Context) (any, error) // the answer to GET /api/v1/status, to be encoded as JSON; not before there is a Gateway
+	Gateway Operations                             // what the other paths of the API are about; nil: the API answers 503 until Attach
 	Log     *slog.Logger
 }
 
 // Server is the admin server. Its methods may be called concurrently.
 type Server struct {
-	cfg     Config
-	options Options
+	cfg      Config
+	options  Options
+	attached atomic.Bool // options.Gateway is there
 
 	mu       sync.Mutex // guards listener
 	listener net.Listener
 }
 
 // New makes a server; Listen and Run start it.
-func New(cfg Config, options Options) *Server { return &Server{cfg: cfg, options: options} }
+func New(cfg Config, options Options) *Server {
+	s := &Server{cfg: cfg, options: options}
+	s.attached.Store(options.Gateway != nil)
+	return s
+}
+
+// Attach opens the API of a server that was made without a Gateway. It is called once at most.
+func (s *Server) Attach(g Operations) {
+	s.options.Gateway = g
+	s.attached.Store(true)
+}
 
 // Listen opens the address, so that a taken port is known before anything else starts. Run does it if need be.
 func (s *Server) Listen() error {
@@ -168,6 +180,9 @@ func (s *Server) authorize(next http.Handler) http.Handler {
 			writeError(w, http.StatusUnauthorized, "bearer token missing or wrong")
 		case !s.cfg.Token.IsSet() && !isLoopback(s.cfg.host()):
 			writeError(w, http.StatusForbidden, "the API needs admin.token to be configured on an address off loopback")
+		case !s.attached.Load():
+			_, reason := s.options.Ready()
+			writeError(w, http.StatusServiceUnavailable, reason)
 		default:
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 			next.ServeHTTP(w, r)
