@@ -10,6 +10,7 @@ import (
 
 	"ncs-relay/config"
 	"ncs-relay/relay"
+	"ncs-relay/relay/telemetry"
 	"ncs-relay/sinks"
 )
 
@@ -26,6 +27,10 @@ func checkCommand() *cobra.Command {
 				fmt.Fprintln(cmd.ErrOrStderr(), report)
 			}
 			warnings := report.Count(config.Warning)
+			for _, w := range telemetry.Warnings(os.Getenv) { // serve says them too
+				warnings++
+				fmt.Fprintf(cmd.ErrOrStderr(), "environment: warning: %s\n", w)
+			}
 			if report.Err() != nil {
 				return errReported
 			}

@@ -453,19 +453,37 @@ func TestTelemetryIsSilentUnlessAskedFor(t *testing.T) {
 			require.NotContains(t, r.log.String(), "telemetry", name)
 		}
 	}
+}
+
+// TestNoTelemetryVariableKeepsTheRelayFromTakingNotifications uses what platforms inject and people mistype, and wants check to say
+// the same as serve.
+func TestNoTelemetryVariableKeepsTheRelayFromTakingNotifications(t *testing.T) {
+	t.Parallel()
+	endpoint := "OTEL_EXPORTER_OTLP_ENDPOINT=http://" + freePort(t)
 	for want, environment := range map[string][]string{
-		`OTEL_TRACES_SAMPLER: unknown sampler "often"`:                           {endpoint, "OTEL_TRACES_SAMPLER=often"},
-		`OTEL_TRACES_SAMPLER_ARG: "2" is not a number`:                           {endpoint, "OTEL_TRACES_SAMPLER=traceidratio", "OTEL_TRACES_SAMPLER_ARG=2"},
-		`OTEL_EXPORTER_OTLP_ENDPOINT: not a URL such as http://collector:4318`:   {"OTEL_EXPORTER_OTLP_ENDPOINT=collector:4318"},
-		`OTEL_METRICS_EXPORTER, OTEL_EXPORTER_OTLP_PROTOCOL: invalid OTLP proto`: {endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL=smoke"},
-		`OTEL_TRACES_EXPORTER, OTEL_EXPORTER_OTLP_PROTOCOL: unknown exporter`:    {"OTEL_TRACES_EXPORTER=pigeon"},
+		"OTEL_TRACES_SAMPLER: unknown sampler":                     {endpoint, "OTEL_TRACES_SAMPLER=xray"},
+		"OTEL_TRACES_SAMPLER_ARG: not a number from 0 to 1":        {endpoint, "OTEL_TRACES_SAMPLER=traceidratio", "OTEL_TRACES_SAMPLER_ARG=2"},
+		"OTEL_EXPORTER_OTLP_ENDPOINT: not a URL":                   {"OTEL_EXPORTER_OTLP_ENDPOINT=collector:4318"},
+		"OTEL_EXPORTER_OTLP_PROTOCOL: no such protocol":            {endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL=http/json"},
+		"OTEL_TRACES_EXPORTER: no such exporter":                   {"OTEL_TRACES_EXPORTER=pigeon"},
+		"OTEL_METRICS_EXPORTER: no such exporter":                  {"OTEL_METRICS_EXPORTER=pigeon"},
+		"OTEL_EXPORTER_OTLP_CERTIFICATE: file \"/nowhere/ca.pem\"": {endpoint, "OTEL_EXPORTER_OTLP_CERTIFICATE=/nowhere/ca.pem"},
+		"OTEL_BSP_MAX_EXPORT_BATCH_SIZE: not a positive number":    {endpoint, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE=0"},
 	} {
 		r := newRelay(t, httpSinkHead+httpSinkSource)
-		cmd := exec.Command("ncs-relay", "serve", "-c", r.config)
-		cmd.Env = append(os.Environ(), environment...)
-		out, err := cmd.CombinedOutput()
-		require.Error(t, err, want)
+		check := exec.Command("ncs-relay", "check", "-c", r.config)
+		check.Env = append(os.Environ(), environment...)
+		out, err := check.CombinedOutput()
+		require.NoError(t, err, "%s", out)
 		require.Contains(t, string(out), want)
+
+		r.environment = environment
+		r.start()
+		require.Equal(t, "accepted", r.post(recording("s", 1, 1)))
+		r.terminate()
+		variable, problem, _ := strings.Cut(want, ": ")
+		require.Contains(t, r.log.String(), variable)
+		require.Contains(t, strings.ReplaceAll(r.log.String(), `\"`, `"`), problem)
 	}
 }
 

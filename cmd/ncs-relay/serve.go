@@ -84,10 +84,7 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 		return nil
 	})
 
-	metrics, tracing, err := startTelemetry(ctx, log, &stack)
-	if err != nil {
-		return err
-	}
+	metrics, tracing := startTelemetry(ctx, log, &stack)
 	failed := make(chan error, 6) // room for each of the parts below that may end by itself
 
 	// Both addresses are open from here to the end: what cannot be done yet is said, and no call is refused. They end
@@ -190,15 +187,16 @@ func ingressOptions(cfg *config.Config, log *slog.Logger) relay.ServerOptions {
 	return o
 }
 
-func startTelemetry(ctx context.Context, log *slog.Logger, stack *teardown) (*telemetry.Metrics, *telemetry.Tracing, error) {
-	o := telemetry.Options{Getenv: os.Getenv, Version: buildVersion(), Log: log}
-	metrics, err := telemetry.NewMetrics(ctx, o)
-	if err != nil {
-		return nil, nil, err
+// startTelemetry never fails: no trouble with a collector or its variables is worth a notification.
+func startTelemetry(ctx context.Context, log *slog.Logger, stack *teardown) (*telemetry.Metrics, *telemetry.Tracing) {
+	for _, w := range telemetry.Warnings(os.Getenv) {
+		log.Warn("a telemetry variable is wrong and ignored", "variable", w.Variable, "error", w.Problem)
 	}
-	tracing, err := telemetry.NewTracing(ctx, o)
-	if err != nil {
-		return nil, nil, err
+	o := telemetry.Options{Getenv: os.Getenv, Version: buildVersion(), Log: log}
+	metrics, metricsErr := telemetry.NewMetrics(ctx, o)
+	tracing, tracingErr := telemetry.NewTracing(ctx, o)
+	if err := errors.Join(metricsErr, tracingErr); err != nil {
+		log.Warn("telemetry is not exported", "error", err)
 	}
 	stack.push("telemetry", func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
@@ -208,7 +206,7 @@ func startTelemetry(ctx context.Context, log *slog.Logger, stack *teardown) (*te
 		}
 		return nil
 	})
-	return metrics, tracing, nil
+	return metrics, tracing
 }
 
 // status is the answer to GET /api/v1/status.

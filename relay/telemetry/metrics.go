@@ -45,7 +45,8 @@ type Metrics struct {
 	page     http.Handler
 }
 
-// NewMetrics sets metrics up. OTEL_SDK_DISABLED and the like concern the collector only: the page is the relay's own.
+// NewMetrics sets metrics up. OTEL_SDK_DISABLED and the like concern the collector only: the page is the relay's own. The Metrics
+// can be used whatever the error, which says why no collector gets them although the variables are right.
 func NewMetrics(ctx context.Context, o Options) (*Metrics, error) {
 	handleSDKErrors(o.Log)
 	registry := prometheus.NewRegistry()
@@ -56,7 +57,7 @@ func NewMetrics(ctx context.Context, o Options) (*Metrics, error) {
 		otelprom.WithoutScopeInfo(),
 	)
 	if err != nil {
-		return nil, fmt.Errorf("metrics page: %w", err)
+		panic("BUG: no metrics page: " + err.Error()) // nothing outside the process is asked for it
 	}
 	options := []sdkmetric.Option{
 		sdkmetric.WithReader(page),
@@ -65,15 +66,14 @@ func NewMetrics(ctx context.Context, o Options) (*Metrics, error) {
 		sdkmetric.WithExemplarFilter(exemplar.AlwaysOffFilter), // instruments are given no trace, so reservoirs only cost
 	}
 	// The exporter "prometheus" would open a second page, on the port ours has by default.
-	if o.exports("METRICS") && o.Getenv("OTEL_METRICS_EXPORTER") != "prometheus" {
-		if err := o.checkEndpoints("METRICS"); err != nil {
-			return nil, err
-		}
+	var notExported error
+	if o.exports(metrics) && o.Getenv("OTEL_METRICS_EXPORTER") != "prometheus" && len(o.refusals(metrics)) == 0 {
 		reader, err := autoexport.NewMetricReader(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("OTEL_METRICS_EXPORTER, OTEL_EXPORTER_OTLP_PROTOCOL: %w", err)
+		if err == nil {
+			options = append(options, sdkmetric.WithReader(reader))
+		} else {
+			notExported = fmt.Errorf("metrics are not exported: %w", err)
 		}
-		options = append(options, sdkmetric.WithReader(reader))
 	}
 	provider := sdkmetric.NewMeterProvider(options...)
 	zeros := &withZeros{Gatherer: registry, zeros: make(map[string]*dto.MetricFamily)}
@@ -90,7 +90,7 @@ func NewMetrics(ctx context.Context, o Options) (*Metrics, error) {
 	}
 	build := []attribute.KeyValue{attribute.String("version", o.Version), attribute.String("go_version", runtime.Version())}
 	m.Gauge("build_info", "Always 1; the labels say what is running.", func(observe Observe) { observe(1, build...) })
-	return m, nil
+	return m, notExported
 }
 
 // Handler serves the metrics page.

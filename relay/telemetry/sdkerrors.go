@@ -2,7 +2,6 @@ package telemetry
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/url"
 	"time"
@@ -43,8 +42,7 @@ func (e *sdkErrors) Handle(err error) {
 	e.log.Warn("telemetry is not getting through", "error", text, "suppressed", suppressed)
 }
 
-// sdkLog is what the SDK logs to. Only its errors are passed on, and of their key/value pairs only the name of a variable that
-// cannot be parsed: others hold its value, and OTEL_EXPORTER_OTLP_HEADERS is where collectors' tokens live.
+// sdkLog is what the SDK logs to. Only its errors are passed on, without their key/value pairs: these hold values of variables, and OTEL_EXPORTER_OTLP_HEADERS is where collectors' tokens live.
 type sdkLog struct{ errors *sdkErrors }
 
 func (sdkLog) Init(logr.RuntimeInfo)            {}
@@ -56,8 +54,7 @@ func (l sdkLog) WithName(string) logr.LogSink   { return l }
 func (l sdkLog) Error(err error, msg string, pairs ...any) {
 	for i := 0; i+1 < len(pairs); i += 2 {
 		if pairs[i] == "environment variable" {
-			l.errors.log.Warn("variable is wrong and left out of account", "error", fmt.Sprintf("%v: %s", pairs[i+1], msg)) // once, at start
-			return
+			return // see Warnings
 		}
 	}
 	var whole *url.Error // of url.Parse: its text repeats the URL, password and all

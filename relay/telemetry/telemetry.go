@@ -4,15 +4,16 @@
 // exactly the names that were given, and that trouble with a collector costs the relay a log line a minute and some
 // counted spans, never a wait. What is measured and when a span starts and ends is left to the gateway.
 //
+// A variable whose value cannot be used is warned of (see Warnings) and left out of account: it never keeps the relay from
+// starting.
+//
 // The OpenTelemetry SDK reports its own errors through two process-wide hooks. This package sets them (see sdkErrors)
 // and uses no other global of the SDK: no global provider, no global propagator.
 package telemetry
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"net/url"
 	"strings"
 
 	"go.opentelemetry.io/otel/sdk/resource"
@@ -43,17 +44,6 @@ func (o Options) exports(signal string) bool {
 	default:
 		return true
 	}
-}
-
-// checkEndpoints refuses addresses that the SDK would replace by its own default. It does not quote them: they may hold a password.
-func (o Options) checkEndpoints(signal string) error {
-	for _, name := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_" + signal + "_ENDPOINT"} {
-		value := o.Getenv(name)
-		if u, err := url.Parse(value); value != "" && (err != nil || u.Scheme != "unix" && (u.Scheme != "http" && u.Scheme != "https" || u.Host == "")) {
-			return fmt.Errorf("%s: not a URL such as http://collector:4318", name)
-		}
-	}
-	return nil
 }
 
 // newResource describes this process. OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES come last and so win. A partial

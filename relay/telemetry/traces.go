@@ -32,27 +32,23 @@ type Tracing struct {
 	host     string
 }
 
-// NewTracing sets tracing up as the OTEL_* variables say. When they ask for no exporter it starts nothing, and the spans
-// are no-ops. The error says which variable is wrong; an unreachable collector is none.
+// NewTracing sets tracing up as the OTEL_* variables say. When they ask for no exporter, or for one that cannot be had, it
+// starts nothing, and the spans are no-ops. The Tracing can be used whatever the error, which says why nothing is exported
+// although the variables are right; an unreachable collector is none.
 func NewTracing(ctx context.Context, o Options) (*Tracing, error) {
-	if !o.exports("TRACES") {
-		return &Tracing{tracer: noop.NewTracerProvider().Tracer(scopeName)}, nil
-	}
-	if err := o.checkEndpoints("TRACES"); err != nil {
-		return nil, err
-	}
-	sampler, err := newSampler(o.Getenv("OTEL_TRACES_SAMPLER"), o.Getenv("OTEL_TRACES_SAMPLER_ARG"))
-	if err != nil {
-		return nil, err
+	off := &Tracing{tracer: noop.NewTracerProvider().Tracer(scopeName)}
+	if !o.exports(traces) || len(o.refusals(traces)) > 0 {
+		return off, nil
 	}
 	sdkErrors := handleSDKErrors(o.Log)
 	exporter, err := autoexport.NewSpanExporter(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("OTEL_TRACES_EXPORTER, OTEL_EXPORTER_OTLP_PROTOCOL: %w", err)
+		return off, fmt.Errorf("traces are not exported: %w", err)
 	}
+	sampler := o.sampler()
 	limits := sdktrace.NewSpanLimits()
 	limits.AttributeValueLengthLimit = maxAttribute
-	spans := newSpanQueue(exporter, sdkErrors)
+	spans := newSpanQueue(exporter, o.batchSize(), sdkErrors)
 	provider := sdktrace.NewTracerProvider(
 		sdktrace.WithSpanProcessor(spans),
 		sdktrace.WithSampler(sampler),
@@ -71,8 +67,7 @@ type sampler struct {
 	parentBased bool
 }
 
-// newSampler reads the standard variables. Unlike the SDK it looks at no parent unless told to, and refuses what it does
-// not know. Parents are always our own spans: what the caller says of his is a link.
+// newSampler makes the sampler that the standard variables name. Unlike the SDK it looks at no parent unless told to. Parents are always our own spans: what the caller says of his is a link.
 func newSampler(name, arg string) (sampler, error) {
 	name = strings.ToLower(strings.TrimSpace(name))
 	if name == "" {
@@ -208,11 +203,11 @@ type spanQueue struct {
 	giveUp                 context.CancelFunc // ends exports, also later ones
 }
 
-func newSpanQueue(exporter sdktrace.SpanExporter, errors *sdkErrors) *spanQueue {
+func newSpanQueue(exporter sdktrace.SpanExporter, batch int, errors *sdkErrors) *spanQueue {
 	ctx, cancel := context.WithCancel(context.Background())
 	q := &spanQueue{errors: errors, giveUp: cancel}
 	q.SpanProcessor = sdktrace.NewBatchSpanProcessor(countingExporter{exporter, q, ctx},
-		sdktrace.WithMaxQueueSize(traceQueue), sdktrace.WithBatchTimeout(traceDelay))
+		sdktrace.WithMaxQueueSize(traceQueue), sdktrace.WithMaxExportBatchSize(batch), sdktrace.WithBatchTimeout(traceDelay))
 	return q
 }
 

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -307,31 +308,69 @@ func TestNothingIsExportedUnlessAskedFor(t *testing.T) {
 	})
 }
 
-func TestWrongVariablesAreErrors(t *testing.T) {
-	for _, env := range []map[string]string{
-		{"OTEL_TRACES_SAMPLER": "often"},
-		{"OTEL_TRACES_SAMPLER": "parentbased_"},
-		{"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "2"},
-		{"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "NaN"},
-		{"OTEL_TRACES_EXPORTER": "pigeon"},
-		{"OTEL_EXPORTER_OTLP_PROTOCOL": "http/smoke"},
-		{"OTEL_EXPORTER_OTLP_ENDPOINT": "127.0.0.1:4317"},
-		{"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4317"},
-		{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://user:canary@%zz"},
-		{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "//collector"},
+// TestWrongVariablesAreWarnedOfAndIgnored is what the specification wants: platforms inject variables for SDKs of other languages.
+func TestWrongVariablesAreWarnedOfAndIgnored(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "none.pem")
+	for _, tt := range []struct {
+		exported bool
+		env      map[string]string
+	}{
+		{true, map[string]string{"OTEL_TRACES_SAMPLER": "xray"}},
+		{true, map[string]string{"OTEL_TRACES_SAMPLER": "parentbased_jaeger_remote"}},
+		{true, map[string]string{"OTEL_TRACES_SAMPLER_ARG": "2", "OTEL_TRACES_SAMPLER": "traceidratio"}},
+		{true, map[string]string{"OTEL_TRACES_SAMPLER_ARG": "NaN", "OTEL_TRACES_SAMPLER": "traceidratio"}},
+		{true, map[string]string{"OTEL_SDK_DISABLED": "canary"}},
+		{true, map[string]string{"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "0"}},
+		{true, map[string]string{"OTEL_BSP_EXPORT_TIMEOUT": "30s"}},
+		{true, map[string]string{"OTEL_EXPORTER_OTLP_TIMEOUT": "canary"}},
+		{true, map[string]string{"OTEL_EXPORTER_OTLP_COMPRESSION": "canary"}},
+		{true, map[string]string{"OTEL_EXPORTER_OTLP_HEADERS": "canary"}},
+		{true, map[string]string{"OTEL_EXPORTER_OTLP_TRACES_HEADERS": "authorization=canary%zz"}},
+		{true, map[string]string{"OTEL_EXPORTER_OTLP_INSECURE": "canary"}},
+		{true, map[string]string{"OTEL_RESOURCE_ATTRIBUTES": "canary"}},
+		{true, map[string]string{"OTEL_EXPORTER_OTLP_CERTIFICATE": missing}},
+		{true, map[string]string{"OTEL_METRIC_EXPORT_INTERVAL": "-1"}},
+		{true, map[string]string{"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "canary"}},
+		{false, map[string]string{"OTEL_TRACES_EXPORTER": "pigeon"}},
+		{false, map[string]string{"OTEL_TRACES_EXPORTER": "otlp,console"}},
+		{false, map[string]string{"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}},
+		{false, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "127.0.0.1:4317"}},
+		{false, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4317"}},
+		{false, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://user:canary@%zz"}},
+		{false, map[string]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "//collector"}},
+		{true, map[string]string{"OTEL_METRICS_EXPORTER": "pigeon"}},
 	} {
 		t.Run("", func(t *testing.T) {
-			t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
-			for k, v := range env {
-				t.Setenv(k, v)
+			server := newOTLPServer(t)
+			t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.URL)
+			t.Setenv("OTEL_METRICS_EXPORTER", "console")
+			tracing, _ := newTracing(t, tt.env)
+			require.Equal(t, tt.exported, tracing.Enabled())
+			tracing.StartIngress(ids(eventID), "POST", "/", time.Now()).End()
+			require.NoError(t, tracing.Shutdown(t.Context()))
+			if tt.exported && tt.env["OTEL_EXPORTER_OTLP_INSECURE"] == "" { // which makes it call with TLS
+				require.Len(t, server.spans, 1)
 			}
-			_, err := telemetry.NewTracing(t.Context(), telemetry.Options{Getenv: os.Getenv, Log: slog.New(slog.DiscardHandler)})
-			require.Error(t, err)
-			require.NotContains(t, err.Error(), "canary")
-			for name := range env {
-				require.Contains(t, err.Error(), name, "the error names the variable")
+			warnings := telemetry.Warnings(os.Getenv)
+			require.NotEmpty(t, warnings)
+			for _, w := range warnings {
+				require.NotContains(t, w.String(), "canary")
+				require.Contains(t, tt.env, w.Variable)
 			}
 		})
+	}
+}
+
+func TestRightVariablesAreNotWarnedOf(t *testing.T) {
+	t.Parallel()
+	for _, env := range []map[string]string{
+		{},
+		{"OTEL_TRACES_SAMPLER": "xray", "OTEL_EXPORTER_OTLP_TIMEOUT": "canary"}, // nothing is exported, so nothing reads them
+		{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1",
+			"OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20x, b=c=", "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip", "OTEL_EXPORTER_OTLP_TIMEOUT": "5000",
+			"OTEL_RESOURCE_ATTRIBUTES": "a=b,c=d", "OTEL_METRICS_EXPORTER": "prometheus", "OTEL_SDK_DISABLED": "False"},
+	} {
+		require.Empty(t, telemetry.Warnings(func(name string) string { return env[name] }))
 	}
 }
 
@@ -430,7 +469,6 @@ func TestSDKPrintsNothingAndShowsNoToken(t *testing.T) {
 	require.NoError(t, cmd.Run(), stderr.String())
 	require.Empty(t, stderr.String())
 	require.Contains(t, stdout.String(), "telemetry is not getting through")
-	require.Contains(t, stdout.String(), "OTEL_METRIC_EXPORT_INTERVAL: parse duration")
 	require.NotContains(t, stdout.String(), "canary")
 }
 
