@@ -172,6 +172,9 @@ func (d *dispatcher) nextDue(now time.Time) time.Time {
 		at(d.lanes.waiting[0].due)
 	}
 	at(d.pace.until)
+	for _, t := range d.pace.tries {
+		at(t.at)
+	}
 	for _, f := range d.feeds {
 		at(f.readAt)
 		at(f.retryAt)
@@ -187,7 +190,11 @@ func (d *dispatcher) start(ctx context.Context, now time.Time) {
 			d.lanes.ready(l)
 		}
 	}()
-	for allowed := d.pace.allowed(now); d.inFlight < allowed; {
+	allowed := d.pace.allowed(now)
+	if allowed == 0 && !d.pace.trying && d.Breaks {
+		d.try(ctx, now)
+	}
+	for d.inFlight < allowed {
 		l := d.lanes.next(d.retrying, allowed)
 		if l == nil {
 			return
@@ -199,6 +206,24 @@ func (d *dispatcher) start(ctx context.Context, now time.Time) {
 		default:
 			d.send(ctx, l, now)
 		}
+	}
+}
+
+// tryAmong is how many of the lanes that came last are looked at for one to try during a pause. What waits longer is reached by probes.
+const tryAmong = 64
+
+// try sends one lane that was never tried although the sink pauses.
+func (d *dispatcher) try(ctx context.Context, now time.Time) {
+	fresh := &d.lanes.fresh
+	for i := fresh.len() - 1; i >= max(0, fresh.len()-tryAmong); i-- {
+		l := fresh.lanes[i]
+		if len(l.items) == 0 || l.items[0].event == nil || d.busy[l.key.Lane] || d.draining[l.key.Group] || !d.pace.mayTry(typeOf(l.items[0].event), now) {
+			continue
+		}
+		fresh.lanes = slices.Delete(fresh.lanes, i, i+1)
+		l.trying, d.pace.trying = true, true
+		d.send(ctx, l, now)
+		return
 	}
 }
 
@@ -253,13 +278,15 @@ func (d *dispatcher) finish(r sendResult) {
 	d.noteAttempts(r, now)
 	d.logTaken(r)
 	d.logTrouble(r, now)
+	if r.taken > 0 {
+		d.pace.succeeded(typeOf(r.batch[0].Event))
+	}
 	for range r.taken {
 		l.feed.Settle(l.items[0].position, journal.Delivered)
 		d.lanes.pop(l, 0)
 	}
 	if r.taken > 0 {
-		l.backoff, l.batch = nil, 0
-		d.pace.succeeded()
+		l.backoff, l.batch, l.known = nil, 0, false
 	}
 
 	switch failed := len(r.batch) - r.taken; {
@@ -271,6 +298,9 @@ func (d *dispatcher) finish(r sendResult) {
 		d.failed(l, failed, fmt.Errorf("BUG: the sink took %d of %d events without an error", r.taken, len(r.batch)), now)
 	default:
 		d.failed(l, failed, r.err, now)
+	}
+	if l.trying {
+		l.trying, d.pace.trying = false, false
 	}
 	d.relaneIfDrained(l.key.Group)
 }
@@ -330,7 +360,7 @@ func (d *dispatcher) failed(l *lane, n int, err error, now time.Time) {
 		it := &l.items[0]
 		it.retry = tried(it.retry, err, now)
 		d.bury(l, 0, err.Error(), now)
-		l.backoff, l.batch = nil, 0
+		l.backoff, l.batch, l.known = nil, 0, false
 		d.goOn(l)
 	case IsPause(err):
 		d.pause(err.Error()) // before anything else is sent; an operator has to resume it
@@ -343,13 +373,13 @@ func (d *dispatcher) failed(l *lane, n int, err error, now time.Time) {
 // retryLater counts the failed attempt for each item of the batch, gives up what has had its time or its
 // attempts, and lets the lane wait.
 func (d *dispatcher) retryLater(l *lane, n int, err error, now time.Time) {
-	d.pace.failed(l.key, now)
+	d.pace.failed(l, typeOf(l.items[0].event), now)
 	if l.backoff == nil {
 		l.backoff = newRetryBackoff(d.Retry)
 	}
 	asked, all := askedFor(err)
 	if all {
-		d.pace.pause(now.Add(asked))
+		d.pace.askedFor(now.Add(asked))
 	}
 	due := now.Add(max(l.backoff.next(), asked))
 	l.batch = n

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -34,6 +35,8 @@ type bubble struct {
 	sink    *farSide
 	d       *dispatcher // its state is for its own goroutine: see on
 	n       int
+
+	eventType int // of what is owed
 }
 
 // inBubble runs test with a dispatcher under fake time.
@@ -81,11 +84,17 @@ func (b *bubble) oweBody(entity string, body []byte) {
 	require.NoError(b.t, <-appended)
 }
 
+// oweType appends an event of a type of Cloud Recording.
+func (b *bubble) oweType(entity string, number int) {
+	b.eventType = number
+	b.owe(entity)
+}
+
 func (b *bubble) append(entity string, body []byte, done func(journal.Position, error)) {
 	b.t.Helper()
 	b.n++
 	id := identity(b.n, 1)
-	rec := &journal.Record{ID: id.ID, Key: id.Key, Time: time.Now(), Source: "main", Entity: entity, Sinks: []string{b.to}, Body: body}
+	rec := &journal.Record{ID: id.ID, Key: id.Key, Time: time.Now(), Source: "main", Entity: entity, Sinks: []string{b.to}, Body: body, ProductID: 3, EventType: b.eventType}
 	require.NoError(b.t, b.journal.Append(b.t.Context(), rec, done))
 }
 
@@ -484,6 +493,65 @@ func TestDeadServiceIsProbedAndComesBackWithARamp(t *testing.T) {
 		require.GreaterOrEqual(t, len(grown), 4)
 		require.Equal(t, []int{1, 2}, grown[:2], "it comes back with one Send, then two: %v", grown)
 		require.Equal(t, 16, slices.Max(grown))
+	})
+}
+
+// TestBadEventsDelayNoHealthyOnes: a receiver has a bug in one event type, or with some entities of any type. Healthy events come now
+// and then, seldom compared with the retries of the bad ones.
+func TestBadEventsDelayNoHealthyOnes(t *testing.T) {
+	spec := SinkSpec{Concurrency: 16, Breaks: true, Retry: RetryConfig{Initial: time.Second, MaxInterval: 10 * time.Second, MaxAge: 24 * time.Hour}}
+	for name, tt := range map[string]struct {
+		goodType int
+		bad      func(i int) string
+		first    int // healthy events that may wait: what is wrong cannot be known before one of them succeeded
+	}{
+		"with the event type":                  {31, func(i int) string { return fmt.Sprint("bad", i%9) }, 0},
+		"with the event type, ever more":       {31, func(i int) string { return fmt.Sprint("bad", i) }, 0},
+		"with the entity, of the healthy type": {30, func(i int) string { return fmt.Sprint("bad", i%9) }, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, spec, func(b *bubble) {
+				b.sink.set(func(a Attempt) error {
+					if strings.HasPrefix(a.Entity, "bad") {
+						return errors.New("500")
+					}
+					return nil
+				})
+				for i := range 9 {
+					b.oweType(tt.bad(i), 30)
+				}
+				time.Sleep(time.Minute)
+				slow := 0
+				for i := range 150 {
+					if i%10 == 0 {
+						b.oweType(tt.bad(9+i/10), 30)
+					}
+					b.oweType(fmt.Sprint("good", i), tt.goodType)
+					before := len(b.sink.received())
+					time.Sleep(50 * time.Millisecond)
+					if synctest.Wait(); len(b.sink.received()) <= before && len(b.sink.received()) <= i-tt.first {
+						slow++
+					}
+					time.Sleep(2 * time.Second)
+				}
+				require.LessOrEqual(t, slow, tt.first, "healthy events that waited")
+				require.Equal(t, 150, len(b.sink.received()))
+				b.on(func(d *dispatcher) { require.Equal(t, "closed", d.pace.state(time.Now()), "the state does not flap") })
+			})
+		})
+	}
+}
+
+// TestADeadServiceIsSeldomTriedWithWhatComes: new entities of many types come all the time.
+func TestADeadServiceIsSeldomTriedWithWhatComes(t *testing.T) {
+	spec := SinkSpec{Concurrency: 16, Breaks: true, Retry: RetryConfig{Initial: time.Second, MaxInterval: 10 * time.Minute, MaxAge: 24 * time.Hour}}
+	inBubble(t, spec, func(b *bubble) {
+		b.sink.set(func(Attempt) error { return errors.New("connection refused") })
+		for i := range 3600 {
+			b.oweType(fmt.Sprint("e", i), 30+i%4)
+			time.Sleep(time.Second)
+		}
+		require.Less(t, len(b.tries()), 5*60+100, "one probe a minute and one try for each of four types")
 	})
 }
 

@@ -29,6 +29,8 @@ type lane struct {
 	due     time.Time     // of the next try; meaningful while waiting
 	loaded  int           // bytes of bodies it holds
 	sending int           // items in flight, the first ones; 0 = none
+	known   bool          // its failure is not the service's: see pace
+	trying  bool          // what is in flight was sent during a pause
 }
 
 // item is one delivery in a lane.
