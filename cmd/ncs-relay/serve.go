@@ -21,6 +21,7 @@ import (
 	"ncs-relay/config"
 	"ncs-relay/relay"
 	"ncs-relay/relay/admin"
+	"ncs-relay/relay/kafkaconn"
 	"ncs-relay/relay/telemetry"
 	"ncs-relay/relay/trail"
 	"ncs-relay/sinks"
@@ -252,7 +253,7 @@ func spanKind(c *sinks.Config) trace.SpanKind {
 func spanAttrs(c *sinks.Config) []attribute.KeyValue {
 	switch {
 	case c.Kafka != nil:
-		return telemetry.ToKafka(c.Kafka.Brokers)
+		return telemetry.ToKafka(kafkaconn.SplitBrokers(c.Kafka.Brokers))
 	case c.HTTP != nil:
 		return telemetry.ToHTTP(c.HTTP.URL)
 	}

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/keyfile"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -236,7 +237,7 @@ func TestAnAnswerDoesNotWaitForALookAtTheCluster(t *testing.T) {
 
 func TestALeaderThatHangsInItsHandshakeIsLeftWhenItIsReplaced(t *testing.T) {
 	t.Parallel()
-	for name, secured := range map[string]*TLS{"plain": nil, "TLS": {InsecureSkipVerify: true}} {
+	for name, secured := range map[string]*keyfile.TLS{"plain": nil, "TLS": {InsecureSkipVerify: true}} {
 		t.Run(name, func(t *testing.T) {
 			silent, err := net.Listen("tcp", "127.0.0.1:0")
 			require.NoError(t, err)

@@ -20,6 +20,7 @@ import (
 	"github.com/segmentio/kafka-go/sasl"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/keyfile"
 )
 
 // RequestTimeout is how long a request is worth waiting for.
@@ -65,10 +66,10 @@ type conn struct {
 	until    time.Time                 // while it is idle: it is not used after this
 }
 
-func newConns(clientID string, t *TLS, mechanism sasl.Mechanism) *conns {
+func newConns(clientID string, t *keyfile.TLS, mechanism sasl.Mechanism) *conns {
 	c := &conns{clientID: clientID, mechanism: mechanism, open: make(map[*conn]struct{}), idle: make(map[string][]*conn)}
 	if t != nil {
-		c.handshaker = &handshaker{tls: t}
+		c.handshaker = &handshaker{keyfile.Follower{TLS: t}}
 	}
 	return c
 }

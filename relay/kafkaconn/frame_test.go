@@ -24,6 +24,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/keyfile"
 )
 
 // listen serves connections one after the other until the test ends.
@@ -158,11 +159,11 @@ func TestAHangUpSaysWhatToLookAt(t *testing.T) {
 	})
 	for name, test := range map[string]struct {
 		address string
-		tls     *TLS
+		tls     *keyfile.TLS
 		words   string
 	}{
 		"at the first request": {hangUp, nil, "is tls missing in the configuration?"},
-		"in TLS":               {hangUp, &TLS{InsecureSkipVerify: true}, "is tls unwanted in the configuration?"},
+		"in TLS":               {hangUp, &keyfile.TLS{InsecureSkipVerify: true}, "is tls unwanted in the configuration?"},
 		"after the versions":   {versionsOnly, nil, "is sasl missing in the configuration?"},
 	} {
 		t.Run(name, func(t *testing.T) {

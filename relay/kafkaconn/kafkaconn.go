@@ -13,22 +13,38 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/keyfile"
 )
 
 // Config says where a cluster is and how to connect to it. Brokers, TLS and SASL must have passed their checks.
 type Config struct {
-	Brokers  []string // host:port of a few brokers; the rest of the cluster is found through them
-	ClientID string   // shows up in the brokers' logs, metrics and quotas
-	TLS      *TLS     // nil = connections are not encrypted
-	SASL     *SASL    // nil = we do not say who we are
+	Brokers  []string     // as SplitBrokers returns them: host:port of a few brokers; the rest of the cluster is found through them
+	ClientID string       // shows up in the brokers' logs, metrics and quotas
+	TLS      *keyfile.TLS // nil = connections are not encrypted
+	SASL     *SASL        // nil = we do not say who we are
 
 	Logger *slog.Logger // default: none
+}
+
+// SplitBrokers returns the addresses in list. An entry may hold several with commas between them, as one variable of the
+// environment often does.
+func SplitBrokers(list []string) []string {
+	var addresses []string
+	for _, entry := range list {
+		for address := range strings.SplitSeq(entry, ",") {
+			if address = strings.TrimSpace(address); address != "" {
+				addresses = append(addresses, address)
+			}
+		}
+	}
+	return addresses
 }
 
 // CheckBrokers reports what is wrong with the addresses of brokers, at the path "brokers".
@@ -36,9 +52,15 @@ func CheckBrokers(brokers []string, report func(path, problem, hint string)) {
 	if len(brokers) == 0 {
 		report("brokers", "no broker given", `brokers: ["kafka-1.internal:9092"]`)
 	}
-	for i, broker := range brokers {
-		if problem := checkHostPort(broker); problem != "" {
-			report(fmt.Sprintf("brokers[%d]", i), problem, "write host:port, for example kafka-1.internal:9092")
+	for i, entry := range brokers {
+		addresses := SplitBrokers([]string{entry})
+		if len(addresses) == 0 {
+			addresses = []string{entry}
+		}
+		for _, address := range addresses {
+			if problem := checkHostPort(address); problem != "" {
+				report(fmt.Sprintf("brokers[%d]", i), problem, "write host:port, for example kafka-1.internal:9092")
+			}
 		}
 	}
 }
@@ -58,7 +80,7 @@ func checkHostPort(address string) string {
 }
 
 // WarnOfSecrets reports connections on which others can read what they must not.
-func WarnOfSecrets(t *TLS, s *SASL, report func(path, problem, hint string)) {
+func WarnOfSecrets(t *keyfile.TLS, s *SASL, report func(path, problem, hint string)) {
 	if t != nil && t.InsecureSkipVerify {
 		report("tls.insecure_skip_verify", "the certificates of the brokers are not verified: anybody on the way can read events and credentials", "use ca_file")
 	}

@@ -6,14 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/keyfile"
 )
 
 // tokenSource gives OAuth tokens. It may be asked by several connections at once.
@@ -30,17 +34,31 @@ func (c *SASL) checkTokenURL(report func(path, problem, hint string)) {
 		report("client_id", "no client id given", "")
 	}
 	checkSecret(report, "client_secret", c.ClientSecret, c.ClientSecretFile)
+	if c.AuthStyle != "" && c.AuthStyle != authInHeader && c.AuthStyle != authInBody {
+		report("auth_style", fmt.Sprintf("unknown auth_style %q", c.AuthStyle), "use header or body")
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.TokenForm)) {
+		if slices.Contains([]string{"grant_type", "scope", "client_id", "client_secret"}, name) {
+			report("token_form["+name+"]", fmt.Sprintf("%q is set by other keys", name), "use scopes, client_id and client_secret")
+		}
+	}
 }
+
+// How client id and secret go to the token endpoint (RFC 6749, section 2.3.1).
+const (
+	authInHeader = "header"
+	authInBody   = "body"
+)
 
 func (c *SASL) tokenSource() tokenSource {
 	if c.TokenFile != "" {
 		return tokenFile(c.TokenFile)
 	}
-	return &tokenEndpoint{SASL: c, client: &http.Client{
-		Timeout:       tokenTimeout,
-		Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true},    // it is asked once in a while
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // our secret is for this address
-	}}
+	e := &tokenEndpoint{SASL: c}
+	if c.TokenTLS != nil {
+		e.follower = &keyfile.Follower{TLS: c.TokenTLS}
+	}
+	return e
 }
 
 // tokenFile is a file that something else keeps fresh.
@@ -51,7 +69,7 @@ func (f tokenFile) token(context.Context) (relay.Secret, error) { return relay.R
 // tokenEndpoint gets tokens by client credentials (RFC 6749, section 4.4) and keeps one while it is valid.
 type tokenEndpoint struct {
 	*SASL
-	client *http.Client
+	follower *keyfile.Follower // nil = TLS as Go has it
 
 	mu     sync.Mutex // guards what follows, also while a token is asked for: those who come then want the same
 	cached relay.Secret
@@ -84,18 +102,15 @@ func (e *tokenEndpoint) fetch(ctx context.Context) (token relay.Secret, lifetime
 	if err != nil {
 		return token, 0, err
 	}
-	form := url.Values{"grant_type": {"client_credentials"}}
-	if len(e.Scopes) > 0 {
-		form.Set("scope", strings.Join(e.Scopes, " "))
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, e.TokenURL, strings.NewReader(form.Encode()))
+	request, err := e.request(ctx, secret)
 	if err != nil {
-		return token, 0, errors.New("token_url is not an address")
+		return token, 0, err
 	}
-	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	request.Header.Set("Accept", "application/json")
-	request.SetBasicAuth(url.QueryEscape(e.ClientID), url.QueryEscape(secret.Reveal())) // section 2.3.1 asks for the escaping
-	response, err := e.client.Do(request)
+	client, err := e.client()
+	if err != nil {
+		return token, 0, err
+	}
+	response, err := client.Do(request)
 	if err != nil {
 		var withURL *url.Error
 		if errors.As(err, &withURL) {
@@ -107,26 +122,81 @@ func (e *tokenEndpoint) fetch(ctx context.Context) (token relay.Secret, lifetime
 	return readToken(response.StatusCode, io.LimitReader(response.Body, maxTokenReply))
 }
 
+func (e *tokenEndpoint) request(ctx context.Context, secret relay.Secret) (*http.Request, error) {
+	form := url.Values{"grant_type": {"client_credentials"}}
+	if len(e.Scopes) > 0 {
+		form.Set("scope", strings.Join(e.Scopes, " "))
+	}
+	for name, value := range e.TokenForm {
+		form.Set(name, value)
+	}
+	if e.AuthStyle == authInBody {
+		form.Set("client_id", e.ClientID)
+		form.Set("client_secret", secret.Reveal())
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, e.TokenURL, strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, errors.New("token_url is not an address")
+	}
+	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	request.Header.Set("Accept", "application/json")
+	if e.AuthStyle != authInBody {
+		request.SetBasicAuth(url.QueryEscape(e.ClientID), url.QueryEscape(secret.Reveal())) // section 2.3.1 asks for the escaping
+	}
+	return request, nil
+}
+
+// client is made for each request, of which there is one in a while.
+func (e *tokenEndpoint) client() (*http.Client, error) {
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
+	if e.follower != nil {
+		config, err := e.follower.Current()
+		if err != nil {
+			return nil, err
+		}
+		transport.TLSClientConfig = config.Clone()
+	}
+	return &http.Client{
+		Timeout:       tokenTimeout,
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // our secret is for this address
+	}, nil
+}
+
 // oauthError is the form of the codes of section 5.2, such as invalid_client.
 var oauthError = regexp.MustCompile(`^[a-z_]{1,40}$`)
 
+// readToken takes a token wherever there is one: what stands beside it is read as far as it can be.
 func readToken(status int, body io.Reader) (token relay.Secret, lifetime time.Duration, err error) {
-	var reply struct {
-		AccessToken string `json:"access_token"`
-		ExpiresIn   int64  `json:"expires_in"` // seconds
-		Error       string `json:"error"`
-	}
+	var reply map[string]any
 	parseErr := json.NewDecoder(body).Decode(&reply)
+	code, _ := reply["error"].(string)
+	access, _ := reply["access_token"].(string)
 	switch {
-	case status != http.StatusOK && parseErr == nil && oauthError.MatchString(reply.Error):
-		return token, 0, fmt.Errorf("the token endpoint answers %d, %s", status, reply.Error)
-	case status != http.StatusOK:
+	case status/100 != 2 && oauthError.MatchString(code):
+		return token, 0, fmt.Errorf("the token endpoint answers %d, %s", status, code)
+	case status/100 != 2:
 		return token, 0, fmt.Errorf("the token endpoint answers %d", status)
-	case parseErr != nil || reply.AccessToken == "":
-		return token, 0, errors.New("the token endpoint's answer holds no access_token")
+	case parseErr != nil:
+		return token, 0, fmt.Errorf("the token endpoint answers %d, but no JSON object of less than %d bytes; is token_url right?", status, maxTokenReply)
+	case access == "" && oauthError.MatchString(code):
+		return token, 0, fmt.Errorf("the token endpoint answers %s", code)
+	case access == "":
+		return token, 0, errors.New("the token endpoint's answer holds no access_token of text; is token_url right?")
 	}
-	if reply.ExpiresIn <= 0 {
-		reply.ExpiresIn = 60
+	return relay.NewSecret(access), lifetimeOf(reply["expires_in"]), nil
+}
+
+const (
+	unknownLifetime = time.Minute
+	longestLifetime = 24 * time.Hour
+)
+
+// lifetimeOf reads expires_in: seconds, as a number or, as some endpoints have it, in a string.
+func lifetimeOf(expiresIn any) time.Duration {
+	seconds, err := strconv.ParseFloat(fmt.Sprint(expiresIn), 64)
+	if err != nil || !(seconds > 0) {
+		return unknownLifetime
 	}
-	return relay.NewSecret(reply.AccessToken), time.Duration(min(reply.ExpiresIn, 24*3600)) * time.Second, nil
+	return time.Duration(min(seconds, longestLifetime.Seconds()) * float64(time.Second))
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/segmentio/kafka-go/sasl/scram"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/keyfile"
 )
 
 // SASL says who we are to the brokers. Files are read again for each new connection.
@@ -22,12 +25,16 @@ type SASL struct {
 	Password     relay.Secret `yaml:"password"`
 	PasswordFile string       `yaml:"password_file,path,secret"`
 
-	TokenFile        string       `yaml:"token_file,path,secret"`         // OAuth: a token that something else keeps fresh
-	TokenURL         string       `yaml:"token_url"`                      // OAuth: where to get one by client credentials
-	ClientID         string       `yaml:"client_id,credential"`           // who asks there
-	ClientSecret     relay.Secret `yaml:"client_secret"`                  // and its secret
-	ClientSecretFile string       `yaml:"client_secret_file,path,secret"` // or a file with it
-	Scopes           []string     `yaml:"scopes"`
+	TokenFile        string            `yaml:"token_file,path,secret"`         // OAuth: a token that something else keeps fresh
+	TokenURL         string            `yaml:"token_url"`                      // OAuth: where to get one by client credentials
+	ClientID         string            `yaml:"client_id,credential"`           // who asks there
+	ClientSecret     relay.Secret      `yaml:"client_secret"`                  // and its secret
+	ClientSecretFile string            `yaml:"client_secret_file,path,secret"` // or a file with it
+	Scopes           []string          `yaml:"scopes"`
+	AuthStyle        string            `yaml:"auth_style"` // where client id and secret go: header (default) or body
+	TokenForm        map[string]string `yaml:"token_form"` // more fields of the request for a token, such as audience
+	TokenTLS         *keyfile.TLS      `yaml:"token_tls"`  // for token_url
+	Extensions       map[string]string `yaml:"extensions"` // SASL extensions of oauthbearer, such as logicalCluster
 }
 
 const (
@@ -56,7 +63,7 @@ func (c *SASL) checkPassword(report func(path, problem, hint string)) {
 		report("username", "no user name given", "")
 	}
 	checkSecret(report, "password", c.Password, c.PasswordFile)
-	if c.TokenFile != "" || c.TokenURL != "" {
+	if c.TokenFile != "" || c.TokenURL != "" || len(c.Extensions) > 0 {
 		report("mechanism", fmt.Sprintf("%q uses no token", c.Mechanism), "use oauthbearer, or remove the token")
 	}
 }
@@ -65,11 +72,16 @@ func (c *SASL) checkToken(report func(path, problem, hint string)) {
 	if c.Username != "" || c.Password.IsSet() || c.PasswordFile != "" {
 		report("mechanism", fmt.Sprintf("%q uses no user name and password", c.Mechanism), "remove them")
 	}
+	for _, name := range slices.Sorted(maps.Keys(c.Extensions)) {
+		if value := c.Extensions[name]; name == "auth" || !extensionName.MatchString(name) || !extensionValue.MatchString(value) {
+			report("extensions["+name+"]", "is not a SASL extension", "a name of letters other than auth, and a value of visible ASCII characters")
+		}
+	}
 	switch {
 	case c.TokenFile == "" && c.TokenURL == "":
 		report("token_url", "neither token_file nor token_url is given", "")
 	case c.TokenFile != "" && c.TokenURL != "":
-		report("token_file", "is there besides token_url", "keep one of them")
+		report("token_file", "cannot be combined with token_url", "keep one of them")
 	case c.TokenFile != "":
 		if _, err := relay.ReadSecret(c.TokenFile); err != nil {
 			report("token_file", err.Error(), "")
@@ -79,13 +91,19 @@ func (c *SASL) checkToken(report func(path, problem, hint string)) {
 	}
 }
 
+// The forms of extensions (RFC 7628, section 3.1).
+var (
+	extensionName  = regexp.MustCompile(`^[A-Za-z]+$`)
+	extensionValue = regexp.MustCompile(`^[\x21-\x7e \t\r\n]+$`)
+)
+
 // checkSecret reports a secret that is given neither in the configuration nor in a file, or in both.
 func checkSecret(report func(path, problem, hint string), path string, secret relay.Secret, file string) {
 	switch {
 	case !secret.IsSet() && file == "":
 		report(path, "neither "+path+" nor "+path+"_file is given", "")
 	case secret.IsSet() && file != "":
-		report(path+"_file", "is there besides "+path, "keep one of them")
+		report(path+"_file", "cannot be combined with "+path, "keep one of them")
 	case file != "":
 		if _, err := relay.ReadSecret(file); err != nil {
 			report(path+"_file", err.Error(), "")
@@ -107,7 +125,7 @@ func (c *SASL) mechanism() sasl.Mechanism {
 		return nil
 	}
 	if c.Mechanism == saslOAuthBearer {
-		return &bearer{source: c.tokenSource()}
+		return &bearer{source: c.tokenSource(), extensions: c.Extensions}
 	}
 	return &credentials{c}
 }
@@ -166,7 +184,10 @@ func (c *credentials) with(password relay.Secret) (sasl.Mechanism, error) {
 }
 
 // bearer is OAUTHBEARER of RFC 7628, as Kafka has it.
-type bearer struct{ source tokenSource }
+type bearer struct {
+	source     tokenSource
+	extensions map[string]string
+}
 
 // Name is the mechanism's name on the wire.
 func (b *bearer) Name() string { return "OAUTHBEARER" }
@@ -177,7 +198,11 @@ func (b *bearer) Start(ctx context.Context) (sasl.StateMachine, []byte, error) {
 	if err != nil {
 		return nil, nil, relay.Because(relay.ReasonAuth, fmt.Errorf("get an OAuth token: %w", err))
 	}
-	return bearerAnswer{}, []byte("n,,\x01auth=Bearer " + token.Reveal() + "\x01\x01"), nil
+	message := "n,,\x01auth=Bearer " + token.Reveal() + "\x01"
+	for _, name := range slices.Sorted(maps.Keys(b.extensions)) {
+		message += name + "=" + b.extensions[name] + "\x01"
+	}
+	return bearerAnswer{}, []byte(message + "\x01"), nil
 }
 
 // bearerAnswer is what follows the token: a broker that takes it says nothing, another one says why not, and waits for one

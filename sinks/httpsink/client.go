@@ -136,9 +136,9 @@ func newTransport(cfg *Config) (*http.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	tlsConfig, err := cfg.TLS.config()
+	tlsConfig, err := cfg.TLS.Config()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("tls: %w", err)
 	}
 	dialer, err := newDialer(cfg)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/keyfile"
 )
 
 // Config of an HTTP sink.
@@ -35,7 +36,7 @@ type Config struct {
 	CloudEvents      bool                    `yaml:"cloudevents"` // add the ce- headers of CloudEvents 1.0, binary mode
 	Verdicts         map[string]string       `yaml:"verdicts"`    // deliver, retry, dead or pause, by status (404) or class (5xx)
 	Proxy            relay.Secret            `yaml:"proxy"`       // env, none or a URL; a secret because the URL may hold a password
-	TLS              *TLS                    `yaml:"tls"`
+	TLS              *keyfile.TLS            `yaml:"tls"`
 	Egress           Egress                  `yaml:"egress"` // which addresses may be called
 }
 
@@ -67,7 +68,7 @@ const (
 	maxRate        = 1_000_000
 )
 
-// Check reports what is wrong, also in the structs below c: their mistakes show only together. It reads the files
+// Check reports what is wrong, also in the structs below c but TLS: their mistakes show only together. It reads the files
 // that c names.
 func (c *Config) Check(report func(path, problem, hint string)) {
 	c.checkURL(report)
@@ -92,7 +93,6 @@ func (c *Config) Check(report func(path, problem, hint string)) {
 	if _, err := proxyFunc(c.Proxy); err != nil {
 		report("proxy", err.Error(), "env, none or a URL such as http://proxy.internal:3128")
 	}
-	c.TLS.check(report)
 	c.Egress.check(report)
 }
 

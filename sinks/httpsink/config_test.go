@@ -2,12 +2,14 @@ package httpsink_test
 
 import (
 	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/keyfile"
 	"ncs-relay/sinks/httpsink"
 )
 
@@ -137,12 +139,12 @@ func TestCheck(t *testing.T) {
 		"egress wrong":         {egress([]string{"10.0.0.0/33"}, nil), []string{"egress.allow[0]"}},
 		"egress names":         {egress(nil, []string{"10.0.0.1", "billing.internal"}), []string{"egress.deny[1]"}},
 		"egress mapped":        {egress(nil, []string{"::ffff:10.0.0.0/104"}), []string{"egress.deny[0]"}},
-		"certificate, no key":  {func(c *httpsink.Config) { c.TLS = &httpsink.TLS{CertFile: "x"} }, []string{"tls"}},
-		"tls files missing":    {func(c *httpsink.Config) { c.TLS = &httpsink.TLS{CAFile: "none", CertFile: "none", KeyFile: "none"} }, []string{"tls.ca_file", "tls.cert_file"}},
+		"certificate, no key":  {func(c *httpsink.Config) { c.TLS = &keyfile.TLS{CertFile: "x"} }, []string{"tls"}},
+		"tls files missing":    {func(c *httpsink.Config) { c.TLS = &keyfile.TLS{CAFile: "none", CertFile: "none", KeyFile: "none"} }, []string{"tls.ca_file", "tls.cert_file", "tls.key_file"}},
 		"tls files wrong": {func(c *httpsink.Config) {
-			c.TLS = &httpsink.TLS{CAFile: "sink.go", CertFile: "sink.go", KeyFile: "sink.go"}
+			c.TLS = &keyfile.TLS{CAFile: "sink.go", CertFile: "sink.go", KeyFile: "sink.go"}
 		}, []string{"tls.ca_file", "tls.cert_file"}},
-		"insecure with ca":     {func(c *httpsink.Config) { c.TLS = &httpsink.TLS{CAFile: "none", InsecureSkipVerify: true} }, []string{"tls.insecure_skip_verify", "tls.ca_file"}},
+		"insecure with ca":     {func(c *httpsink.Config) { c.TLS = &keyfile.TLS{CAFile: "none", InsecureSkipVerify: true} }, []string{"tls.insecure_skip_verify", "tls.ca_file"}},
 		"token file missing":   {func(c *httpsink.Config) { c.BearerTokenFile = "none" }, []string{"bearer_token_file"}},
 		"token file directory": {func(c *httpsink.Config) { c.BearerTokenFile = "." }, []string{"bearer_token_file"}},
 		"token file with text": {func(c *httpsink.Config) { c.BearerTokenFile = "sink.go" }, []string{"bearer_token_file"}},
@@ -164,11 +166,15 @@ func TestCheck(t *testing.T) {
 			t.Parallel()
 			cfg := config("https://billing.internal/hooks", tt.change)
 			var got []string
-			cfg.Check(func(path, problem, hint string) {
+			report := func(path, problem, hint string) {
 				got = append(got, path)
 				require.NotEmpty(t, problem)
 				require.NotContains(t, problem+hint, "canary")
-			})
+			}
+			cfg.Check(report)
+			if cfg.TLS != nil {
+				cfg.TLS.Check(func(path, problem, hint string) { report(strings.TrimSuffix("tls."+path, "."), problem, hint) })
+			}
 			require.Empty(t, cmp.Diff(tt.want, got))
 			s, err := httpsink.New(cfg, "ncs-relay/test", slog.New(slog.DiscardHandler))
 			require.Equal(t, tt.want == nil, err == nil, "New and Check differ: %v", err)

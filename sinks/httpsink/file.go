@@ -107,7 +107,7 @@ func (c *Config) watched() []string {
 	for _, f := range c.secretFiles() {
 		names = append(names, f.file)
 	}
-	return append(names, c.TLS.files()...)
+	return append(names, c.TLS.Names()...)
 }
 
 // stamp tells whether a file is still the one that was read.

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"ncs-relay/relay/keyfile"
 	"ncs-relay/sinks/httpsink"
 	"ncs-relay/sinks/sinktest"
 )
@@ -202,7 +203,7 @@ func TestMisbehavingHTTP2Servers(t *testing.T) {
 				if tt.timeout > 0 {
 					c.Timeout = tt.timeout
 				}
-				c.TLS = &httpsink.TLS{CAFile: files(t, ca.pem)[0], ServerName: "far.test"}
+				c.TLS = &keyfile.TLS{CAFile: files(t, ca.pem)[0], ServerName: "far.test"}
 			}))
 			err := send(t, s, sinktest.Event(1, "sid"))
 			if tt.want == "" {
@@ -236,7 +237,7 @@ func TestNoCallIsLostOnHTTP2ConnectionsThatEnd(t *testing.T) {
 		}
 	})
 	s := newSink(t, config("https://"+addr, func(c *httpsink.Config) {
-		c.TLS = &httpsink.TLS{CAFile: files(t, ca.pem)[0], ServerName: "far.test"}
+		c.TLS = &keyfile.TLS{CAFile: files(t, ca.pem)[0], ServerName: "far.test"}
 	}))
 	const lanes, rounds = 8, 50
 	var sends sync.WaitGroup
@@ -278,7 +279,7 @@ func TestSilentHTTP2ConnectionIsLeft(t *testing.T) {
 			}
 			c.answer(stream, true, ":status", "204")
 		})
-		s := newSink(t, config("https://far.test", func(c *httpsink.Config) { c.TLS = &httpsink.TLS{CAFile: files(t, ca.pem)[0]} }))
+		s := newSink(t, config("https://far.test", func(c *httpsink.Config) { c.TLS = &keyfile.TLS{CAFile: files(t, ca.pem)[0]} }))
 		s.Dial(func() net.Conn {
 			near, far := net.Pipe()
 			go func() { defer far.Close(); serve(buffered(far)) }()

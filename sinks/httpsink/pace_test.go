@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/keyfile"
 	"ncs-relay/sinks/httpsink"
 	"ncs-relay/sinks/sinktest"
 )
@@ -170,7 +171,7 @@ func TestTunnels(t *testing.T) {
 	for scheme, address := range proxies {
 		s := newSink(t, config("https://billing.internal/hooks", func(c *httpsink.Config) {
 			c.Proxy = relay.NewSecret(scheme + "://" + address)
-			c.TLS = &httpsink.TLS{CAFile: files(t, ca.pem)[0]}
+			c.TLS = &keyfile.TLS{CAFile: files(t, ca.pem)[0]}
 		}))
 		for i := range 3 {
 			require.NoError(t, send(t, s, sinktest.Event(i, scheme)))
@@ -213,7 +214,7 @@ func TestAReceiverWhoseNameMovesIsFoundAgain(t *testing.T) {
 				var address atomic.Value
 				address.Store("127.0.0.1")
 				s := newSink(t, config("https://moving.test:"+port, func(c *httpsink.Config) {
-					c.TLS = &httpsink.TLS{CAFile: files(t, ca.pem)[0]}
+					c.TLS = &keyfile.TLS{CAFile: files(t, ca.pem)[0]}
 					if byAge {
 						c.MaxConnectionAge = 500 * time.Millisecond
 					}

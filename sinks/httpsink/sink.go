@@ -86,6 +86,9 @@ func New(cfg Config, userAgent string, log *slog.Logger) (*Sink, error) {
 func check(cfg Config) error {
 	var problems []error
 	cfg.Check(func(path, problem, _ string) { problems = append(problems, fmt.Errorf("%s: %s", path, problem)) })
+	if cfg.TLS != nil {
+		cfg.TLS.Check(func(path, problem, _ string) { problems = append(problems, fmt.Errorf("tls.%s: %s", path, problem)) })
+	}
 	return errors.Join(problems...)
 }
 

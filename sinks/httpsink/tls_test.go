@@ -23,6 +23,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"ncs-relay/relay/keyfile"
 	"ncs-relay/sinks/httpsink"
 	"ncs-relay/sinks/sinktest"
 )
@@ -108,19 +109,19 @@ func TestMutualTLS(t *testing.T) {
 
 	firstCert, firstKey := ca.issue("first")
 	names := files(t, ca.pem, firstCert, firstKey)
-	with := func(change func(*httpsink.TLS)) httpsink.Config {
+	with := func(change func(*keyfile.TLS)) httpsink.Config {
 		return config(far.URL, func(c *httpsink.Config) {
-			c.TLS = &httpsink.TLS{CAFile: names[0], CertFile: names[1], KeyFile: names[2], ServerName: "billing.internal"}
+			c.TLS = &keyfile.TLS{CAFile: names[0], CertFile: names[1], KeyFile: names[2], ServerName: "billing.internal"}
 			change(c.TLS)
 		})
 	}
 	e := sinktest.Event(1, "sid")
-	require.ErrorContains(t, send(t, newSink(t, with(func(c *httpsink.TLS) { c.ServerName = "" })), e), "certificate", "the name is checked")
-	require.ErrorContains(t, send(t, newSink(t, with(func(c *httpsink.TLS) { c.CAFile = "" })), e), "certificate", "the authority is checked")
-	require.Error(t, send(t, newSink(t, with(func(c *httpsink.TLS) { c.CertFile, c.KeyFile = "", "" })), e), "the receiver wants a certificate")
+	require.ErrorContains(t, send(t, newSink(t, with(func(c *keyfile.TLS) { c.ServerName = "" })), e), "certificate", "the name is checked")
+	require.ErrorContains(t, send(t, newSink(t, with(func(c *keyfile.TLS) { c.CAFile = "" })), e), "certificate", "the authority is checked")
+	require.Error(t, send(t, newSink(t, with(func(c *keyfile.TLS) { c.CertFile, c.KeyFile = "", "" })), e), "the receiver wants a certificate")
 
 	var out bytes.Buffer
-	s, err := httpsink.New(with(func(*httpsink.TLS) {}), "ncs-relay/test", slog.New(slog.NewTextHandler(&out, nil)))
+	s, err := httpsink.New(with(func(*keyfile.TLS) {}), "ncs-relay/test", slog.New(slog.NewTextHandler(&out, nil)))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	call := func() string {
@@ -145,7 +146,7 @@ func TestInsecureIsLoud(t *testing.T) {
 	t.Parallel()
 	far := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	t.Cleanup(far.Close)
-	cfg := config(far.URL, func(c *httpsink.Config) { c.TLS = &httpsink.TLS{InsecureSkipVerify: true} })
+	cfg := config(far.URL, func(c *httpsink.Config) { c.TLS = &keyfile.TLS{InsecureSkipVerify: true} })
 	var out bytes.Buffer
 	s, err := httpsink.New(cfg, "ncs-relay/test", slog.New(slog.NewTextHandler(&out, nil)))
 	require.NoError(t, err)

@@ -6,16 +6,17 @@ import (
 	"github.com/segmentio/kafka-go/compress"
 
 	"ncs-relay/relay/kafkaconn"
+	"ncs-relay/relay/keyfile"
 	"ncs-relay/relay/ncs"
 )
 
 // Config of a Kafka sink.
 type Config struct {
-	Brokers        []string        `yaml:"brokers"`               // host:port of a few brokers; the rest of the cluster is found through them
+	Brokers        []string        `yaml:"brokers"`               // host:port of a few brokers, also several with commas between them; the rest of the cluster is found through them
 	Topic          string          `yaml:"topic"`                 // may contain {product}, {category} and {event}; an entity's events are in order within a topic only
 	CreateTopics   *CreateTopics   `yaml:"create_topics"`         // makes topics that do not exist; without it they are waited for
 	ClientID       string          `yaml:"client_id"`             // shows up in the brokers' logs, metrics and quotas
-	TLS            *kafkaconn.TLS  `yaml:"tls"`                   // encrypts connections
+	TLS            *keyfile.TLS    `yaml:"tls"`                   // encrypts connections
 	SASL           *kafkaconn.SASL `yaml:"sasl"`                  // authenticates them
 	Idempotence    bool            `yaml:"idempotence"`           // lets brokers recognize a batch that is sent again
 	Compression    string          `yaml:"compression"`           // none, gzip, snappy, lz4 or zstd

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay/kafkaconn"
+	"ncs-relay/relay/keyfile"
 	"ncs-relay/relay/ncs"
 	"ncs-relay/sinks/kafkasink"
 )
@@ -30,6 +31,9 @@ func TestCheckReportsEveryMistake(t *testing.T) {
 	}{
 		"good":                  {append(broker, "[::1]:9093"), "ncs.{product}.{category}-{event}", nil},
 		"nothing":               {nil, "", []string{"brokers: no broker given", "topic: no topic given"}},
+		"several in one":        {[]string{"k1:9092, k2:9092,", "k3:9092"}, "t", nil},
+		"one of several":        {[]string{"k1:9092,k2"}, "t", []string{`brokers[0]: "k2" is not host:port`}},
+		"empty":                 {[]string{" "}, "t", []string{`brokers[0]: " " is not host:port`}},
 		"no port":               {[]string{"k1"}, "t", []string{`brokers[0]: "k1" is not host:port`}},
 		"no host":               {[]string{":9092"}, "t", []string{`brokers[0]: ":9092" has no host`}},
 		"odd ports":             {[]string{"k1:0", "k2:65536", "k3:kafka"}, "t", []string{`brokers[0]: "k1:0" has no valid port`, `brokers[1]: "k2:65536" has no valid port`, `brokers[2]: "k3:kafka" has no valid port`}},
@@ -91,13 +95,13 @@ func TestATopicWithoutPlaceholdersIsOne(t *testing.T) {
 func TestWarningsAboutSecretsThatOthersCanRead(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		tls  *kafkaconn.TLS
+		tls  *keyfile.TLS
 		sasl *kafkaconn.SASL
 		want []string
 	}{
 		"nothing":                  {nil, nil, nil},
-		"TLS":                      {&kafkaconn.TLS{}, &kafkaconn.SASL{Mechanism: "plain"}, nil},
-		"any certificate":          {&kafkaconn.TLS{InsecureSkipVerify: true}, nil, []string{"tls.insecure_skip_verify"}},
+		"TLS":                      {&keyfile.TLS{}, &kafkaconn.SASL{Mechanism: "plain"}, nil},
+		"any certificate":          {&keyfile.TLS{InsecureSkipVerify: true}, nil, []string{"tls.insecure_skip_verify"}},
 		"password in clear":        {nil, &kafkaconn.SASL{Mechanism: "plain"}, []string{"sasl.mechanism"}},
 		"token in clear":           {nil, &kafkaconn.SASL{Mechanism: "oauthbearer"}, []string{"sasl.mechanism"}},
 		"SCRAM keeps it to itself": {nil, &kafkaconn.SASL{Mechanism: "scram-sha-512"}, nil},

@@ -28,6 +28,7 @@ import (
 	"ncs-relay/relay"
 	"ncs-relay/relay/kafkaconn"
 	"ncs-relay/relay/kafkaconn/kafkatest"
+	"ncs-relay/relay/keyfile"
 	"ncs-relay/sinks/kafkasink"
 )
 
@@ -104,7 +105,7 @@ type secured struct {
 func (s *secured) config(listener string) kafkasink.Config {
 	cfg := configured(s.cluster.AddressesOf(listener), "secured")
 	if listener != "SHORT" {
-		cfg.TLS = &kafkaconn.TLS{CAFile: s.pki.ca}
+		cfg.TLS = &keyfile.TLS{CAFile: s.pki.ca}
 	}
 	return cfg
 }

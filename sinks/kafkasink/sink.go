@@ -65,7 +65,7 @@ func New(cfg Config, name string, logger *slog.Logger) (*Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(cfg.Brokers) == 0 {
+	if cfg.Brokers = kafkaconn.SplitBrokers(cfg.Brokers); len(cfg.Brokers) == 0 {
 		return nil, errors.New("no broker given")
 	}
 	cluster := kafkaconn.New(kafkaconn.Config{Brokers: cfg.Brokers, ClientID: cfg.ClientID, TLS: cfg.TLS, SASL: cfg.SASL, Logger: logger.With("sink", name)})
