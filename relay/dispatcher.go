@@ -171,6 +171,9 @@ func (d *dispatcher) nextDue(now time.Time) time.Time {
 	if len(d.lanes.waiting) > 0 {
 		at(d.lanes.waiting[0].due)
 	}
+	if len(d.lanes.lingering) > 0 {
+		at(d.lanes.lingering[0].until)
+	}
 	at(d.pace.until)
 	for _, t := range d.pace.tries {
 		at(t.at)
@@ -236,7 +239,7 @@ func (d *dispatcher) send(ctx context.Context, l *lane, now time.Time) {
 		d.lanes.wait(l, now.Add(time.Second))
 		return
 	case n == 0: // it ended while it waited, or all of the batch is lost
-		d.goOn(l)
+		d.lanes.goOn(l)
 		return
 	}
 	batch := make([]Attempt, n)
@@ -292,8 +295,11 @@ func (d *dispatcher) finish(r sendResult) {
 	switch failed := len(r.batch) - r.taken; {
 	case l.feed.dropped:
 		d.lanes.empty(l)
-	case failed == 0, r.cut:
-		d.goOn(l) // what was cut off has an unknown outcome: the next process makes it again
+	case failed == 0:
+		most, _ := d.sink.MaxBatch()
+		d.lanes.linger(l, most, now.Add(linger-now.Sub(d.began)%linger)) // all at the same instants, so that a sink may send them together
+	case r.cut:
+		d.lanes.goOn(l) // its outcome is unknown: the next process makes it again
 	case r.err == nil:
 		d.failed(l, failed, fmt.Errorf("BUG: the sink took %d of %d events without an error", r.taken, len(r.batch)), now)
 	default:
@@ -355,13 +361,13 @@ func (d *dispatcher) failed(l *lane, n int, err error, now time.Time) {
 	switch {
 	case errors.Is(err, ErrRelane):
 		d.draining[l.key.Group] = true
-		d.goOn(l)
+		d.lanes.goOn(l)
 	case IsPermanent(err):
 		it := &l.items[0]
 		it.retry = tried(it.retry, err, now)
 		d.bury(l, 0, err.Error(), now)
 		l.backoff, l.batch, l.known = nil, 0, false
-		d.goOn(l)
+		d.lanes.goOn(l)
 	case IsPause(err):
 		d.pause(err.Error()) // before anything else is sent; an operator has to resume it
 		d.retryLater(l, n, err, now)
@@ -458,13 +464,6 @@ func (d *dispatcher) logDead(it item, reason string, now time.Time) {
 	}
 	d.log.Warn("delivery became a dead letter", append(args, "count", d.dead)...)
 	d.dead, d.deadAt = 0, now
-}
-
-// goOn makes a lane ready for its next batch, or ends it.
-func (d *dispatcher) goOn(l *lane) {
-	if !d.lanes.end(l) {
-		d.lanes.ready(l)
-	}
 }
 
 // relaneIfDrained lanes a group anew once nothing of it is in flight. Until then its lanes stand still, so no event

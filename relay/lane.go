@@ -31,6 +31,7 @@ type lane struct {
 	sending int           // items in flight, the first ones; 0 = none
 	known   bool          // its failure is not the service's: see pace
 	trying  bool          // what is in flight was sent during a pause
+	lingers int           // it has just sent, and waits for so many items, not for long; 0 = it does not
 }
 
 // item is one delivery in a lane.
@@ -53,12 +54,13 @@ type lanes struct {
 	share     int // bytes of bodies that one lane may hold
 	room      int // bytes that all may take besides
 	all       map[laneKey]*lane
-	fresh     laneQueue // can run now
-	again     laneQueue // can run now, after a failure
-	waiting   laneHeap  // wait for a retry, the next due first
-	queued    int       // items in all lanes
-	loaded    int       // bytes of bodies held
-	failedRan bool      // the lane that was given last had failed before
+	fresh     laneQueue  // can run now
+	again     laneQueue  // can run now, after a failure
+	waiting   laneHeap   // wait for a retry, the next due first
+	lingering []lingerer // wait for more to send, the next due first
+	queued    int        // items in all lanes
+	loaded    int        // bytes of bodies held
+	failedRan bool       // the lane that was given last had failed before
 }
 
 func newLanes(slots int) lanes {
@@ -89,6 +91,45 @@ func (ls *lanes) put(key laneKey, f *feed, it item) {
 	}
 	l.items = append(l.items, it)
 	ls.queued++
+	if l.lingers > 0 && ls.filled(l, l.lingers) {
+		ls.lingered(l)
+	}
+}
+
+// linger is how long a lane that has just sent waits for more. What is on disk need not hurry, and a request for each event
+// costs the relay and the far side several times what it does for some. A lane that has not sent for so long sends at once.
+const linger = 10 * time.Millisecond
+
+// linger lets a lane that has just sent run when it is due, or when it holds a batch, whichever comes first. It may hold nothing yet.
+func (ls *lanes) linger(l *lane, batch int, due time.Time) {
+	if batch <= 1 || !l.key.ordered() || ls.filled(l, batch) {
+		ls.goOn(l)
+		return
+	}
+	l.lingers, l.due = batch, due
+	ls.lingering = append(ls.lingering, lingerer{l, due})
+}
+
+type lingerer struct {
+	*lane
+	until time.Time
+}
+
+// filled reports whether a lane that waits longer would hold no more.
+func (ls *lanes) filled(l *lane, batch int) bool {
+	return len(l.items) >= batch || l.loaded >= ls.share
+}
+
+func (ls *lanes) lingered(l *lane) {
+	l.lingers = 0
+	ls.goOn(l)
+}
+
+// goOn makes a lane ready for its next batch, or ends it.
+func (ls *lanes) goOn(l *lane) {
+	if !ls.end(l) {
+		ls.ready(l)
+	}
 }
 
 // load makes a lane hold the body of one of its items.
@@ -133,6 +174,14 @@ func (ls *lanes) wait(l *lane, due time.Time) {
 func (ls *lanes) wake(now time.Time) {
 	for len(ls.waiting) > 0 && !ls.waiting[0].due.After(now) {
 		ls.ready(heap.Pop(&ls.waiting).(*lane))
+	}
+	for len(ls.lingering) > 0 && !ls.lingering[0].until.After(now) {
+		l := ls.lingering[0]
+		ls.lingering[0] = lingerer{}
+		ls.lingering = ls.lingering[1:]
+		if l.lingers > 0 && l.due.Equal(l.until) && ls.all[l.key] == l.lane { // it did not fill meanwhile, nor end
+			ls.lingered(l.lane)
+		}
 	}
 }
 

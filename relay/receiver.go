@@ -3,6 +3,7 @@ package relay
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"ncs-relay/relay/journal"
@@ -145,7 +147,9 @@ func (g *Gateway) receive(in *ingress, src *source, r *http.Request, c *call) (a
 		rec.Quarantine = reading.Quarantine
 		rec.Sinks = []string{Unroutable}
 	case reading.Test:
-		src.log.Debug("test", "event", id.ID)
+		if src.debugs() {
+			src.log.Debug("test", "event", id.ID)
+		}
 		return answer{status: http.StatusOK, outcome: outcomeTest}
 	}
 	rec.Key, rec.ID = id.Key, id.ID
@@ -170,7 +174,9 @@ func (g *Gateway) receive(in *ingress, src *source, r *http.Request, c *call) (a
 
 	// The append owns the claim from here on, not this call: it goes on when the caller hangs up or the wait ends,
 	// and every copy that came meanwhile shares its fate.
-	wait := time.NewTimer(time.Until(received.Add(storeTimeout + time.Second)))
+	wait := timers.Get().(*time.Timer)
+	wait.Reset(time.Until(received.Add(storeTimeout + time.Second)))
+	defer timers.Put(wait)
 	defer wait.Stop()
 	select {
 	case <-claim.done:
@@ -187,6 +193,13 @@ func (g *Gateway) receive(in *ingress, src *source, r *http.Request, c *call) (a
 	c.position, c.appended = claim.position, time.Now()
 	return g.accepted(src, rec, n, claim, c.sinks)
 }
+
+// timers are stopped. One for each call would be a tenth of what a call allocates.
+var timers = sync.Pool{New: func() any {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
+}}
 
 // admit waits for one of the places of limits.in_flight. They are given out after the signature was verified, so that
 // strangers and slow senders cannot hold them.
@@ -219,27 +232,36 @@ func readBody(r *http.Request, most int64) ([]byte, *answer) {
 		a := refuse(http.StatusUnsupportedMediaType, reasonCompressed, "compressed bodies are not taken")
 		return nil, &a
 	}
-	tooLarge := refuse(http.StatusRequestEntityTooLarge, reasonTooLarge, fmt.Sprintf("the body is larger than %d bytes", most))
 	if r.ContentLength > most {
-		return nil, &tooLarge
+		return nil, tooLarge(most)
+	}
+	if n := r.ContentLength; 0 < n && n <= uncountedBody { // nearly all
+		body := make([]byte, n)
+		if _, err := io.ReadFull(r.Body, body); err != nil {
+			return nil, &incomplete
+		}
+		return body, nil
 	}
 	var buf bytes.Buffer
-	if r.ContentLength > 0 {
-		buf.Grow(int(min(r.ContentLength, uncountedBody)) + bytes.MinRead)
-	}
 	n, err := buf.ReadFrom(io.LimitReader(r.Body, most+1))
 	switch {
 	case errors.Is(err, errBusy):
 		a := unavailable(errBusy)
 		return nil, &a
 	case err != nil:
-		a := refuse(http.StatusBadRequest, reasonBody, "the body did not arrive whole")
-		return nil, &a
+		return nil, &incomplete
 	case n > most:
-		return nil, &tooLarge
+		return nil, tooLarge(most)
 	}
 	return buf.Bytes(), nil
 }
+
+func tooLarge(most int64) *answer {
+	a := refuse(http.StatusRequestEntityTooLarge, reasonTooLarge, fmt.Sprintf("the body is larger than %d bytes", most))
+	return &a
+}
+
+var incomplete = refuse(http.StatusBadRequest, reasonBody, "the body did not arrive whole")
 
 func compresses(encoding string) bool {
 	return encoding != "" && !strings.EqualFold(encoding, "identity")
@@ -340,7 +362,9 @@ func unavailable(err error) answer {
 func (g *Gateway) duplicate(src *source, id ncs.Identity, standing standing, received time.Time) answer {
 	src.metrics.hits[standing].Add(1)
 	src.metrics.copyAge.Record(g.dedup.ageOf(id.Key))
-	src.log.Debug("duplicate", "event", id.ID, "standing", standing)
+	if src.debugs() {
+		src.log.Debug("duplicate", "event", id.ID, "standing", standing)
+	}
 	g.trail.Note(trail.Entry{Event: trail.ID(id.ID), What: trail.Copy, At: received, Source: src.Name, Standing: standing.String()})
 	return answer{status: http.StatusOK, outcome: outcomeDuplicate, event: id.ID}
 }
@@ -361,9 +385,13 @@ func (g *Gateway) accepted(src *source, rec *journal.Record, n *ncs.Notification
 			src.metrics.outOfOrder.Add(1)
 		}
 	}
-	src.log.Debug("accepted", "event", c.identity.ID, "entity", rec.Entity, "position", c.position, "sinks", sinks)
+	if src.debugs() {
+		src.log.Debug("accepted", "event", c.identity.ID, "entity", rec.Entity, "position", c.position, "sinks", sinks)
+	}
 	return a
 }
+
+func (src *source) debugs() bool { return src.log.Enabled(context.Background(), slog.LevelDebug) }
 
 // logUnsigned is a line a minute for each source: anybody can call.
 func (src *source) logUnsigned(r *http.Request) {
@@ -391,10 +419,12 @@ func (src *source) logQuarantine(event ncs.EventID, rec *journal.Record) {
 	}
 }
 
+var jsonType = []string{"application/json"}
+
 // write sends the answer. The bodies hold nothing that needs escaping.
 func write(w http.ResponseWriter, a answer) {
 	h := w.Header()
-	h.Set("Content-Type", "application/json")
+	h["Content-Type"] = jsonType
 	if a.allow != "" {
 		h.Set("Allow", a.allow)
 	}
@@ -405,6 +435,8 @@ func write(w http.ResponseWriter, a answer) {
 	case a.outcome == outcomeTest:
 		io.WriteString(w, `{"status":"test"}`)
 	default:
-		io.WriteString(w, `{"status":"`+a.outcome+`","event":"`+a.event.String()+`"}`)
+		var room [96]byte
+		body := append(append(append(room[:0], `{"status":"`...), a.outcome...), `","event":"`...)
+		w.Write(append(hex.AppendEncode(body, a.event[:]), `"}`...))
 	}
 }

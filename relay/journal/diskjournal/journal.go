@@ -30,6 +30,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -378,6 +379,7 @@ func (j *Journal) commitLoop(ctx context.Context) {
 		}
 		select {
 		case <-j.queue.wake:
+			runtime.Gosched() // calls that are ready to run append first, and share the sync
 			j.progress(time.Now())
 			j.writer.commit(j.queue.take(false))
 			j.progress(time.Time{})
