@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -194,15 +195,17 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// certificate is a pair of files, loaded again when they change. A pair that cannot be loaded leaves the old one in use.
+// certificate is a pair of files, loaded again when what is in them changes: a time of modification may stay the same. A
+// pair that cannot be loaded leaves the old one in use.
 type certificate struct {
 	certFile, keyFile string
 	log               *slog.Logger
+	said              telemetry.Repetition
 
-	mu      sync.Mutex
-	pair    *tls.Certificate
-	changed [2]time.Time // modification times of what is loaded
-	checked time.Time
+	mu         sync.Mutex // guards what follows
+	pair       *tls.Certificate
+	chain, key []byte // of pair
+	checked    time.Time
 }
 
 const certificateCheck = 10 * time.Second
@@ -212,9 +215,9 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	defer c.mu.Unlock()
 	if time.Since(c.checked) >= certificateCheck {
 		c.checked = time.Now()
-		if times, err := c.modified(); err == nil && times != c.changed {
-			if err := c.load(); err != nil {
-				c.log.Error("changed certificate not loaded; the old one stays in use", "error", err)
+		if err := c.load(); err != nil {
+			if suppressed, ok := c.said.Allow(c.checked); ok {
+				c.log.Error("changed certificate not loaded; the old one stays in use", "error", err, "suppressed", suppressed)
 			}
 		}
 	}
@@ -222,25 +225,21 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 }
 
 func (c *certificate) load() error {
-	times, err := c.modified()
+	chain, err := keyfile.PEM(c.certFile)
 	if err != nil {
 		return fmt.Errorf("certificate: %w", err)
 	}
-	pair, err := keyfile.LoadPair(c.certFile, c.keyFile)
+	key, err := keyfile.PEM(c.keyFile)
 	if err != nil {
 		return fmt.Errorf("certificate: %w", err)
 	}
-	c.pair, c.changed = &pair, times
+	if bytes.Equal(chain, c.chain) && bytes.Equal(key, c.key) {
+		return nil
+	}
+	pair, err := keyfile.Pair(c.certFile, c.keyFile, chain, key)
+	if err != nil {
+		return fmt.Errorf("certificate: %w", err)
+	}
+	c.pair, c.chain, c.key = &pair, chain, key
 	return nil
-}
-
-func (c *certificate) modified() (times [2]time.Time, err error) {
-	for i, name := range []string{c.certFile, c.keyFile} {
-		info, err := os.Stat(name)
-		if err != nil {
-			return times, err
-		}
-		times[i] = info.ModTime()
-	}
-	return times, nil
 }
