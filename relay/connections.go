@@ -3,6 +3,7 @@ package relay
 import (
 	"container/list"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -20,7 +22,9 @@ import (
 // come or move in the moment between its connecting and the end of its body; NCS makes such a call again.
 type connections struct {
 	net.Listener
-	name    string // of the limit, for people
+	tls     *tls.Config // nil: plain
+	refused *refusals   // nil: nobody counts
+	name    string      // of the limit, for people
 	log     *slog.Logger
 	stopped atomic.Bool
 
@@ -39,6 +43,7 @@ func BoundConnections(server *http.Server, l net.Listener, limit int, name strin
 	server.ConnState, server.ConnContext = bounded.moved, withConnection
 	next := server.Handler
 	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handling(r)
 		if r.ContentLength == 0 {
 			arrived(r.Context())
 		}
@@ -64,10 +69,19 @@ func (b arrivingBody) Read(p []byte) (int, error) {
 
 // connection is one of a bounded number.
 type connection struct {
-	net.Conn
-	owner *connections
-	open  bool
-	place *list.Element // in owner.still; nil = may not be cut off
+	net.Conn // TLS, where it is spoken
+	raw      net.Conn
+	owner    *connections
+	open     bool
+	place    *list.Element // in owner.still; nil = may not be cut off
+
+	handled atomic.Bool // a handler has seen the call under way; what is written otherwise is net/http's own
+	active  atomic.Bool // some of a call has come
+	ended   atomic.Bool // nothing more comes
+	noted   atomic.Bool // that it is refused, or need not be
+	shaken  bool        // the TLS handshake is done
+	begun   bool        // something has been read
+	first   [5]byte     // of what was read
 }
 
 func (l *connections) Accept() (net.Conn, error) {
@@ -76,9 +90,15 @@ func (l *connections) Accept() (net.Conn, error) {
 	case err != nil && l.stopped.Load():
 		return nil, net.ErrClosed
 	case err != nil:
+		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+			l.refused.note(refusedDescriptors, nil, err)
+		}
 		return nil, err
 	}
-	c := &connection{Conn: nc, owner: l, open: true}
+	c := &connection{Conn: nc, raw: nc, owner: l, open: true}
+	if l.tls != nil {
+		c.Conn = tls.Server(nc, l.tls)
+	}
 	l.mu.Lock()
 	l.open++
 	c.place = l.still.PushBack(c)
@@ -108,7 +128,8 @@ func (l *connections) setLimit(n int) {
 // shrink closes what is over the limit.
 func (l *connections) shrink() {
 	for _, c := range l.takeSurplus() {
-		c.Conn.Close() // whoever serves it finds out and ends
+		c.noted.Store(true)
+		c.raw.Close() // whoever serves it finds out and ends
 	}
 }
 
@@ -148,7 +169,21 @@ func (l *connections) shield(c *connection) {
 // moved is told of every change of state by the HTTP server.
 func (l *connections) moved(nc net.Conn, state http.ConnState) {
 	c := connectionOf(nc)
-	if c == nil || state != http.StateActive && state != http.StateIdle {
+	if c == nil {
+		return
+	}
+	switch state {
+	case http.StateActive:
+		c.active.Store(true)
+	case http.StateIdle:
+		c.active.Store(false)
+		c.handled.Store(false)
+	case http.StateClosed:
+		if c.active.Load() && !c.handled.Load() && !l.stopped.Load() {
+			c.refuse(refusedIncomplete, nil)
+		}
+		return
+	default:
 		return
 	}
 	l.mu.Lock()
@@ -182,11 +217,8 @@ func (l *connections) drain(ctx context.Context) (left int) {
 	}
 }
 
-// connectionOf finds ours below TLS, nil if there is none.
+// connectionOf returns ours, nil if it is none.
 func connectionOf(nc net.Conn) *connection {
-	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
-		nc = t.NetConn()
-	}
 	c, _ := nc.(*connection)
 	return c
 }
@@ -205,6 +237,68 @@ func arrived(ctx context.Context) {
 		defer c.owner.mu.Unlock()
 		c.owner.shield(c)
 	}
+}
+
+// handling says that the call has reached a handler, which answers and counts it.
+func handling(r *http.Request) {
+	if c, _ := r.Context().Value(connectionKey{}).(*connection); c != nil {
+		c.handled.Store(true)
+	}
+}
+
+// refuse notes a reason, the first of a connection only: net/http closes it.
+func (c *connection) refuse(reason string, err error) {
+	if reason != "" && !c.noted.Swap(true) {
+		c.owner.refused.note(reason, c.RemoteAddr(), err)
+	}
+}
+
+func (c *connection) Read(p []byte) (int, error) {
+	if t, ok := c.Conn.(*tls.Conn); ok && !c.shaken {
+		if err := c.shake(t); err != nil {
+			return 0, err
+		}
+	}
+	n, err := c.Conn.Read(p)
+	if n > 0 && !c.begun {
+		c.begun = true
+		copy(c.first[:], p[:n])
+	}
+	if err != nil {
+		c.ended.Store(true)
+	}
+	return n, err
+}
+
+// shake makes the TLS handshake. net/http would do it for a *tls.Conn, and then nobody would see what it answers by itself.
+func (c *connection) shake(t *tls.Conn) error {
+	c.SetDeadline(time.Now().Add(headerTimeout))
+	err := t.Handshake()
+	if err != nil {
+		reason := byHandshake(t, err)
+		if reason == refusedHTTP {
+			io.WriteString(c.raw, "HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nThis port speaks TLS: use https.\n")
+		}
+		if !errors.Is(err, net.ErrClosed) {
+			c.refuse(reason, err)
+		}
+		return err
+	}
+	c.shaken = true
+	c.SetWriteDeadline(time.Time{})
+	c.SetReadDeadline(time.Now().Add(headerTimeout))
+	return nil
+}
+
+func (c *connection) Write(p []byte) (int, error) {
+	switch {
+	case c.handled.Load():
+	case c.ended.Load():
+		c.refuse(refusedIncomplete, nil)
+	default:
+		c.refuse(byAnswer(p, c.first[:]), nil)
+	}
+	return c.Conn.Write(p)
 }
 
 func (c *connection) Close() error {

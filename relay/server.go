@@ -31,7 +31,6 @@ const (
 type Server struct {
 	http        *http.Server
 	handler     atomic.Pointer[http.Handler] // nil: nothing can be stored yet
-	listener    net.Listener
 	connections *connections
 	bodies      bodies
 
@@ -70,7 +69,7 @@ func Listen(o ServerOptions) (*Server, error) {
 
 // newServer owns l, also when it fails.
 func newServer(o ServerOptions, l net.Listener) (*Server, error) {
-	s := &Server{connections: &connections{Listener: l, name: "limits.connections", log: o.Logger}}
+	s := &Server{connections: &connections{Listener: l, name: "limits.connections", log: o.Logger, refused: newRefusals(o.Logger, o.Metrics)}}
 	s.SetLimits(o.Limits)
 	if o.Handler != nil {
 		s.SetHandler(o.Handler)
@@ -92,21 +91,23 @@ func newServer(o ServerOptions, l net.Listener) (*Server, error) {
 	if o.Metrics != nil {
 		s.observe(o.Metrics)
 	}
-	s.listener = s.connections
 	if o.CertFile != "" {
 		files := &certificate{certFile: o.CertFile, keyFile: o.KeyFile, log: o.Logger}
 		if err := files.load(); err != nil {
 			l.Close()
 			return nil, err
 		}
-		s.listener = tls.NewListener(s.listener, &tls.Config{
-			MinVersion: tls.VersionTLS12, GetCertificate: files.get, NextProtos: []string{"http/1.1"}})
+		s.connections.tls = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: files.get, NextProtos: []string{"http/1.1"}}
 	}
 	return s, nil
 }
 
 func (s *Server) withHealth(o ServerOptions) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handling(r)
+		if s.connections.tls != nil {
+			r.TLS = new(tls.ConnectionState) // net/http knows of no TLS below our connections; who asks, asks whether there was
+		}
 		if o.HealthPath == "" || r.URL.Path != o.HealthPath {
 			s.answer(w, r)
 			return
@@ -126,6 +127,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 		(*h).ServeHTTP(w, r)
 		return
 	}
+	s.connections.refused.note(refusedStarting, nil, nil)
 	write(w, answer{status: http.StatusServiceUnavailable, text: "nothing can be stored yet"})
 }
 
@@ -150,7 +152,7 @@ func (s *Server) observe(m *telemetry.Metrics) {
 }
 
 // Addr is where the server listens.
-func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+func (s *Server) Addr() net.Addr { return s.connections.Addr() }
 
 // Serve answers calls until Shutdown. It is called once at most.
 func (s *Server) Serve() error {
@@ -163,7 +165,7 @@ func (s *Server) Serve() error {
 	if stopped {
 		return nil
 	}
-	err := s.http.Serve(s.listener)
+	err := s.http.Serve(s.connections)
 	if s.connections.stopped.Load() {
 		return nil
 	}
@@ -190,7 +192,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	err := s.http.Close()
 	if served == nil {
-		err = errors.Join(err, s.listener.Close())
+		err = errors.Join(err, s.connections.Close())
 	}
 	return err
 }

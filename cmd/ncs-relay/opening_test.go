@@ -152,3 +152,15 @@ func TestAJournalThatCannotBeOpenedIsLoggedEachMinute(t *testing.T) {
 		require.Greater(t, len(told), 200)
 	})
 }
+
+func TestALimitOfOpenFilesThatDoesNotFitIsToldAtStart(t *testing.T) {
+	t.Parallel()
+	for files, told := range map[string]bool{"2000": true, "20000": false} {
+		r := newRelay(t, oneSource+"limits: {connections: 5000}\n")
+		child := startCrashChild(t, r.config, "sh", "-c", `ulimit -n `+files+` && exec "$@"`, "sh")
+		t.Cleanup(child.end)
+		r.eventually(func() bool { return r.probe("/readyz") == 200 }, "never ready")
+		require.Equal(t, told, strings.Contains(child.log.String(), "limits.connections does not fit the limit of open files"), "%s", child.log)
+		child.terminate()
+	}
+}

@@ -51,6 +51,7 @@ was answered 200 is lost either way.`,
 					log.Warn("configuration: "+p.Message, "path", p.Path, "line", p.Line, "hint", p.Hint)
 				}
 			}
+			warnOfDescriptors(cfg, log)
 			return serve(cmd.Context(), file, cfg, log)
 		},
 	}
