@@ -19,6 +19,7 @@ import (
 type client struct {
 	*redactor
 	fixed       http.Header // goes with every call
+	host        string      // in place of that of the URL; "" = that
 	webhookKeys [][]byte
 	transport   *http.Transport
 	until       time.Time // when its connections are too old
@@ -41,6 +42,8 @@ func (s *Sink) newClient() (*client, error) {
 		transport: transport,
 		until:     s.endOfConnections(),
 	}
+	c.host = c.fixed.Get("Host") // net/http does not take it among the headers
+	c.fixed.Del("Host")
 	if full.StandardWebhooks != nil {
 		for _, secret := range full.StandardWebhooks.Secrets {
 			key, err := webhookKey(secret)

@@ -156,7 +156,7 @@ func (c *Config) checkRate(report func(path, problem, hint string)) {
 
 // Headers that the relay sets, that the transport owns, or that would change what Agora sent.
 var reservedHeaders = []string{
-	"Accept-Encoding", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Expect", "Host", "Idempotency-Key",
+	"Accept-Encoding", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Expect", "Idempotency-Key",
 	"Keep-Alive", "Proxy-Authorization", "Proxy-Connection", "Te", "Traceparent", "Tracestate", "Trailer", "Transfer-Encoding", "Upgrade", "User-Agent",
 	"Webhook-Id", "Webhook-Timestamp", "Webhook-Signature", "X-Idempotency-Key",
 	"Ce-Id", "Ce-Source", "Ce-Specversion", "Ce-Subject", "Ce-Time", "Ce-Type",
@@ -190,6 +190,8 @@ func (c *Config) checkHeaders(report func(path, problem, hint string)) {
 			report(path, "has no value", "")
 		case !sendable(value):
 			report(path, "has a value that cannot be sent", notSendable)
+		case http.CanonicalHeaderKey(n) == "Host" && (!httpguts.ValidHostHeader(value.Reveal()) || strings.ContainsAny(value.Reveal(), "/@ ")):
+			report(path, "is not a host", "a name, with a port if need be; it changes neither where calls go nor the name in the certificate (tls.server_name)")
 		}
 	}
 	for _, n := range slices.Sorted(maps.Keys(c.HeaderFiles)) {

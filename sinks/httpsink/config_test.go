@@ -87,7 +87,7 @@ func TestCheck(t *testing.T) {
 		"header without value": {header("X-Team", ""), []string{"headers[X-Team]"}},
 		"ours":                 {header("ncs-relay-anything", "canary"), []string{"headers[ncs-relay-anything]"}},
 		"Agora's":              {header("agora-signature-v3", "canary"), []string{"headers[agora-signature-v3]"}},
-		"host":                 {header("host", "canary"), []string{"headers[host]"}},
+		"host":                 {header("host", "https://canary"), []string{"headers[host]"}},
 		"content-length":       {header("content-length", "1"), []string{"headers[content-length]"}},
 		"content-type":         {header("Content-Type", "canary"), []string{"headers[Content-Type]"}},
 		"idempotency-key":      {header("IDEMPOTENCY-KEY", "canary"), []string{"headers[IDEMPOTENCY-KEY]"}},

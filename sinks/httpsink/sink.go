@@ -8,6 +8,7 @@ package httpsink
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -185,6 +186,7 @@ func (s *Sink) request(call context.Context, c *client, a relay.Attempt) (*http.
 	if err != nil {
 		return nil, errors.New("url: " + notURL)
 	}
+	req.Host = cmp.Or(c.host, req.Host)
 	req.Header = c.header(a, s.cfg.CloudEvents, time.Now())
 	return req, nil
 }

@@ -387,20 +387,31 @@ func TestRetryAfter(t *testing.T) {
 		{"date", 503, date(10 * time.Minute), 9 * time.Minute, 10 * time.Minute},
 		{"capped", 429, "86400", time.Hour, time.Hour},
 		{"date capped", 429, date(30 * 24 * time.Hour), time.Hour, time.Hour},
-		{"zero", 429, "0", 0, 0},
-		{"negative", 429, "-1", 0, 0},
-		{"signed", 429, "+1", 0, 0},
+		{"zero", 429, "0", time.Second, time.Second},
+		{"negative", 429, "-1", time.Second, time.Second},
+		{"signed", 429, "+1", time.Second, time.Second},
 		{"huge", 429, "4294967296", time.Hour, time.Hour},
 		{"overflow", 429, "99999999999999999999", time.Hour, time.Hour},
+		{"beyond any number", 429, strings.Repeat("9", 400), time.Hour, time.Hour},
 		{"far date", 503, "Fri, 31 Dec 9999 23:59:59 GMT", time.Hour, time.Hour},
 		{"spaces around", 429, "  7 ", 7 * time.Second, 7 * time.Second},
-		{"fraction", 429, "1.5", 0, 0},
-		{"hexadecimal", 429, "0x10", 0, 0},
-		{"two", 429, "7, 8", 0, 0},
-		{"control characters", 429, "7\t\t8", 0, 0},
-		{"past date", 503, date(-time.Hour), 0, 0},
-		{"words", 503, "soon", 0, 0},
-		{"absent", 503, "", 0, 0},
+		{"fraction", 429, "1.5", 1500 * time.Millisecond, 1500 * time.Millisecond},
+		{"whole as a fraction", 503, "3.0", 3 * time.Second, 3 * time.Second},
+		{"date in UTC", 503, strings.Replace(date(10*time.Minute), "GMT", "UTC", 1), 9 * time.Minute, 10 * time.Minute},
+		{"date with an offset", 503, strings.Replace(date(10*time.Minute), "GMT", "+0000", 1), 9 * time.Minute, 10 * time.Minute},
+		{"ISO 8601", 503, time.Now().Add(10 * time.Minute).UTC().Format(time.RFC3339), 9 * time.Minute, 10 * time.Minute},
+		{"ISO 8601 with a fraction", 503, time.Now().Add(10 * time.Minute).UTC().Format("2006-01-02T15:04:05.000Z07:00"), 9 * time.Minute, 10 * time.Minute},
+		{"ISO 8601 with an offset", 503, time.Now().Add(10 * time.Minute).In(time.FixedZone("", 7200)).Format("2006-01-02T15:04:05-0700"), 9 * time.Minute, 10 * time.Minute},
+		{"ISO 8601 without a zone", 503, time.Now().Add(10 * time.Minute).UTC().Format("2006-01-02T15:04:05"), 9 * time.Minute, 10 * time.Minute},
+		{"hexadecimal", 429, "0x10", time.Second, time.Second},
+		{"two", 429, "7, 8", time.Second, time.Second},
+		{"control characters", 429, "7\t\t8", time.Second, time.Second},
+		{"past date", 503, date(-time.Hour), time.Second, time.Second},
+		{"words", 503, "soon", time.Second, time.Second},
+		{"absent", 503, "", time.Second, time.Second},
+		{"absent on 429", 429, "", time.Second, time.Second},
+		{"words on 500", 500, "soon", 0, 0},
+		{"absent on 500", 500, "", 0, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -420,7 +431,7 @@ func TestRetryAfter(t *testing.T) {
 				return
 			}
 			require.ErrorAs(t, err, &after)
-			require.Equal(t, tt.status == 429 || tt.status == 503, after.All, "whether it is meant for everything")
+			require.Equal(t, tt.status == 429 || tt.status == 503 && tt.value != "", after.All, "whether it is meant for everything")
 			require.GreaterOrEqual(t, after.After, tt.min)
 			require.LessOrEqual(t, after.After, tt.max)
 		})
@@ -520,6 +531,36 @@ func TestSecretThatBeginsLikeAnother(t *testing.T) {
 }
 
 // TestTryCutsAfterMasking: what is shown of a long answer ends in the middle of a secret.
+// TestTryShowsURLsAsLogsDo: some URLs are credentials, whatever the length of their parts.
+func TestTryShowsURLsAsLogsDo(t *testing.T) {
+	t.Parallel()
+	far := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(far.Close)
+	s := newSink(t, config(far.URL+"/hooks/T0can/B0can/{event}-can?token=can"))
+	var shown strings.Builder
+	require.NoError(t, s.Try(t.Context(), sinktest.Batch(sinktest.Event(1, "sid"))[0], &shown))
+	require.NotContains(t, shown.String(), "can")
+	require.Contains(t, shown.String(), "> POST "+far.URL+"/<secret>?<secret>\n")
+}
+
+// TestOwnHost: the call goes where the URL says, for another name.
+func TestOwnHost(t *testing.T) {
+	t.Parallel()
+	hosts := make(chan string, 1)
+	far := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { hosts <- r.Host }))
+	t.Cleanup(far.Close)
+	s := newSink(t, config(far.URL, func(c *httpsink.Config) {
+		c.Headers = map[string]relay.Secret{"host": relay.NewSecret("billing.internal:8443")}
+	}))
+	require.NoError(t, send(t, s, sinktest.Event(1, "sid")))
+	require.Equal(t, "billing.internal:8443", <-hosts)
+	for _, bad := range []string{"https://billing.internal", "a b", "user@host", "a/b"} {
+		cfg := config(far.URL, func(c *httpsink.Config) { c.Headers = map[string]relay.Secret{"Host": relay.NewSecret(bad)} })
+		_, err := httpsink.New(cfg, "ncs-relay/test", slog.New(slog.DiscardHandler))
+		require.ErrorContains(t, err, "headers[Host]: is not a host", bad)
+	}
+}
+
 func TestTryCutsAfterMasking(t *testing.T) {
 	t.Parallel()
 	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

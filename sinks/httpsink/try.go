@@ -49,8 +49,12 @@ func (c *Config) masked() map[string]bool {
 	return names
 }
 
+// shownURL is as logs show URLs: some are credentials as a whole.
 func (c *client) shownURL(r *http.Request) string {
-	text := c.excerpt(r.URL.Scheme+"://"+r.URL.Host+r.URL.EscapedPath(), maxShown)
+	text := r.URL.Scheme + "://" + r.URL.Host
+	if r.URL.Path != "" {
+		text += "/" + hidden
+	}
 	if r.URL.RawQuery != "" {
 		text += "?" + hidden
 	}

@@ -3,7 +3,6 @@ package httpsink
 import (
 	"bytes"
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -106,12 +105,22 @@ func (s *Sink) verdict(c *client, answer *http.Response, body []byte) error {
 	case pause:
 		return relay.Pause(err)
 	}
-	if after := retryAfter(answer.Header.Get("Retry-After"), time.Now()); after > 0 {
-		all := answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode == http.StatusServiceUnavailable
-		return &relay.RetryAfterError{Err: err, After: after, All: all}
+	value := answer.Header.Get("Retry-After")
+	after := retryAfter(value, time.Now())
+	switch answer.StatusCode {
+	case http.StatusTooManyRequests:
+		return &relay.RetryAfterError{Err: err, After: max(after, leastWait), All: true}
+	case http.StatusServiceUnavailable: // without Retry-After it may be about this event alone
+		return &relay.RetryAfterError{Err: err, After: max(after, leastWait), All: value != ""}
+	}
+	if after > 0 {
+		return &relay.RetryAfterError{Err: err, After: after}
 	}
 	return err
 }
+
+// leastWait follows a 429 or a 503, whatever it asks for.
+const leastWait = time.Second
 
 var (
 	keyWords = []byte("idempoten")
@@ -164,13 +173,27 @@ func (c *client) redirectTo(answer *http.Response) string {
 	return "; this one points to " + c.excerpt((&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String(), maxExcerpt)
 }
 
-// retryAfter reads both forms of Retry-After; 0 means none that makes sense.
+var (
+	plainSeconds = regexp.MustCompile(`^[0-9]+(\.[0-9]*)?$`)
+
+	// Spellings of dates besides those of http.ParseTime. All are met; only the latter are legal.
+	dateForms = []string{time.RFC1123Z, time.RFC1123, time.RFC3339, "2006-01-02T15:04:05", "2006-01-02T15:04:05Z0700", "2006-01-02 15:04:05"}
+)
+
+// retryAfter reads both forms of Retry-After, in spellings that are not legal too; 0 means none that makes sense. A date
+// without a zone is in UTC.
 func retryAfter(value string, now time.Time) time.Duration {
-	seconds, err := strconv.ParseUint(value, 10, 32)
-	if err == nil || errors.Is(err, strconv.ErrRange) { // then seconds is the highest there is
-		return min(time.Duration(seconds)*time.Second, maxRetryAfter)
+	if plainSeconds.MatchString(value) {
+		seconds, _ := strconv.ParseFloat(value, 64) // infinite when it is out of range
+		return time.Duration(min(seconds, maxRetryAfter.Seconds()) * float64(time.Second))
 	}
 	at, err := http.ParseTime(value)
+	for _, form := range dateForms {
+		if err == nil {
+			break
+		}
+		at, err = time.Parse(form, value)
+	}
 	if err != nil {
 		return 0
 	}
