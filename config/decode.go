@@ -294,7 +294,11 @@ type text struct {
 func (d *decoder) scalar(n ast.Node, v reflect.Value, f field, path string) {
 	at := startOf(n)
 	if !isScalar(n) {
-		d.fail(at, path, "must be "+wanted(v.Type(), f)+", not "+kindOf(n), "")
+		hint := ""
+		if n.Type() == ast.MappingType && wanted(v.Type(), f) == "text" {
+			hint = "put text with a colon in it, such as host:port, in quotes"
+		}
+		d.fail(at, path, "must be "+wanted(v.Type(), f)+", not "+kindOf(n), hint)
 		return
 	}
 	secret := v.Type() == secretType

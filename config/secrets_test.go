@@ -16,6 +16,7 @@ import (
 // everyCredential is a file with every setting that takes a secret, a user name or a file with a secret in it. %[1]s is a
 // value, %[2]s the name of a file with one, %[3]s and %[4]s the same for Standard Webhooks.
 const everyCredential = `
+journal: {max_size: 100GiB}
 admin: {token: %[1]s}
 sources:
   - {name: a, path: /a, secrets: [%[1]s], secret_files: [%[2]s]}

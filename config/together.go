@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"path/filepath"
 
@@ -67,6 +68,14 @@ func (d *decoder) checkSources(c *Config) {
 
 func (d *decoder) checkSinks(c *Config) {
 	names, files := taken{}, taken{}
+	var backlogs int64
+	for _, s := range c.Sinks {
+		backlogs += min(s.Backlog.MaxSize, math.MaxInt64-backlogs)
+	}
+	if backlogs > c.Journal.MaxSize {
+		d.problem(Warning, "journal.max_size", fmt.Sprintf("the backlogs of %d sinks may add up to %s, and the journal holds %s",
+			len(c.Sinks), printSize(backlogs), printSize(c.Journal.MaxSize)), "raise it, or lower backlog.max_size: a full journal refuses notifications")
+	}
 	for i, s := range c.Sinks {
 		at := fmt.Sprintf("sinks[%d].", i)
 		d.unique(names, "name", s.Name, at+"name")

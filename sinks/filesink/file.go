@@ -41,6 +41,30 @@ func wrongPath(err error) bool {
 	return errors.Is(err, errNotOurs) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTDIR)
 }
 
+// Look reports, without changing anything, why a sink could never write path: it is a directory, or another program's file.
+func Look(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil: // to be made, or away for now
+		if wrongPath(err) {
+			return err
+		}
+		return nil
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s %w", path, errNotOurs)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	ours, err := isOurs(f, 0)
+	if err == nil && !ours {
+		err = fmt.Errorf("%s %w", path, errNotOurs)
+	}
+	return err
+}
+
 // lock makes f ours until it is closed.
 func lock(f file) error {
 	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 )
@@ -50,12 +51,36 @@ func checkForeign(fsys FS, dir string) error {
 	return nil
 }
 
+// Look reports, without changing anything, why dir is not a directory that Open could use: ErrForeign or ErrNewer. A directory
+// that is not there yet is none of these, and neither is one that another process has open.
+func Look(dir string) error {
+	if info, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	} else if !info.IsDir() {
+		return fmt.Errorf("%s is not a directory", dir)
+	}
+	if err := checkForeign(DiskFS{}, dir); err != nil {
+		return err
+	}
+	if err := checkFormat(DiskFS{}, dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 func claimFormat(fsys FS, dir string) error {
-	name := filepath.Join(dir, formatName)
-	f, err := fsys.Open(name)
+	err := checkFormat(fsys, dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return writeFormat(fsys, dir)
 	}
+	return err
+}
+
+func checkFormat(fsys FS, dir string) error {
+	name := filepath.Join(dir, formatName)
+	f, err := fsys.Open(name)
 	if err != nil {
 		return err
 	}
