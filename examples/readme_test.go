@@ -58,7 +58,10 @@ func TestReadmeConfigurationsLoad(t *testing.T) {
 	for _, b := range blocks {
 		switch {
 		case b.kind == "config":
-			_, report := config.Parse("README.md", []byte(b.text), t.TempDir(), environment(t))
+			dir := t.TempDir()
+			writeCertificate(t, dir)
+			text := strings.NewReplacer("/etc/ncs-relay/tls.crt", filepath.Join(dir, "client.pem"), "/etc/ncs-relay/tls.key", filepath.Join(dir, "client-key.pem")).Replace(b.text)
+			_, report := config.Parse("README.md", []byte(text), dir, environment(t))
 			require.Empty(t, report.String(), b.text)
 		case b.kind == "from":
 			file, err := os.ReadFile(filepath.Join(root, b.argument))
