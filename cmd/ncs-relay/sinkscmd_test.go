@@ -64,7 +64,7 @@ func TestSinksTestShowsAnHTTPExchange(t *testing.T) {
 	require.Equal(t, exitOK, code, out)
 	require.Equal(t, "true", header.Get("Ncs-Relay-Test"))
 	for _, part := range []string{
-		"event cloud_recording.uploaded ", "> POST " + far.URL + "/hooks/test-", "?<secret>\n", "> Authorization: <secret>\n", "> X-Key: <secret>\n", "> X-Pin: <secret>\n",
+		"event cloud_recording.uploaded ", "> POST " + far.URL + "/<secret>?<secret>\n", "> Authorization: <secret>\n", "> X-Key: <secret>\n", "> X-Pin: <secret>\n",
 		"> Ncs-Relay-Test: true\n", `> {"noticeId":"test-`, "< HTTP/1.1 200 OK\n", "< X-Echo: <secret>\n", "< verified true\n", "\ndelivered\n",
 	} {
 		require.Contains(t, out, part)
