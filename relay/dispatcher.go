@@ -19,6 +19,7 @@ import (
 // SinkSpec is one destination as the gateway needs it.
 type SinkSpec struct {
 	Name           string
+	Owner          string               // whom operators turn to; for status and metrics
 	Config         any                  // what defines the sink: a reload compares it to tell whether the sink changed
 	Build          func() (Sink, error) // makes it; called again when the sink has changed
 	Concurrency    int                  // Sends at the same time; at least 1
@@ -53,6 +54,7 @@ type dispatcher struct {
 	owed    journal.Sink
 	log     *slog.Logger
 	metrics *sinkMetrics
+	health  *health
 	tracing *telemetry.Tracing
 	trail   *trail.Trail
 
@@ -108,6 +110,7 @@ func newDispatcher(spec SinkSpec, sink Sink, j journal.Feeder, owed journal.Sink
 		owed:     owed,
 		log:      log.With("sink", spec.Name),
 		metrics:  m,
+		health:   newHealth(spec.Retry),
 		tracing:  tracing,
 		trail:    events,
 		feeds:    []*feed{newFeed(owed)},
@@ -140,7 +143,7 @@ func (d *dispatcher) run(ctx, hard context.Context) {
 		d.lanes.wake(now)
 		d.fill(now)
 		d.shed(now)
-		d.metrics.observe(d, now)
+		d.observe(now)
 		if d.paused == "" && !slices.ContainsFunc(d.feeds, func(f *feed) bool { return len(f.unlaned) > 0 }) {
 			d.start(hard, now)
 		}
@@ -236,6 +239,7 @@ func (d *dispatcher) send(ctx context.Context, l *lane, now time.Time) {
 	switch {
 	case err != nil:
 		d.log.Error("cannot read owed events from the journal", "lane", l.key.Key, "error", err)
+		d.health.cannotRead(err, now)
 		d.lanes.wait(l, now.Add(time.Second))
 		return
 	case n == 0: // it ended while it waited, or all of the batch is lost
@@ -278,6 +282,7 @@ func (d *dispatcher) finish(r sendResult) {
 	}
 	now := time.Now()
 	d.metrics.attempt(r, now)
+	d.health.group(r, now)
 	d.noteAttempts(r, now)
 	d.logTaken(r)
 	d.logTrouble(r, now)
@@ -290,6 +295,7 @@ func (d *dispatcher) finish(r sendResult) {
 	}
 	if r.taken > 0 {
 		l.backoff, l.batch, l.known = nil, 0, false
+		d.health.took(now)
 	}
 
 	switch failed := len(r.batch) - r.taken; {
@@ -341,7 +347,7 @@ func (d *dispatcher) logTaken(r sendResult) {
 // attempt is a debug line.
 func (d *dispatcher) logTrouble(r sendResult, now time.Time) {
 	if r.err == nil || r.cut || errors.Is(r.err, ErrRelane) || IsPermanent(r.err) {
-		if !d.warned.IsZero() && len(d.lanes.waiting)+d.lanes.again.len()+d.retrying == 0 {
+		if !d.warned.IsZero() && d.lanes.failed(d.retrying) == 0 {
 			d.log.Info("sink takes events again")
 			d.warned = time.Time{}
 		}
@@ -365,6 +371,7 @@ func (d *dispatcher) failed(l *lane, n int, err error, now time.Time) {
 	case IsPermanent(err):
 		it := &l.items[0]
 		it.retry = tried(it.retry, err, now)
+		d.health.failed(troubleOf(err, now), it.retry.FirstFailed, 1)
 		d.bury(l, 0, err.Error(), now)
 		l.backoff, l.batch, l.known = nil, 0, false
 		d.lanes.goOn(l)
@@ -389,9 +396,11 @@ func (d *dispatcher) retryLater(l *lane, n int, err error, now time.Time) {
 	}
 	due := now.Add(max(l.backoff.next(), asked))
 	l.batch = n
+	first := now
 	for i := n - 1; i >= 0; i-- {
 		it := &l.items[i]
 		it.retry = tried(it.retry, err, now)
+		first = it.retry.FirstFailed
 		it.retry.Next = due
 		if reason := d.giveUp(l.feed, it, now); reason != "" {
 			d.bury(l, i, reason, now)
@@ -400,6 +409,7 @@ func (d *dispatcher) retryLater(l *lane, n int, err error, now time.Time) {
 			l.feed.Failed(it.position, *it.retry)
 		}
 	}
+	d.health.failed(troubleOf(err, now), first, n-l.batch)
 	if l.batch == 0 { // a new batch: it starts with the first interval again
 		l.backoff = newRetryBackoff(d.Retry)
 		due = now.Add(max(l.backoff.next(), asked))

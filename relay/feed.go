@@ -56,6 +56,7 @@ func (d *dispatcher) fill(now time.Time) {
 		}
 		if err := d.fillFrom(f, now); err != nil {
 			d.log.Error("cannot read events from the journal", "replay", f.replay, "error", err)
+			d.health.cannotRead(err, now)
 			f.retryAt = now.Add(time.Second)
 		}
 	}
@@ -152,6 +153,7 @@ func (d *dispatcher) resume(l *lane) {
 	l.backoff = newRetryBackoff(d.Retry)
 	l.backoff.skip(head.Attempts)
 	now := time.Now()
+	d.health.failed(Trouble{Error: head.LastError, At: head.LastFailed}, head.FirstFailed, 0)
 	if latest := now.Add(max(d.Retry.MaxInterval, longestAsked)); head.Next.After(latest) {
 		head.Next = latest // the clock was set back
 	}

@@ -76,6 +76,9 @@ const (
 // full tells whether nothing more is to be read.
 func (ls *lanes) full() bool { return ls.queued*itemBytes+len(ls.all)*laneBytes >= ls.room }
 
+// failed is how many lanes failed and have not succeeded since: those that wait, and those of them that are running.
+func (ls *lanes) failed(running int) int { return len(ls.waiting) + ls.again.len() + running }
+
 // put appends a delivery to its lane.
 func (ls *lanes) put(key laneKey, f *feed, it item) {
 	l := ls.all[key]

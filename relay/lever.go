@@ -58,7 +58,10 @@ func (d *dispatcher) skip(positions []journal.Position) (skipped int) {
 		if n > 0 {
 			l.batch = 0
 			skipped += n
-			if !d.lanes.end(l) && l.items[0].position != first {
+			switch {
+			case d.lanes.end(l):
+				freed[l] = true // it is passed over at once, and counts as failing no more
+			case l.items[0].position != first:
 				l.backoff, freed[l] = nil, true
 			}
 		}

@@ -153,19 +153,6 @@ type sinkMetrics struct {
 
 	// What the dispatcher's goroutine knows, for the page.
 	inFlight, queued atomic.Int64
-	state            atomic.Value // string
-}
-
-// The states of a sink.
-const (
-	stateRunning = "running"
-	stateOpen    = "open"      // the breaker lets nothing through
-	stateProbing = "half_open" // the breaker lets one through
-	statePaused  = "paused"    // until an operator resumes it
-)
-
-func sinkStates() []string {
-	return []string{stateRunning, stateOpen, stateProbing, statePaused}
 }
 
 func (m *metrics) forSink(name string) *sinkMetrics {
@@ -210,26 +197,12 @@ func known(r Reason) Reason {
 	return ReasonOther
 }
 
-// observe notes the dispatcher's state; called by its goroutine.
-func (s *sinkMetrics) observe(d *dispatcher, now time.Time) {
-	s.inFlight.Store(int64(d.inFlight))
-	s.queued.Store(int64(d.lanes.queued))
-	state := d.pace.state(now)
-	switch {
-	case d.paused != "":
-		state = statePaused
-	case state == "closed":
-		state = stateRunning
-	}
-	s.state.Store(state)
-}
-
-// stateNow is the state that was noted last.
-func (s *sinkMetrics) stateNow() string {
-	if now, ok := s.state.Load().(string); ok {
-		return now
-	}
-	return stateRunning // not begun
+// observe notes what the dispatcher has in hand, for the metrics and the state; called by its goroutine.
+func (d *dispatcher) observe(now time.Time) {
+	d.metrics.inFlight.Store(int64(d.inFlight))
+	d.metrics.queued.Store(int64(d.lanes.queued))
+	unread := slices.ContainsFunc(d.feeds, func(f *feed) bool { return f.retryAt.After(now) })
+	d.health.observe(d.lanes.failed(d.retrying), d.pace.until, d.paused != "", unread)
 }
 
 // observe shows the numbers that are kept elsewhere, read when somebody asks for the page.
@@ -368,7 +341,10 @@ func (g *Gateway) observeSinks(m *telemetry.Metrics) {
 		}))
 	m.Gauge("sink_state", "1 for the state the sink is in, 0 for the others.",
 		perSink(func(observe telemetry.Observe, r *running, sink attribute.KeyValue) {
-			now := r.metrics.stateNow()
+			if r.Name == Unroutable {
+				return // it sends nothing
+			}
+			now, _ := r.health.state(time.Now())
 			for _, state := range sinkStates() {
 				value := 0.0
 				if state == now {
@@ -376,5 +352,16 @@ func (g *Gateway) observeSinks(m *telemetry.Metrics) {
 				}
 				observe(value, sink, telemetry.LabelState.String(state))
 			}
+		}))
+	m.Gauge("sink_failing_seconds", "For how long a sink has taken nothing and failed, and why; 0 while it is not failing.",
+		perSink(func(observe telemetry.Observe, r *running, sink attribute.KeyValue) {
+			if r.Name == Unroutable {
+				return
+			}
+			now, reason, since := time.Now(), Reason(""), time.Duration(0)
+			if state, trouble := r.health.state(now); state == StateFailing {
+				reason, since = trouble.Reason, max(0, now.Sub(trouble.Since))
+			}
+			observe(since.Seconds(), sink, attribute.String("owner", r.Owner), telemetry.LabelReason.String(string(reason)))
 		}))
 }

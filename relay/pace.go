@@ -135,14 +135,3 @@ func (p *pace) pause(until time.Time) {
 	}
 	p.limit, p.probing = 1, true
 }
-
-// state is what operators call it.
-func (p *pace) state(now time.Time) string {
-	switch {
-	case now.Before(p.until):
-		return "open"
-	case p.probing:
-		return "half_open"
-	}
-	return "closed"
-}

@@ -272,19 +272,22 @@ type SourceStatus struct {
 
 // SinkStatus is one sink's account: owed = delivered + dead + skipped + dropped + pending. It is kept over restarts.
 type SinkStatus struct {
-	Name         string    `json:"name"`
-	Configured   bool      `json:"configured"`
-	State        string    `json:"state,omitempty"` // of a configured sink: running, open (pausing after failures), half_open (probing) or paused
-	Owed         uint64    `json:"owed"`
-	Delivered    uint64    `json:"delivered"`
-	Dead         uint64    `json:"dead"`
-	Skipped      uint64    `json:"skipped"`
-	Dropped      uint64    `json:"dropped"`
-	Pending      uint64    `json:"pending"`
-	PendingBytes int64     `json:"pending_bytes"`
-	Oldest       time.Time `json:"oldest_pending,omitzero"` // received
-	DeadLetters  uint64    `json:"dead_letters"`            // kept
-	Paused       string    `json:"paused,omitempty"`        // why
+	Name         string       `json:"name"`
+	Owner        string       `json:"owner,omitempty"`
+	Configured   bool         `json:"configured"`
+	State        string       `json:"state"` // one of the States
+	Trouble      *Trouble     `json:"trouble,omitempty"`
+	Errors       []ErrorGroup `json:"errors,omitempty"` // of the last minutes
+	Owed         uint64       `json:"owed"`
+	Delivered    uint64       `json:"delivered"`
+	Dead         uint64       `json:"dead"`
+	Skipped      uint64       `json:"skipped"`
+	Dropped      uint64       `json:"dropped"`
+	Pending      uint64       `json:"pending"`
+	PendingBytes int64        `json:"pending_bytes"`
+	Oldest       time.Time    `json:"oldest_pending,omitzero"` // received
+	DeadLetters  uint64       `json:"dead_letters"`            // kept
+	Paused       string       `json:"paused,omitempty"`        // why
 }
 
 // JournalStatus is the state of the disk.
@@ -316,14 +319,28 @@ func (g *Gateway) Status() Status {
 		s.Sources = append(s.Sources, SourceStatus{name, a.Received, a.Rejected, a.Unavailable, a.Tests, a.Duplicates, a.Quarantined, a.Accepted, a.InFlight()})
 	}
 	for _, js := range snapshot.Sinks {
-		t, state := js.Totals, ""
-		if r := g.sink(js.Name); r != nil {
-			state = r.metrics.stateNow()
-		}
-		s.Sinks = append(s.Sinks, SinkStatus{js.Name, js.Open, state, t.Owed, t.Delivered, t.Dead, t.Skipped, t.Dropped, t.Pending,
-			js.PendingBytes, js.Oldest, js.Letters, js.Paused})
+		t := js.Totals
+		sink := SinkStatus{Name: js.Name, Configured: js.Open, Owed: t.Owed, Delivered: t.Delivered, Dead: t.Dead, Skipped: t.Skipped,
+			Dropped: t.Dropped, Pending: t.Pending, PendingBytes: js.PendingBytes, Oldest: js.Oldest, DeadLetters: js.Letters, Paused: js.Paused}
+		g.addState(&sink, time.Now())
+		s.Sinks = append(s.Sinks, sink)
 	}
 	return s
+}
+
+// addState says how a sink is doing.
+func (g *Gateway) addState(s *SinkStatus, now time.Time) {
+	r := g.sink(s.Name)
+	switch {
+	case s.Name == Unroutable:
+		s.State = StateQuarantine
+	case r == nil:
+		s.State = StateRemoved
+	default:
+		s.Owner = r.Owner
+		s.State, s.Trouble = r.health.state(now)
+		s.Errors = r.health.errorGroups(now)
+	}
 }
 
 // eventOf makes the event of a journal record. Product, event and category come from the catalogue of today.

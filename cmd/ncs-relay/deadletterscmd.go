@@ -37,9 +37,10 @@ replayed stays until it was taken; REPLAY is the replay's number.`,
 		if err != nil {
 			return err
 		}
+		fit := fitting(cmd.OutOrStdout())
 		return printList(cmd, &list, c, "dead-letters", "dead_letters", given, "DEAD FOR,SINK,POSITION,EVENT,ENTITY,ATTEMPTS,EVENT ID,REPLAY,REASON",
 			func(d relay.DeadLetter, now time.Time) []any {
-				return []any{ago(d.At, now), d.Sink, d.Position, eventName(d.EventInfo), dash(short(d.Entity)), d.Attempts, d.ID, replayOf(d), short(d.Reason)}
+				return []any{ago(d.At, now), d.Sink, d.Position, eventName(d.EventInfo), dash(fit(d.Entity)), d.Attempts, d.ID, replayOf(d), fit(d.Reason)}
 			})
 	}
 	admin.add(cmd)

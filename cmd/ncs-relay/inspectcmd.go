@@ -107,7 +107,7 @@ func printRouting(out io.Writer, r *relay.Routing) {
 	for _, rule := range r.Rules {
 		why := "applies"
 		if !rule.Applies {
-			why = "does not apply: " + short(rule.Why)
+			why = "does not apply: " + clean(rule.Why)
 		}
 		fmt.Fprintf(out, "  routes[%d] to %s %s\n", rule.Rule, strings.Join(rule.To, ", "), why)
 	}

@@ -124,8 +124,10 @@ func TestTheMetricsPageIsWhatTheReadmeSays(t *testing.T) {
 		require.Contains(t, values, `deliveries_total{outcome="dead",sink="`+sink+`"}`)
 		require.Contains(t, values, `delivery_latency_seconds{sink="`+sink+`"}`)
 		require.Contains(t, values, `delivery_attempts_total{outcome="refused",reason="4xx",sink="`+sink+`"}`)
-		require.EqualValues(t, 1, values[`sink_state{sink="`+sink+`",state="running"}`])
 		require.Contains(t, values, `pending_bytes{sink="`+sink+`"}`)
+	}
+	for _, sink := range []string{"service", "archive"} {
+		require.EqualValues(t, 1, values[`sink_state{sink="`+sink+`",state="delivering"}`])
 	}
 	require.NotContains(t, values, `backlog_max_bytes{sink="unroutable"}`, "which has no bound: 0 would be one that is reached")
 }
@@ -383,7 +385,7 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 	r.mustAsk("sinks", "pause", "service")
 	values, _ = r.series()
 	require.EqualValues(t, 1, values[`sink_state{sink="service",state="paused"}`])
-	require.EqualValues(t, 0, values[`sink_state{sink="service",state="running"}`])
+	require.EqualValues(t, 0, values[`sink_state{sink="service",state="delivering"}`])
 	text, err := os.ReadFile(r.config)
 	require.NoError(t, err)
 	text = []byte(strings.NewReplacer("max_size: 3MiB", "max_size: 5MiB", "max_keys: 5000, window: 2h", "max_keys: 6000, window: 1h").Replace(string(text)))

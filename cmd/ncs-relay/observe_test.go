@@ -506,7 +506,7 @@ func TestMetricsPageIsClean(t *testing.T) {
 	r.start()
 	before := r.page()
 	require.Contains(t, before, `ncs_relay_delivery_attempts_total{outcome="failed",reason="timeout",sink="archive"} 0`)
-	require.Contains(t, before, `ncs_relay_sink_state{sink="archive",state="running"} 1`)
+	require.Contains(t, before, `ncs_relay_sink_state{sink="archive",state="delivering"} 1`)
 	for i := range 20 {
 		r.post(recording("s", i/2, 1))
 	}

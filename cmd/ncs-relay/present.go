@@ -40,6 +40,14 @@ func short(s string) string {
 	return clean(s)
 }
 
+// fitting is short for a terminal. Elsewhere, in a pipe or a file, nothing is cut.
+func fitting(out io.Writer) func(string) string {
+	if isTerminal(out) {
+		return short
+	}
+	return clean
+}
+
 // dash stands for what is not there.
 func dash(s string) string {
 	if s == "" {

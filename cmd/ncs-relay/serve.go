@@ -224,6 +224,7 @@ func settings(cfg *config.Config, log *slog.Logger) relay.Settings {
 	for _, c := range cfg.Sinks {
 		s.Sinks = append(s.Sinks, relay.SinkSpec{
 			Name:   c.Name,
+			Owner:  c.Owner,
 			Config: c,
 			Build: func() (relay.Sink, error) {
 				return sinks.New(c, sinks.Options{UserAgent: "ncs-relay/" + buildVersion(), Logger: log})

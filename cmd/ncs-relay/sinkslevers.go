@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/url"
 	"slices"
 	"time"
@@ -41,11 +42,14 @@ func sinksListCommand() *cobra.Command {
 				}
 			}
 			now := time.Now()
-			return table(cmd.OutOrStdout(), "SINK,STATE,PENDING,SIZE,OLDEST,DEAD LETTERS", func(row func(...any)) {
+			out := cmd.OutOrStdout()
+			err = table(out, "SINK,OWNER,PENDING,SIZE,OLDEST,DEAD LETTERS,STATE", func(row func(...any)) {
 				for _, s := range sinks {
-					row(s.Name, stateOf(s), s.Pending, size(s.PendingBytes), ago(s.Oldest, now), s.DeadLetters)
+					row(s.Name, dash(clean(s.Owner)), s.Pending, size(s.PendingBytes), ago(s.Oldest, now), s.DeadLetters, stateOf(s, now))
 				}
 			})
+			printTroubles(out, sinks, now)
+			return err
 		},
 	}
 	admin.add(cmd)
@@ -53,25 +57,41 @@ func sinksListCommand() *cobra.Command {
 	return cmd
 }
 
-// stateOf is a sink's state in words.
-func stateOf(s relay.SinkStatus) string {
+// stateOf is a sink's state with what there is to say of it.
+func stateOf(s relay.SinkStatus, now time.Time) string {
 	switch {
-	case s.Name == relay.Unroutable:
-		return "keeps what is quarantined"
-	case !s.Configured && s.Pending > 0:
-		return "removed: move or drop what it is owed"
-	case !s.Configured:
-		return "removed"
-	case s.Paused != "":
-		return "paused: " + short(s.Paused)
+	case s.State == relay.StateRemoved && s.Pending > 0:
+		return s.State + ": move or drop what it is owed"
+	case s.State == relay.StatePaused:
+		return s.State + ": " + clean(s.Paused)
+	case s.Trouble == nil:
+		return s.State
 	}
-	switch s.State {
-	case "open":
-		return "failing: waits before the next probe"
-	case "half_open":
-		return "failing: one call probes"
+	text := s.State + " since " + ago(s.Trouble.Since, now)
+	if s.Trouble.Reason != "" {
+		text += " (" + string(s.Trouble.Reason) + ")"
 	}
-	return "delivering"
+	return text
+}
+
+// printTroubles says in full what went wrong last at the sinks that have trouble.
+func printTroubles(out io.Writer, sinks []relay.SinkStatus, now time.Time) {
+	for _, s := range sinks {
+		t := s.Trouble
+		if t == nil {
+			continue
+		}
+		fmt.Fprintf(out, "\n%s: last error %s ago: %s\n", s.Name, ago(t.At, now), clean(t.Error))
+		switch {
+		case s.State == relay.StateRetrying:
+			fmt.Fprintf(out, "  %d lanes wait for a retry; others are taken\n", t.Lanes)
+		case t.HeldUntil.After(now):
+			fmt.Fprintf(out, "  what failed is held back for another %s, then one probes\n", age(t.HeldUntil.Sub(now)))
+		}
+		if s.Owner != "" {
+			fmt.Fprintf(out, "  owner: %s\n", clean(s.Owner))
+		}
+	}
 }
 
 func sinksPauseCommand() *cobra.Command {

@@ -4,9 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"ncs-relay/relay"
 )
 
 func statusCommand() *cobra.Command {
@@ -65,9 +68,27 @@ func printStatus(out io.Writer, s *status, now time.Time) error {
 		return err
 	}
 	fmt.Fprintln(out)
-	return table(out, "SINK,OWED,DELIVERED,DEAD,SKIPPED,DROPPED,PENDING,OLDEST,DEAD LETTERS,STATE", func(row func(...any)) {
+	err = table(out, "SINK,OWED,DELIVERED,DEAD,SKIPPED,DROPPED,PENDING,OLDEST,DEAD LETTERS,STATE", func(row func(...any)) {
 		for _, a := range s.Sinks {
-			row(a.Name, a.Owed, a.Delivered, a.Dead, a.Skipped, a.Dropped, a.Pending, ago(a.Oldest, now), a.DeadLetters, stateOf(a))
+			row(a.Name, a.Owed, a.Delivered, a.Dead, a.Skipped, a.Dropped, a.Pending, ago(a.Oldest, now), a.DeadLetters, stateOf(a, now))
+		}
+	})
+	printTroubles(out, s.Sinks, now)
+	if err != nil || !slices.ContainsFunc(s.Sinks, func(s relay.SinkStatus) bool { return len(s.Errors) > 0 }) {
+		return err
+	}
+	return printErrorGroups(out, s.Sinks, now)
+}
+
+// printErrorGroups shows what failed of late, a line for each kind of event and reason.
+func printErrorGroups(out io.Writer, sinks []relay.SinkStatus, now time.Time) error {
+	fmt.Fprintln(out)
+	fit := fitting(out)
+	return table(out, "FAILED,SINK,EVENT,REASON,SINCE,LAST,LAST ERROR", func(row func(...any)) {
+		for _, s := range sinks {
+			for _, g := range s.Errors {
+				row(g.Failed, s.Name, g.Event, g.Reason, ago(g.First, now), ago(g.Last, now), fit(g.Error))
+			}
 		}
 	})
 }
