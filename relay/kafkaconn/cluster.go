@@ -61,6 +61,9 @@ func (c *Cluster) To(ctx context.Context, address string, request protocol.Messa
 	return c.conns.roundTrip(ctx, address, request)
 }
 
+// Reconnect makes requests that are sent from now on go over new connections.
+func (c *Cluster) Reconnect() { c.conns.reconnect() }
+
 // Close ends all connections, and what still waits for an answer.
 func (c *Cluster) Close() { c.conns.closeAll() }
 

@@ -307,3 +307,36 @@ func nowhere(t *testing.T) net.Conn {
 	t.Cleanup(func() { there.Close() })
 	return here
 }
+
+func TestReconnectMakesNewConnections(t *testing.T) {
+	t.Parallel()
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1))
+	require.NoError(t, err)
+	defer fake.Close()
+	c := newConns("test", nil, nil)
+	defer c.closeAll()
+	get := func() *conn {
+		conn, err := c.get(t.Context(), fake.ListenAddrs()[0])
+		require.NoError(t, err)
+		return conn
+	}
+	idle, busy := get(), get()
+	c.put(idle)
+	c.reconnect()
+	require.Len(t, c.open, 1, "the idle one is closed, the busy one goes on")
+	c.put(busy)
+	require.Empty(t, c.open, "it is not kept")
+	require.NotSame(t, idle, get())
+}
+
+func TestConnectionsHaveAGreatestAge(t *testing.T) {
+	t.Parallel()
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1))
+	require.NoError(t, err)
+	defer fake.Close()
+	c := newConns("test", nil, nil)
+	defer c.closeAll()
+	made, err := c.get(t.Context(), fake.ListenAddrs()[0])
+	require.NoError(t, err)
+	require.InDelta(t, maxAge.Seconds(), time.Until(made.session).Seconds(), maxAge.Seconds()/10+30)
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"sync"
@@ -29,6 +30,10 @@ const RequestTimeout = 10 * time.Second
 const (
 	connectTimeout = 5 * time.Second // of one connection, with TLS and SASL
 
+	// maxAge is how long a connection is used, give or take a tenth: a broker's name may lead elsewhere by then, and what still
+	// answers at the old address may not be asked for ever.
+	maxAge = 10 * time.Minute
+
 	idleTimeout = 5 * time.Minute // below the brokers' connections.max.idle.ms of 10 minutes
 
 	// maxConns bounds the connections of a sink. The dispatcher's slots keep the number far below; this only stops a fault
@@ -48,6 +53,7 @@ type conns struct {
 	opening int
 	open    map[*conn]struct{}
 	idle    map[string][]*conn // by address, the last used at the end
+	round   int                // how often reconnect was called
 	closed  bool
 }
 
@@ -62,7 +68,8 @@ type conn struct {
 	secure   bool                      // it is authenticated
 	used     bool                      // a request was answered after the connection was made
 	versions map[protocol.ApiKey]int16 // of the requests that both sides know
-	session  time.Time                 // no request is sent after this, because its SASL session ends; zero = never
+	session  time.Time                 // no request is sent after this, because it is too old or its SASL session ends; zero = never
+	round    int                       // of conns, when it was made
 	until    time.Time                 // while it is idle: it is not used after this
 }
 
@@ -99,6 +106,9 @@ func (c *conns) get(ctx context.Context, address string) (*conn, error) {
 	if conn != nil || err != nil {
 		return conn, err
 	}
+	c.mu.Lock()
+	round := c.round // a reconnect meanwhile is about this connection, too
+	c.mu.Unlock()
 	conn, err = c.connect(ctx, address)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -110,6 +120,7 @@ func (c *conns) get(ctx context.Context, address string) (*conn, error) {
 		conn.raw.Close()
 		return nil, net.ErrClosed
 	}
+	conn.round = round
 	c.open[conn] = struct{}{}
 	return conn, nil
 }
@@ -143,6 +154,10 @@ func (c *conns) put(used *conn) {
 	if c.closed {
 		return
 	}
+	if used.round != c.round {
+		c.drop(used)
+		return
+	}
 	now := time.Now()
 	used.until = now.Add(idleTimeout)
 	if !used.session.IsZero() && used.session.Before(used.until) {
@@ -173,6 +188,16 @@ func (c *conns) dropIdle() bool {
 		}
 	}
 	return false
+}
+
+// reconnect closes all idle connections, and others once they have their answer.
+func (c *conns) reconnect() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.round++
+	for c.dropIdle() {
+	}
+	clear(c.idle)
 }
 
 func (c *conns) close(conn *conn) {
@@ -222,6 +247,7 @@ func (c *conns) connect(ctx context.Context, address string) (*conn, error) {
 	}
 	made := &conn{Conn: inner, raw: raw, answers: bufio.NewReader(inner), address: address,
 		clientID: c.clientID, secure: c.mechanism != nil,
+		session:  time.Now().Add(maxAge*9/10 + rand.N(maxAge/5)),
 		versions: map[protocol.ApiKey]int16{protocol.ApiVersions: 0}}
 	if err = made.within(ctx, made.negotiate); err != nil {
 		err = fmt.Errorf("ask for versions: %w", c.suspect(err))
@@ -341,7 +367,9 @@ func (c *conn) authenticate(ctx context.Context, mechanism sasl.Mechanism) error
 		}
 		if lifetime := time.Duration(response.SessionLifetimeMs) * time.Millisecond; lifetime > 0 {
 			// When the session ends the broker cuts the connection, whatever is on it. A request in flight may take that long.
-			c.session = time.Now().Add(max(lifetime-RequestTimeout, lifetime/2))
+			if end := time.Now().Add(max(lifetime-RequestTimeout, lifetime/2)); end.Before(c.session) {
+				c.session = end
+			}
 		}
 		done, message, err = session.Next(ctx, response.AuthBytes)
 	}

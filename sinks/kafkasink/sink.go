@@ -57,7 +57,10 @@ type topicState struct {
 	limit int // bytes of a request; 0 = unknown
 }
 
-var _ relay.Relaner = (*Sink)(nil)
+var (
+	_ relay.Relaner     = (*Sink)(nil)
+	_ relay.Reconnecter = (*Sink)(nil)
+)
 
 // New makes the sink called name. It opens no connection; the first Send does. cfg must have passed its Check.
 func New(cfg Config, name string, logger *slog.Logger) (*Sink, error) {
@@ -138,6 +141,9 @@ func (s *Sink) Send(ctx context.Context, lane relay.Lane, batch []relay.Attempt)
 	taken, err = s.produce(ctx, s.producer(lane, partition, batch[0].Replay), batch)
 	return taken, kafkaconn.Explain(err)
 }
+
+// Reconnect makes later Sends go over new connections.
+func (s *Sink) Reconnect() { s.cluster.Reconnect() }
 
 // Close ends all connections.
 func (s *Sink) Close() error {
