@@ -203,7 +203,7 @@ func TestADeadLetterSaysThatItFailedAlike(t *testing.T) {
 			b.owe("e")
 			time.Sleep(time.Minute)
 			synctest.Wait()
-			letters, err := b.journal.DeadLetters("sink", 0, 10)
+			letters, err := b.journal.DeadLetters("sink", journal.Position{}, 10)
 			require.NoError(t, err)
 			require.Len(t, letters, 1)
 			want := "given up after 3 attempts, the first and the last of which failed alike: stored failure"
@@ -586,7 +586,7 @@ func TestBacklogIsBoundedAndTheOldestBecomeDeadLetters(t *testing.T) {
 		require.LessOrEqual(t, totals.Pending, uint64(100))
 		require.GreaterOrEqual(t, totals.Pending, uint64(90), "no more than needed is given up")
 		require.EqualValues(t, 300, totals.Pending+totals.Dead)
-		letters, err := b.journal.DeadLetters("sink", 0, 1000)
+		letters, err := b.journal.DeadLetters("sink", journal.Position{}, 1000)
 		require.NoError(t, err)
 		require.Equal(t, "backlog full", letters[0].Reason)
 
@@ -595,7 +595,7 @@ func TestBacklogIsBoundedAndTheOldestBecomeDeadLetters(t *testing.T) {
 		got := b.sink.received()
 		require.Len(t, got, int(totals.Pending))
 		requireInOrder(t, got, len(got))
-		require.Greater(t, got[0].Position, letters[0].Position)
+		require.Positive(t, got[0].Position.Compare(letters[0].Position))
 	})
 }
 
@@ -631,21 +631,21 @@ func TestWhatIsBeingSentIsNeitherShedNorSkippedButWhatWaitsBehindItIs(t *testing
 
 func TestWhatIsGivenUpBehindABatchLeavesTheOthersAsTheyWere(t *testing.T) {
 	ls, l := newLanes(1), &lane{sending: 2}
-	for p := range journal.Position(5) {
-		l.items = append(l.items, item{position: p + 1})
+	for n := range uint64(5) {
+		l.items = append(l.items, item{position: at(n + 1)})
 	}
 	var left []journal.Position
 	ls.pop(l, 2)
 	for _, it := range l.items {
 		left = append(left, it.position)
 	}
-	require.Equal(t, []journal.Position{1, 2, 4, 5}, left)
+	require.Equal(t, []journal.Position{at(1), at(2), at(4), at(5)}, left)
 }
 
 func TestWhatWaitsBehindASkippedEventGoesOnAtOnce(t *testing.T) {
 	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}, func(b *bubble) {
 		b.sink.set(func(a Attempt) error {
-			if a.Position <= 2 {
+			if a.Position.Offset <= 2 {
 				return &RetryAfterError{Err: errors.New("not now"), After: time.Hour}
 			}
 			return nil
@@ -655,7 +655,7 @@ func TestWhatWaitsBehindASkippedEventGoesOnAtOnce(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		require.Empty(t, b.sink.received())
-		b.on(func(d *dispatcher) { require.Equal(t, 1, d.skip([]journal.Position{1})) })
+		b.on(func(d *dispatcher) { require.Equal(t, 1, d.skip([]journal.Position{at(1)})) })
 		synctest.Wait()
 		require.Len(t, b.sink.received(), 2)
 		require.Len(t, b.tries(), 4, "what was not skipped waits as before")
@@ -681,11 +681,14 @@ func TestReplaysAreNotPartOfTheBacklogAndNotSkipped(t *testing.T) {
 		time.Sleep(time.Minute)
 		require.EqualValues(t, 5, b.owed.Totals().Dead+b.owed.Totals().Pending)
 		require.Positive(t, b.owed.Totals().Dead)
-		require.Equal(t, journal.ReplayTotals{Matched: 2, Pending: 2, Read: 2}, r.Totals())
+		require.Equal(t, journal.ReplayTotals{Matched: 2, Pending: 2, Read: journal.Cut{at(2)}}, r.Totals())
 		b.on(func(d *dispatcher) { d.skip(positionsOf(append(b.owed.Pending(), r.Pending()...))) })
 		require.EqualValues(t, 2, r.Totals().Pending)
 	})
 }
+
+// at is a position in the disk journal.
+func at(n uint64) journal.Position { return journal.Position{Offset: n} }
 
 func positionsOf(pending []journal.Pending) (positions []journal.Position) {
 	for _, p := range pending {
@@ -830,7 +833,7 @@ func TestReplayCancelledInFlightLeavesLanesThatCanBeLaidOut(t *testing.T) {
 		r.Cancel()
 		b.on(func(d *dispatcher) {
 			d.dropReplay(r.ID())
-			d.take([]journal.Position{1})
+			d.take([]journal.Position{at(1)})
 		})
 		b.sink.set(nil)
 		time.Sleep(3 * time.Hour)
@@ -973,7 +976,7 @@ func TestWaitOfAnEarlierLifeGoesOnUnlessTheClockWasSetBack(t *testing.T) {
 			for wait, want := range map[time.Duration]time.Duration{
 				time.Minute: time.Minute, 50 * time.Minute: 50 * time.Minute, 24 * time.Hour: time.Hour,
 			} {
-				l := &lane{feed: d.feeds[0], items: []item{{position: 1, retry: &journal.Retry{Attempts: 1, Next: time.Now().Add(wait)}}}}
+				l := &lane{feed: d.feeds[0], items: []item{{position: at(1), retry: &journal.Retry{Attempts: 1, Next: time.Now().Add(wait)}}}}
 				d.resume(l)
 				require.Equal(t, want, time.Until(l.due))
 				l.items = nil // it ends

@@ -598,7 +598,7 @@ func requireInOrder(t *testing.T, got []Attempt, want int) {
 	require.Len(t, got, want)
 	last := map[string]journal.Position{}
 	for _, a := range got {
-		require.Greater(t, a.Position, last[a.Entity], "%s out of order", a.Entity)
+		require.Positive(t, a.Position.Compare(last[a.Entity]), "%s out of order", a.Entity)
 		last[a.Entity] = a.Position
 	}
 }

@@ -369,8 +369,8 @@ func (j *judge) watch(lane Lane, batch []Attempt) {
 		switch {
 		case a.Replay != batch[0].Replay || j.lane(a.Event) != lane:
 			j.problem("a batch of %v has an event of %v", lane, j.lane(a.Event))
-		case i > 0 && (a.Position <= batch[i-1].Position || j.spec.Unordered || lane.Key == ""):
-			j.problem("a batch has %d after %d", a.Position, batch[i-1].Position)
+		case i > 0 && (a.Position.Compare(batch[i-1].Position) <= 0 || j.spec.Unordered || lane.Key == ""):
+			j.problem("a batch has %s after %s", a.Position, batch[i-1].Position)
 		}
 		if a.Replay > 0 {
 			newest := j.replayed[a.Replay]
@@ -378,10 +378,10 @@ func (j *judge) watch(lane Lane, batch []Attempt) {
 				newest = make(map[string]journal.Position)
 				j.replayed[a.Replay] = newest
 			}
-			if !b.replayed[a.Replay] && a.Position < newest[b.entity] && b.entity != "" && !j.spec.Unordered && !j.crashed {
-				j.problem("replay %d: %d of %q is first attempted after %d", a.Replay, a.Position, b.entity, newest[b.entity])
+			if !b.replayed[a.Replay] && a.Position.Compare(newest[b.entity]) < 0 && b.entity != "" && !j.spec.Unordered && !j.crashed {
+				j.problem("replay %d: %s of %q is first attempted after %s", a.Replay, a.Position, b.entity, newest[b.entity])
 			}
-			newest[b.entity] = max(newest[b.entity], a.Position)
+			newest[b.entity] = slices.MaxFunc([]journal.Position{newest[b.entity], a.Position}, journal.Position.Compare)
 			b.replayed[a.Replay] = true
 			continue
 		}
@@ -396,11 +396,11 @@ func (j *judge) watch(lane Lane, batch []Attempt) {
 // with it before it.
 func (j *judge) nothingOpen(a Attempt, before []Attempt) {
 	for pos, earlier := range j.books {
-		if earlier.entity != a.Entity || pos >= a.Position || slices.ContainsFunc(before, func(b Attempt) bool { return b.Position == pos }) {
+		if earlier.entity != a.Entity || pos.Compare(a.Position) >= 0 || slices.ContainsFunc(before, func(b Attempt) bool { return b.Position == pos }) {
 			continue
 		}
 		if s, _ := j.journal.Standing("sink", pos); s.State == journal.StatePending || s.State == journal.StateWaiting {
-			j.problem("%d of %q is attempted while %d is %s", a.Position, a.Entity, pos, s.State)
+			j.problem("%s of %q is attempted while %s is %s", a.Position, a.Entity, pos, s.State)
 		}
 	}
 }
@@ -428,7 +428,7 @@ func (j *judge) took(a Attempt) {
 		return
 	}
 	if b.taken++; b.taken > 1 && !b.cut {
-		j.problem("%d is delivered %d times", a.Position, b.taken)
+		j.problem("%s is delivered %d times", a.Position, b.taken)
 	}
 }
 

@@ -50,18 +50,8 @@ func (g *Gateway) Inspect(ctx context.Context, f Filter, n int) (lives []Life, m
 	if err != nil {
 		return nil, false, err
 	}
-	from, to := journal.Position(1), g.journal.Frontier()
-	if f.ID != nil {
-		positions, err := g.journal.Find(*f.ID)
-		if err != nil {
-			return nil, false, err
-		}
-		if len(positions) > 0 { // else it never came, or its key is forgotten and all there is must be looked through
-			from, to = slices.Min(positions), slices.Max(positions)
-		}
-	}
 	var failed error
-	err = g.journal.Scan(ctx, from, to, match, func(r *journal.Record) bool {
+	err = g.selected(ctx, f, match, func(r *journal.Record) bool {
 		if more = len(lives) == n; more {
 			return false
 		}
@@ -79,6 +69,28 @@ func (g *Gateway) Inspect(ctx context.Context, f Filter, n int) (lives []Life, m
 		return nil, false, err
 	}
 	return lives, more, g.addTrails(ctx, lives)
+}
+
+// selected calls fn with the events that match, the oldest first, until it returns false.
+func (g *Gateway) selected(ctx context.Context, f Filter, match, fn func(*journal.Record) bool) error {
+	if f.ID == nil {
+		return g.journal.Scan(ctx, match, fn)
+	}
+	positions, err := g.journal.Find(*f.ID)
+	if err != nil {
+		return err
+	}
+	if len(positions) == 0 { // it never came, or its key is forgotten and all there is must be looked through
+		return g.journal.Scan(ctx, match, fn)
+	}
+	slices.Reverse(positions)
+	records, err := g.journal.Load(positions)
+	for _, r := range records {
+		if r != nil && match(r) && !fn(r) {
+			break
+		}
+	}
+	return err
 }
 
 func (g *Gateway) addTrails(ctx context.Context, lives []Life) error {

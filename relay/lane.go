@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"cmp"
 	"container/heap"
 	"slices"
 	"time"
@@ -17,7 +16,7 @@ type laneKey struct {
 }
 
 // ordered tells whether the sink must not be sent two batches of this lane at the same time.
-func (k laneKey) ordered() bool { return k.position == 0 }
+func (k laneKey) ordered() bool { return k.position.IsZero() }
 
 // lane is a queue of deliveries that are made one batch after the other.
 type lane struct {
@@ -272,7 +271,7 @@ func (ls *lanes) oldest(n int) []queuedItem {
 			all = append(all, queuedItem{l, it.position})
 		}
 	}
-	slices.SortFunc(all, func(a, b queuedItem) int { return cmp.Compare(a.position, b.position) })
+	slices.SortFunc(all, func(a, b queuedItem) int { return a.position.Compare(b.position) })
 	return all[:min(n, len(all))]
 }
 
@@ -290,7 +289,7 @@ func (ls *lanes) withdraw(group string) {
 	}
 }
 
-func byPosition(a, b item) int { return cmp.Compare(a.position, b.position) }
+func byPosition(a, b item) int { return a.position.Compare(b.position) }
 
 // laneQueue is a first-in-first-out queue of lanes.
 type laneQueue struct{ lanes []*lane }

@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -125,7 +124,7 @@ type DeadLetter struct {
 // Page is where a list goes on: at the sink and after the position. The zero Page is the beginning.
 type Page struct {
 	Sink  string           `json:"sink,omitempty"`
-	After journal.Position `json:"after,omitempty"`
+	After journal.Position `json:"after,omitzero"`
 }
 
 // PauseSink sends nothing more to a sink until ResumeSink, also after a restart. What it is owed waits.
@@ -260,8 +259,7 @@ func (g *Gateway) eachPending(f Filter, page Page, fn func(sink string, p journa
 		}
 		pending := g.journal.Pending(name)
 		if name == page.Sink {
-			i, _ := slices.BinarySearchFunc(pending, page.After+1, func(p journal.Pending, pos journal.Position) int { return cmp.Compare(p.Position, pos) })
-			pending = pending[i:]
+			pending = slices.DeleteFunc(pending, func(p journal.Pending) bool { return p.Position.Compare(page.After) <= 0 })
 		}
 		for chunk := range slices.Chunk(pending, 256) {
 			records, err := g.records(chunk)
@@ -319,22 +317,25 @@ func (g *Gateway) DeadLetters(f Filter, page Page, n int) (list []DeadLetter, ne
 	return list, next, err
 }
 
-// DeadLetter gives one dead letter with its body.
+// DeadLetter returns one dead letter with its body.
 func (g *Gateway) DeadLetter(sink string, position journal.Position) (DeadLetter, error) {
-	var found *DeadLetter
-	err := g.eachDeadLetter(Filter{Sink: sink}, Page{sink, position - 1}, func(d DeadLetter) bool {
-		if d.Position == position {
-			found = &d
-		}
-		return false
-	})
-	if err == nil && found == nil {
-		err = fmt.Errorf("dead letter %s/%d: %w", sink, position, ErrNotFound)
+	if _, err := g.sinkNames(Filter{Sink: sink}); err != nil {
+		return DeadLetter{}, err
 	}
+	l, found, err := g.journal.DeadLetter(sink, position)
 	if err != nil {
 		return DeadLetter{}, err
 	}
-	return *found, nil
+	if found {
+		records, err := g.journal.Load([]journal.Position{position})
+		if err != nil {
+			return DeadLetter{}, err
+		}
+		if r := records[0]; r != nil {
+			return letterOf(sink, l, r, g.openReplays()), nil
+		}
+	}
+	return DeadLetter{}, fmt.Errorf("dead letter %s/%s: %w", sink, position, ErrNotFound)
 }
 
 // DropDeadLetters deletes dead letters and says how many.
@@ -372,7 +373,7 @@ func (g *Gateway) eachDeadLetter(f Filter, page Page, fn func(DeadLetter) bool) 
 		if name < page.Sink {
 			continue
 		}
-		after := journal.Position(0)
+		var after journal.Position
 		if name == page.Sink {
 			after = page.After
 		}
@@ -397,19 +398,23 @@ func (g *Gateway) eachDeadLetter(f Filter, page Page, fn func(DeadLetter) bool) 
 				if r == nil || !match(r) || !strings.Contains(letters[i].Reason, f.Reason) {
 					continue
 				}
-				d := DeadLetter{Sink: name, EventInfo: infoOf(r), Reason: letters[i].Reason, At: letters[i].At, History: historyOf(letters[i].Retry), Body: r.Body}
-				for _, replay := range replays {
-					if replay.Raises(name, d.Position) && replay.match(r) {
-						d.Replay = replay.ID()
-					}
-				}
-				if !fn(d) {
+				if !fn(letterOf(name, letters[i], r, replays)) {
 					return nil
 				}
 			}
 		}
 	}
 	return nil
+}
+
+func letterOf(sink string, l journal.DeadLetter, r *journal.Record, replays []openReplay) DeadLetter {
+	d := DeadLetter{Sink: sink, EventInfo: infoOf(r), Reason: l.Reason, At: l.At, History: historyOf(l.Retry), Body: r.Body}
+	for _, replay := range replays {
+		if replay.Raises(sink, l.Position) && replay.match(r) {
+			d.Replay = replay.ID()
+		}
+	}
+	return d
 }
 
 // openReplay is one that runs, and which events it is about.

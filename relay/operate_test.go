@@ -100,7 +100,7 @@ func TestDeadLettersAreShownReplayedAndDropped(t *testing.T) {
 	one, err := f.gateway.DeadLetter("all", list[0].Position)
 	require.NoError(t, err)
 	require.Equal(t, body("s1", 1), one.Body)
-	_, err = f.gateway.DeadLetter("all", 12345)
+	_, err = f.gateway.DeadLetter("all", at(12345))
 	require.ErrorIs(t, err, ErrNotFound)
 	none, _, err := f.gateway.DeadLetters(Filter{Reason: "something else"}, Page{}, 10)
 	require.NoError(t, err)

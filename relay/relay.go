@@ -136,12 +136,12 @@ func New(o Options) (_ *Gateway, err error) {
 // loadKeys reads which events earlier processes accepted.
 func (g *Gateway) loadKeys(c DedupConfig) error {
 	var newest time.Time
-	err := g.journal.Keys(1, time.Time{}, func(_, _ [16]byte, at time.Time, _ journal.Position) { newest = at })
+	err := g.journal.Keys(1, time.Time{}, func(_, _ [16]byte, at time.Time) { newest = at })
 	if err != nil || newest.IsZero() {
 		return err
 	}
 	events := make([]loadedEvent, 0, 1024)
-	err = g.journal.Keys(c.MaxKeys, newest.Add(-c.Window), func(key, id [16]byte, at time.Time, _ journal.Position) {
+	err = g.journal.Keys(c.MaxKeys, newest.Add(-c.Window), func(key, id [16]byte, at time.Time) {
 		events = append(events, loaded(ncs.Identity{Key: key, ID: id}, max(0, newest.Sub(at))))
 	})
 	if err != nil {

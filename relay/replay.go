@@ -30,20 +30,20 @@ type ReplayResult struct {
 
 // ReplayStatus is how far a replay is.
 type ReplayStatus struct {
-	ID          uint32           `json:"id"`
-	Sink        string           `json:"sink"`
-	Filter      Filter           `json:"filter"`
-	DeadLetters bool             `json:"dead_letters"`
-	Rate        float64          `json:"rate,omitempty"`
-	CreatedAt   time.Time        `json:"created_at"`
-	Position    journal.Position `json:"position"` // read so far
-	End         journal.Position `json:"end"`
-	Matched     uint64           `json:"matched"`
-	Delivered   uint64           `json:"delivered"`
-	Failed      uint64           `json:"failed"`
-	Skipped     uint64           `json:"skipped"`
-	Pending     uint64           `json:"pending"`
-	Finished    bool             `json:"finished"`
+	ID          uint32      `json:"id"`
+	Sink        string      `json:"sink"`
+	Filter      Filter      `json:"filter"`
+	DeadLetters bool        `json:"dead_letters"`
+	Rate        float64     `json:"rate,omitempty"`
+	CreatedAt   time.Time   `json:"created_at"`
+	Position    journal.Cut `json:"position"` // read so far
+	End         journal.Cut `json:"end"`
+	Matched     uint64      `json:"matched"`
+	Delivered   uint64      `json:"delivered"`
+	Failed      uint64      `json:"failed"`
+	Skipped     uint64      `json:"skipped"`
+	Pending     uint64      `json:"pending"`
+	Finished    bool        `json:"finished"`
 }
 
 func statusOf(r journal.Replay) ReplayStatus {

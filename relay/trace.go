@@ -99,7 +99,7 @@ func (c *call) describe(span trace.Span) {
 	}
 	if !c.appended.IsZero() {
 		span.AddEvent(telemetry.SpanEventAppend, trace.WithTimestamp(c.appended), trace.WithAttributes(
-			telemetry.AttrPosition.Int64(int64(c.position))))
+			telemetry.AttrPosition.String(c.position.String())))
 	}
 }
 

@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/admin"
+	"ncs-relay/relay/journal"
 )
 
 func deadLettersCommand() *cobra.Command {
@@ -64,8 +64,8 @@ func deadLettersShowCommand() *cobra.Command {
 		Short: "Show one dead letter with its body",
 		Args:  rangeArgs(2, 2, "a sink and a position, as deadletters list shows them"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := strconv.ParseUint(args[1], 10, 64); err != nil {
-				return usagef("%q is not a position", args[1])
+			if _, err := journal.ParsePosition(args[1]); err != nil {
+				return usagef("%s", err)
 			}
 			c, err := address.client()
 			if err != nil {

@@ -143,7 +143,7 @@ func printEvent(out io.Writer, e relay.EventInfo, now time.Time) {
 	if e.Entity != "" {
 		fmt.Fprintf(out, "  entity %s\n", clean(e.Entity))
 	}
-	fmt.Fprintf(out, "  received %s (%s ago) at source %s, position %d, %s\n", e.ReceivedAt.UTC().Format(time.RFC3339Nano), ago(e.ReceivedAt, now),
+	fmt.Fprintf(out, "  received %s (%s ago) at source %s, position %s, %s\n", e.ReceivedAt.UTC().Format(time.RFC3339Nano), ago(e.ReceivedAt, now),
 		e.Source, e.Position, size(int64(e.Size)))
 	if e.Quarantine != "" {
 		fmt.Fprintf(out, "  quarantined: %s\n", clean(e.Quarantine))

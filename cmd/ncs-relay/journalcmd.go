@@ -73,7 +73,7 @@ func journalVerifyCommand() *cobra.Command {
 }
 
 func printReport(out io.Writer, r *diskjournal.Report, now time.Time) {
-	fmt.Fprintf(out, "%d records in %d segments and %d kept beside them, %s, positions %d to %d\n", r.Records, r.Segments, r.Kept, size(r.Bytes), r.First, r.Last)
+	fmt.Fprintf(out, "%d records in %d segments and %d kept beside them, %s, positions %s to %s\n", r.Records, r.Segments, r.Kept, size(r.Bytes), r.First, r.Last)
 	if r.TornBytes > 0 {
 		fmt.Fprintf(out, "%d bytes of an unfinished write at the end: never answered 200, removed at the next start\n", r.TornBytes)
 	}
@@ -81,7 +81,7 @@ func printReport(out io.Writer, r *diskjournal.Report, now time.Time) {
 		fmt.Fprintf(out, "not a file of the journal: %s\n", clean(name))
 	}
 	for _, d := range r.Damage {
-		fmt.Fprintf(out, "DAMAGED: %s, %d bytes from %d: at most %d records from position %d\n", d.File, d.Length, d.Offset, d.Missing, d.First)
+		fmt.Fprintf(out, "DAMAGED: %s, %d bytes from %d: at most %d records from position %s\n", d.File, d.Length, d.Offset, d.Missing, d.First)
 	}
 	if r.StateError != nil {
 		fmt.Fprintf(out, "THE STATE CANNOT BE READ: %s\n", clean(r.StateError.Error()))
@@ -224,7 +224,7 @@ func writeExported(out io.Writer, r *journal.Record) error {
 
 // writeBody writes a body into a file that was not there.
 func writeBody(dir string, r *journal.Record) error {
-	name := filepath.Join(dir, fmt.Sprintf("%012d-%x.json", r.Position, r.ID))
+	name := filepath.Join(dir, fmt.Sprintf("%012d-%x.json", r.Position.Offset, r.ID))
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err

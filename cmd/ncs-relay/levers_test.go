@@ -178,7 +178,7 @@ func TestPendingDeliveriesAreListedAndSkipped(t *testing.T) {
 		list = askLines[relay.Delivery](r, "pending", "list", "--sink", "service")
 		return len(list) == 2 && list[0].Attempts > 1 && !list[0].Next.IsZero()
 	}, "two of s1 are pending")
-	require.Less(t, list[0].Position, list[1].Position)
+	require.Negative(t, list[0].Position.Compare(list[1].Position))
 	require.Equal(t, "s1", list[0].Entity)
 	require.Contains(t, list[0].LastError, "500")
 	require.Zero(t, list[1].Attempts)
@@ -228,7 +228,7 @@ func TestDeadLettersAreShownReplayedAndDropped(t *testing.T) {
 		return list
 	}
 	r.eventually(func() bool { letters = list(); return len(letters) == 5 }, "dead letters")
-	require.True(t, slices.IsSortedFunc(letters, func(a, b relay.DeadLetter) int { return int(a.Position) - int(b.Position) }))
+	require.True(t, slices.IsSortedFunc(letters, func(a, b relay.DeadLetter) int { return a.Position.Compare(b.Position) }))
 	require.Contains(t, letters[0].Reason, "422")
 	require.Equal(t, 1, letters[0].Attempts)
 

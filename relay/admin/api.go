@@ -217,11 +217,11 @@ func (s *Server) showDeadLetter(r *http.Request, _ []byte) (any, error) {
 	if err := readQuery(r, new(queryInput)); err != nil {
 		return nil, err
 	}
-	position, err := strconv.ParseUint(r.PathValue("position"), 10, 64)
-	if err != nil || position == 0 {
-		return nil, badf("%q is not a position", r.PathValue("position"))
+	position, err := journal.ParsePosition(r.PathValue("position"))
+	if err != nil {
+		return nil, badf("%s", err)
 	}
-	d, err := s.options.Gateway.DeadLetter(r.PathValue("sink"), journal.Position(position))
+	d, err := s.options.Gateway.DeadLetter(r.PathValue("sink"), position)
 	if err != nil {
 		return nil, err
 	}

@@ -74,14 +74,14 @@ func (g *gateway) MoveSink(_ context.Context, from, to string) (moved, skipped u
 }
 func (g *gateway) DropSink(name string) (uint64, error) { return 4, g.note("drop %s", name) }
 
-var info = relay.EventInfo{ID: ncs.EventID{0xab}, Position: 8, Product: "rtc", Event: "channel_create"}
+var info = relay.EventInfo{ID: ncs.EventID{0xab}, Position: journal.Position{Offset: 8}, Product: "rtc", Event: "channel_create"}
 
 func (g *gateway) Pending(f relay.Filter, p relay.Page, n int) ([]relay.Delivery, *relay.Page, error) {
 	d := []relay.Delivery{{Sink: "billing", EventInfo: info}}
-	if p.After == 0 {
-		return d, &relay.Page{Sink: "billing", After: 8}, g.note("pending %s %d", shown(f), n)
+	if p.After.IsZero() {
+		return d, &relay.Page{Sink: "billing", After: journal.Position{Offset: 8}}, g.note("pending %s %d", shown(f), n)
 	}
-	return d, nil, g.note("pending %s %d after %s %d", shown(f), n, p.Sink, p.After)
+	return d, nil, g.note("pending %s %d after %s %s", shown(f), n, p.Sink, p.After)
 }
 
 func (g *gateway) SkipPending(_ context.Context, f relay.Filter) (int, error) {
@@ -89,11 +89,11 @@ func (g *gateway) SkipPending(_ context.Context, f relay.Filter) (int, error) {
 }
 
 func (g *gateway) DeadLetters(f relay.Filter, p relay.Page, n int) ([]relay.DeadLetter, *relay.Page, error) {
-	return nil, nil, g.note("dead %s %d after %s %d", shown(f), n, p.Sink, p.After)
+	return nil, nil, g.note("dead %s %d after %s %s", shown(f), n, p.Sink, p.After)
 }
 
 func (g *gateway) DeadLetter(sink string, p journal.Position) (relay.DeadLetter, error) {
-	return relay.DeadLetter{Sink: sink, EventInfo: info, Reason: "refused", Body: g.body}, g.note("letter %s %d", sink, p)
+	return relay.DeadLetter{Sink: sink, EventInfo: info, Reason: "refused", Body: g.body}, g.note("letter %s %s", sink, p)
 }
 
 func (g *gateway) DropDeadLetters(f relay.Filter) (int, error) {

@@ -164,16 +164,16 @@ func cursor(p *relay.Page) string {
 	if p == nil {
 		return ""
 	}
-	return fmt.Sprintf("%s/%d", p.Sink, p.After)
+	return p.Sink + "/" + p.After.String()
 }
 
 func parseCursor(s string) (relay.Page, error) {
 	sink, after, ok := strings.Cut(s, "/")
-	position, err := strconv.ParseUint(after, 10, 64)
+	position, err := journal.ParsePosition(after)
 	if !ok || sink == "" || err != nil {
 		return relay.Page{}, badf("cursor: %q is not one; take the next of the answer before", s)
 	}
-	return relay.Page{Sink: sink, After: journal.Position(position)}, nil
+	return relay.Page{Sink: sink, After: position}, nil
 }
 
 // decode reads a body strictly: one JSON object, its members known, spelled exactly so, and each once. No body is an

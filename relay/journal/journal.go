@@ -57,7 +57,7 @@ type Appender interface {
 
 	// Keys calls fn with the newest keys known, at most n of them and none received before since, oldest first. It covers every
 	// record that is stored when it is called.
-	Keys(n int, since time.Time, fn func(key, id [16]byte, t time.Time, pos Position)) error
+	Keys(n int, since time.Time, fn func(key, id [16]byte, t time.Time)) error
 
 	// KeepKeys bounds how many keys are kept for Keys and Find, and for how long; 0 = for any time.
 	KeepKeys(n int, d time.Duration)
@@ -171,12 +171,12 @@ type Operator interface {
 	// Flush has stored to last, when it returns nil, what was settled, paused or cancelled before it was called.
 	Flush() error
 
-	// Frontier is the position of the last record stored.
-	Frontier() Position
+	// Frontier are the positions of the last records stored.
+	Frontier() Cut
 
-	// Scan calls fn with the records from the first to the last position given, in order, until it returns false. want decides
-	// by everything but the body. What is lost is skipped.
-	Scan(ctx context.Context, from, to Position, want func(header *Record) bool, fn func(*Record) bool) error
+	// Scan calls fn with the records up to the frontier of now, each shard's in order, until it returns false. want decides by
+	// everything but the body. What is lost is skipped.
+	Scan(ctx context.Context, want func(header *Record) bool, fn func(*Record) bool) error
 
 	// Find returns the positions of the events with an id, the newest first, as far as their keys are still known; Scan finds the others.
 	Find(id [16]byte) ([]Position, error)
@@ -191,8 +191,12 @@ type Operator interface {
 	// stored to last when DropPending returns.
 	DropPending(sink string) (uint64, error)
 
-	// DeadLetters lists a sink's dead letters after a position, at most n. Their records come by Feeder.Load.
+	// DeadLetters lists a sink's dead letters, each shard's in order, after the one at a position, at most n. Their records come
+	// by Feeder.Load.
 	DeadLetters(sink string, after Position, n int) ([]DeadLetter, error)
+
+	// DeadLetter returns a sink's dead letter at a position; false when it has none.
+	DeadLetter(sink string, at Position) (DeadLetter, bool, error)
 
 	// DropLetters removes dead letters, all or none. They stay counted in Totals.Dead.
 	DropLetters(sink string, positions ...Position) error
@@ -207,7 +211,7 @@ type Operator interface {
 
 // Mover is what a journal can do that lets one sink owe what another was owed.
 type Mover interface {
-	// Move makes sink to owe what sink from, which is not open, owes, and returns the positions of these deliveries, ascending.
+	// Move makes sink to owe what sink from, which is not open, owes, and returns the positions of these deliveries, each shard's in order.
 	// They are pending at to from now on, with no attempts made; Next does not hand them out. What to was owed anyway is
 	// skipped at from, and counted in what Move returns. Either all or nothing is moved, also across a crash.
 	Move(from, to string) (positions []Position, skipped uint64, err error)

@@ -2,10 +2,6 @@ package journal
 
 import "time"
 
-// Position orders events; 0 is "before everything". Positions only grow and are never used twice, but need not be
-// consecutive: some are lost with appends that failed.
-type Position uint64
-
 // Record is one event as it is kept.
 type Record struct {
 	Position    Position // set by the journal

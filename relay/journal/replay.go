@@ -4,13 +4,13 @@ import "time"
 
 // ReplaySpec says what is delivered again.
 type ReplaySpec struct {
-	Sink        string   // to which sink
-	Of          string   // whose deliveries; "" = Sink's own
-	Anyway      bool     // also events that Of was not owed
-	DeadLetters bool     // only dead letters of Of; otherwise whatever is settled
-	From, To    Position // 0: from the first, to the last there is now
-	Filter      []byte   // the caller's
-	Rate        float64  // the caller's
+	Sink        string  // to which sink
+	Of          string  // whose deliveries; "" = Sink's own
+	Anyway      bool    // also events that Of was not owed
+	DeadLetters bool    // only dead letters of Of; otherwise whatever is settled
+	To          Cut     // what comes behind it is not delivered; nil: what there is now
+	Filter      []byte  // the caller's
+	Rate        float64 // the caller's
 	CreatedAt   time.Time
 }
 
@@ -19,5 +19,5 @@ type ReplayTotals struct {
 	Matched, Delivered, Failed uint64
 	Skipped                    uint64 // by an operator, by Cancel, or because max_size left no room to keep them
 	Pending                    uint64
-	Read                       Position // what is up to here was looked at
+	Read                       Cut // what is up to here was looked at
 }

@@ -29,7 +29,6 @@ type SinkStatus struct {
 
 // Snapshot is the state of all accounts at one instant.
 type Snapshot struct {
-	Frontier Position
 	Accounts map[string]Account // by source, those not configured any more included
 	Sinks    []SinkStatus       // by name
 }

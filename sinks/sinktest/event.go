@@ -22,7 +22,7 @@ const NCSSecret = "sinktest-ncs-secret"
 func Event(n int, entity string) *relay.Event {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%d/%s", n, entity))
 	e := &relay.Event{
-		Position:    journal.Position(n + 1),
+		Position:    journal.Position{Offset: uint64(n + 1)},
 		ID:          ncs.EventID(sum[:16]),
 		Info:        ncs.Info{ProductID: 3, Product: "cloud_recording", EventType: 42, Event: "recorder_slice_start", Category: "recorder", Known: true},
 		Source:      "recording",

@@ -150,7 +150,7 @@ func (b *bench) deliver(t *testing.T, events ...*relay.Event) (refused []string)
 		}
 		wg.Wait()
 		b.relane(again)
-		slices.SortFunc(again, func(x, y relay.Attempt) int { return int(x.Position) - int(y.Position) })
+		slices.SortFunc(again, func(x, y relay.Attempt) int { return x.Position.Compare(y.Position) })
 		pending = again
 		require.NoError(t, ctx.Err(), "the sink did not take everything")
 	}
@@ -447,7 +447,7 @@ func (b *bench) requireHas(t *testing.T, events []*relay.Event) {
 		got[r.ID] = true
 	}
 	for _, e := range events {
-		require.True(t, got[id(e)], "event %d was reported as taken and is not there", e.Position)
+		require.True(t, got[id(e)], "event %s was reported as taken and is not there", e.Position)
 	}
 }
 

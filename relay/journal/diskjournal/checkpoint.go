@@ -1,7 +1,6 @@
 package diskjournal
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -9,6 +8,8 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"ncs-relay/relay/journal"
 )
 
 // checkpointInterval is the least time between two transactions. What was settled in between is delivered again after
@@ -200,7 +201,7 @@ func (s *snapshot) putLetters(tx *bbolt.Tx) error {
 	for c, buried := range s.buried {
 		for i := range buried {
 			l := &buried[i]
-			k := deadKey(c.id, l.Position)
+			k := deadKey(c.id, in(l.Position))
 			if dead.Bucket.Get(k) == nil { // an attempt that seemed to fail may have put it
 				s.cursors[c].letters++
 				s.cursors[c].letterBytes += uint64(l.Size + letterOverhead)
@@ -236,7 +237,7 @@ func (j *Journal) KeepKeys(n int, d time.Duration) {
 
 // Keys calls fn with the newest keys known, at most n of them and none received before since, oldest first. It covers
 // every record on disk when it is called. It is meant for the start: nothing is saved while it runs.
-func (j *Journal) Keys(n int, since time.Time, fn func(key, id [16]byte, t time.Time, pos Position)) error {
+func (j *Journal) Keys(n int, since time.Time, fn func(key, id [16]byte, t time.Time)) error {
 	j.saving.Lock()
 	defer j.saving.Unlock()
 	j.mu.Lock()
@@ -247,7 +248,7 @@ func (j *Journal) Keys(n int, since time.Time, fn func(key, id [16]byte, t time.
 		if skip > 0 {
 			skip--
 		} else if k.time >= oldest {
-			fn(k.key, k.id, time.UnixMilli(k.time), k.pos)
+			fn(k.key, k.id, time.UnixMilli(k.time))
 		}
 	}
 	err := j.state.view(func(tx *bbolt.Tx) error {
@@ -270,23 +271,42 @@ func (j *Journal) Keys(n int, since time.Time, fn func(key, id [16]byte, t time.
 }
 
 // DeadLetters lists a sink's dead letters after a position, at most n. Their records come by Load.
-func (j *Journal) DeadLetters(sink string, after Position, n int) ([]DeadLetter, error) {
-	c := j.sink(sink)
-	if c == nil {
-		return nil, nil
+func (j *Journal) DeadLetters(sink string, after journal.Position, n int) ([]DeadLetter, error) {
+	if c := j.sink(sink); c != nil && after.Shard == 0 {
+		return c.deadLetters(in(after), n)
 	}
-	byPos := make(map[Position]DeadLetter)
+	return nil, nil
+}
+
+// DeadLetter returns one dead letter.
+func (j *Journal) DeadLetter(sink string, pos journal.Position) (DeadLetter, bool, error) {
+	if c := j.sink(sink); c != nil && in(pos) > 0 {
+		return c.deadLetter(in(pos))
+	}
+	return DeadLetter{}, false, nil
+}
+
+func (c *Cursor) deadLetter(pos position) (DeadLetter, bool, error) {
+	letters, err := c.deadLetters(pos-1, 1)
+	if err == nil && len(letters) == 1 && letters[0].Position == at(pos) {
+		return letters[0], true, nil
+	}
+	return DeadLetter{}, false, err
+}
+
+func (c *Cursor) deadLetters(after position, n int) ([]DeadLetter, error) {
+	byPos := make(map[position]DeadLetter)
 	c.mu.Lock()
 	for _, l := range c.buried {
-		if l.Position > after {
-			byPos[l.Position] = l
+		if pos := in(l.Position); pos > after {
+			byPos[pos] = l
 		}
 	}
 	c.mu.Unlock()
 	stored := 0
-	err := j.state.view(func(tx *bbolt.Tx) error {
+	err := c.j.state.view(func(tx *bbolt.Tx) error {
 		return letters(tx, c.id, after, func(l DeadLetter) bool {
-			byPos[l.Position] = l
+			byPos[in(l.Position)] = l
 			stored++
 			return stored < n
 		})
@@ -295,12 +315,12 @@ func (j *Journal) DeadLetters(sink string, after Position, n int) ([]DeadLetter,
 	for _, l := range byPos {
 		list = append(list, l)
 	}
-	slices.SortFunc(list, func(a, b DeadLetter) int { return cmp.Compare(a.Position, b.Position) })
+	slices.SortFunc(list, func(a, b DeadLetter) int { return a.Position.Compare(b.Position) })
 	return list[:min(n, len(list))], err
 }
 
 // DropLetters removes dead letters, all or none. They stay counted in Totals.Dead.
-func (j *Journal) DropLetters(sink string, positions ...Position) error {
+func (j *Journal) DropLetters(sink string, positions ...journal.Position) error {
 	c := j.sink(sink)
 	if c == nil {
 		return nil
@@ -309,7 +329,7 @@ func (j *Journal) DropLetters(sink string, positions ...Position) error {
 	defer j.saving.Unlock()
 	return j.save(func(tx *bbolt.Tx, snap *snapshot) error {
 		for _, pos := range positions {
-			if err := snap.dropLetter(tx, c, pos); err != nil {
+			if err := snap.dropLetter(tx, c, in(pos)); err != nil {
 				return err
 			}
 		}
@@ -317,7 +337,7 @@ func (j *Journal) DropLetters(sink string, positions ...Position) error {
 	})
 }
 
-func (s *snapshot) dropLetter(tx *bbolt.Tx, c *Cursor, pos Position) error {
+func (s *snapshot) dropLetter(tx *bbolt.Tx, c *Cursor, pos position) error {
 	k := deadKey(c.id, pos)
 	v, err := tableOf(tx, bucketDead).Get(k)
 	if v == nil {

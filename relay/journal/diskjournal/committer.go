@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"ncs-relay/relay/journal"
 )
 
 const (
@@ -36,7 +38,7 @@ type entry struct {
 	quarantined bool
 	size        int64 // of the body
 	crc         uint32
-	done        func(Position, error)
+	done        func(journal.Position, error)
 }
 
 func (e *entry) payload() []byte { return e.buf[recordHeader:][:e.length()] }
@@ -100,7 +102,7 @@ type committer struct {
 	log    *segments
 	space  *space
 	size   int64 // of a segment
-	next   Position
+	next   position
 	active *segment // nil: the next append starts one
 	file   File
 	buf    []byte
@@ -111,7 +113,7 @@ type committer struct {
 	report func(error) // told of each fault, and with nil that a probe went well
 
 	// account is told of records that are on disk, before anybody can read them.
-	account func(entries []*entry, frames []frame, seg Position, end int64)
+	account func(entries []*entry, frames []frame, seg position, end int64)
 }
 
 // commit writes entries in order and calls each one's done.
@@ -123,7 +125,7 @@ func (c *committer) commit(entries []*entry) {
 		}
 		if err != nil {
 			for _, e := range entries[:n] {
-				e.done(0, err)
+				e.done(journal.Position{}, err)
 			}
 		}
 		entries = entries[n:]
@@ -249,7 +251,7 @@ func (c *committer) write(entries []*entry) error {
 	c.account(entries, frames, c.active.first, start+int64(len(buf)))
 	c.advance(entries, frames)
 	for i, e := range entries {
-		e.done(frames[i].pos, nil)
+		e.done(at(frames[i].pos), nil)
 	}
 	return nil
 }

@@ -151,7 +151,7 @@ func (m *machine) append(n int, sinks ...int) {
 func (m *machine) saw(pos journal.Position, num int) {
 	m.t.Helper()
 	if known, ok := m.seen[pos]; ok {
-		require.Equal(m.t, known, num, "position %d used twice", pos)
+		require.Equal(m.t, known, num, "position %s used twice", pos)
 	}
 	m.seen[pos] = num
 }
@@ -180,10 +180,10 @@ func (m *machine) read(s, maxBytes int) {
 		require.Empty(m.t, recs)
 		return
 	}
-	last := journal.Position(0)
+	last := journal.Position{}
 	for _, r := range recs {
 		m.check(s, r)
-		require.Greater(m.t, r.Position, last)
+		require.Positive(m.t, r.Position.Compare(last))
 		last = r.Position
 		m.handOut(s, r.Position)
 	}
@@ -196,7 +196,7 @@ func (m *machine) handOut(s int, pos journal.Position) {
 		f = &fate{}
 		m.fates[m.names[s]][pos] = f
 	}
-	require.False(m.t, f.saved && (f.settled || f.buried), "position %d was settled and saved, and comes back", pos)
+	require.False(m.t, f.saved && (f.settled || f.buried), "position %s was settled and saved, and comes back", pos)
 	*f = fate{}
 }
 
@@ -276,7 +276,7 @@ func (m *machine) verify() {
 		m.verifySink(s, c)
 	}
 	keys := map[[16]byte]bool{}
-	require.NoError(m.t, m.j.Keys(1<<20, time.Time{}, func(key, _ [16]byte, _ time.Time, pos journal.Position) { keys[key] = true }))
+	require.NoError(m.t, m.j.Keys(1<<20, time.Time{}, func(key, _ [16]byte, _ time.Time) { keys[key] = true }))
 	for num := range m.acked {
 		require.True(m.t, keys[journaltest.Record(num).Key], "key of record %d is forgotten", num)
 	}
@@ -286,11 +286,11 @@ func (m *machine) verifySink(s int, c journal.Sink) {
 	m.t.Helper()
 	name := m.names[s]
 	dead := map[journal.Position]bool{}
-	letters, err := m.j.DeadLetters(name, 0, 1<<20)
+	letters, err := m.j.DeadLetters(name, journal.Position{}, 1<<20)
 	require.NoError(m.t, err)
 	for _, l := range letters {
 		dead[l.Position] = true
-		require.True(m.t, m.fates[name][l.Position] != nil, "dead letter %d was never handed out", l.Position)
+		require.True(m.t, m.fates[name][l.Position] != nil, "dead letter %s was never handed out", l.Position)
 	}
 	held := m.unsettled(s)
 	for _, r := range load(m.t, m.j, append(slices.Clone(held), keysOf(dead)...)) { // what is unsettled or dead can be read
@@ -309,17 +309,17 @@ func (m *machine) verifySink(s int, c journal.Sink) {
 			m.check(s, r)
 			m.handOut(s, r.Position)
 			if n := len(held); n > 0 && !(s == 0 && m.taken[held[n-1]]) {
-				require.Greater(m.t, r.Position, held[n-1])
+				require.Positive(m.t, r.Position.Compare(held[n-1]))
 			}
 			held = append(held, r.Position)
 		}
 	}
 	for _, pos := range held {
-		require.False(m.t, dead[pos], "position %d is dead and pending", pos)
+		require.False(m.t, dead[pos], "position %s is dead and pending", pos)
 	}
 	for pos, f := range m.fates[name] {
 		if f.buried && f.saved && !f.raised {
-			require.True(m.t, dead[pos], "dead letter %d is lost", pos)
+			require.True(m.t, dead[pos], "dead letter %s is lost", pos)
 		}
 		f.raised = f.raised && !dead[pos]
 	}
@@ -329,7 +329,7 @@ func (m *machine) verifySink(s int, c journal.Sink) {
 		}
 		found := slices.Contains(held, pos)
 		f := m.fates[name][pos]
-		require.True(m.t, found || dead[pos] || (f != nil && (f.settled || f.raised)), "record %d at %d, acknowledged, is lost to %s", num, pos, name)
+		require.True(m.t, found || dead[pos] || (f != nil && (f.settled || f.raised)), "record %d at %s, acknowledged, is lost to %s", num, pos, name)
 	}
 	for pos, f := range m.fates[name] {
 		if f.perhaps && !slices.Contains(held, pos) { // it was, and is on disk

@@ -2,6 +2,8 @@ package diskjournal
 
 import (
 	"sync"
+
+	"ncs-relay/relay/journal"
 )
 
 const maxError = 1024
@@ -18,7 +20,7 @@ type Cursor struct {
 
 	mu     sync.Mutex // guards what follows; taken after Journal.mu where both are needed
 	opened bool       // in this life of the process
-	read   Position   // what is owed up to here is in open or settled
+	read   position   // what is owed up to here is in open or settled
 	at     place      // of the record after read
 	unsettled
 	tally        // owed and owedBytes are guarded by Journal.mu instead
@@ -117,7 +119,7 @@ func (c *Cursor) writeOff() {
 	c.j.logger.Error("deliveries are lost to damage on disk", "sink", c.name, "deliveries", lost)
 }
 
-func (c *Cursor) took(list []savedDelivery, read Position, at place) {
+func (c *Cursor) took(list []savedDelivery, read position, at place) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(list) > 0 {
@@ -132,10 +134,10 @@ func (c *Cursor) took(list []savedDelivery, read Position, at place) {
 func (c *Cursor) unreadCount() uint64 { return c.owed - c.settled() - uint64(c.count) }
 
 // Settle ends a delivery. It is idempotent: positions that were not handed out, or are settled, are ignored.
-func (c *Cursor) Settle(pos Position, o Outcome) {
+func (c *Cursor) Settle(pos journal.Position, o Outcome) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.remove(pos); !ok {
+	if _, ok := c.remove(in(pos)); !ok {
 		return
 	}
 	switch o {
@@ -149,10 +151,10 @@ func (c *Cursor) Settle(pos Position, o Outcome) {
 }
 
 // Failed notes a failed attempt at a delivery that stays pending.
-func (c *Cursor) Failed(pos Position, r Retry) {
+func (c *Cursor) Failed(pos journal.Position, r Retry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if d := c.get(pos); d != nil {
+	if d := c.get(in(pos)); d != nil {
 		d.retry = &r
 		c.touch()
 	}
@@ -162,7 +164,7 @@ func (c *Cursor) Failed(pos Position, r Retry) {
 func (c *Cursor) Bury(l DeadLetter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	d, ok := c.remove(l.Position)
+	d, ok := c.remove(in(l.Position))
 	if !ok {
 		return
 	}
@@ -171,7 +173,7 @@ func (c *Cursor) Bury(l DeadLetter) {
 	c.dead++
 }
 
-func (c *Cursor) remove(pos Position) (delivery, bool) { // c.mu is held
+func (c *Cursor) remove(pos position) (delivery, bool) { // c.mu is held
 	d, ok := c.unsettled.remove(pos)
 	if ok {
 		c.settledBytes += uint64(d.size)
@@ -222,13 +224,6 @@ func (c *Cursor) Paused() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.paused
-}
-
-// Read returns the position up to which the sink was read.
-func (c *Cursor) Read() Position {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.read
 }
 
 // snapshot returns what a checkpoint saves. Journal.mu and c.mu are held.

@@ -95,7 +95,7 @@ func (s *specimen) open(state, segment []byte) ([]*journal.Record, journal.DiskS
 	}))
 	j.Step()
 	if len(recs) > 0 {
-		require.Greater(s.t, next, recs[len(recs)-1].Position)
+		require.Positive(s.t, next.Compare(recs[len(recs)-1].Position))
 	}
 	stats := j.DiskStats()
 	require.NoError(s.t, j.Close())
@@ -273,11 +273,11 @@ func FuzzDecodeRecord(f *testing.F) {
 	f.Add(bytes.Repeat([]byte{1}, 60))
 	f.Add(bytes.Repeat([]byte{0xff}, 100))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := diskjournal.DecodePayload(7, b)
+		r, err := diskjournal.DecodePayload(at(7), b)
 		if err != nil {
 			return
 		}
-		again, err := diskjournal.DecodePayload(7, diskjournal.EncodePayload(r, diskjournal.SinkIDs(b)...))
+		again, err := diskjournal.DecodePayload(at(7), diskjournal.EncodePayload(r, diskjournal.SinkIDs(b)...))
 		require.NoError(t, err)
 		require.Empty(t, cmp.Diff(r, again))
 	})

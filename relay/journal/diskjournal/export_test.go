@@ -1,6 +1,10 @@
 package diskjournal
 
-import "time"
+import (
+	"time"
+
+	"ncs-relay/relay/journal"
+)
 
 // Step does at once what the committer's goroutine would, so that a test decides the order of all file operations.
 // Run must not be running.
@@ -10,12 +14,12 @@ func (j *Journal) Step() {
 }
 
 // InLog tells whether the segment of a position was not deleted.
-func (j *Journal) InLog(pos Position) bool { return pos >= j.log.oldest() }
+func (j *Journal) InLog(pos journal.Position) bool { return in(pos) >= j.log.oldest() }
 
 // EncodePayload and DecodePayload are the two sides of what a segment holds of a record.
 func EncodePayload(r *Record, sinks ...sinkID) []byte { return appendPayload(nil, r, sinks) }
-func DecodePayload(pos Position, b []byte) (*Record, error) {
-	return sinkNames(nil).decodePayload(pos, b)
+func DecodePayload(pos journal.Position, b []byte) (*Record, error) {
+	return sinkNames(nil).decodePayload(in(pos), b)
 }
 
 // SinkIDs are the sinks' numbers in what EncodePayload made.

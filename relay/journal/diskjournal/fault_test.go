@@ -205,7 +205,7 @@ func TestStateIsWrittenAnewAfterAFailedSync(t *testing.T) {
 		m.checkpoint()
 		before, err := os.Stat(filepath.Join(m.dir, "state.db"))
 		require.NoError(t, err)
-		m.settle(0, 1)
+		m.settle(0, at(1))
 		failed := false
 		m.fs.Fail(func(_ int, op disktest.Op) error {
 			if op == disktest.OpAfter && !failed {
@@ -221,7 +221,7 @@ func TestStateIsWrittenAnewAfterAFailedSync(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, !tt.anew, os.SameFile(before, after))
 		m.crash(0)
-		require.Equal(t, []journal.Position{2, 3, 4}, m.unsettled(0))
+		require.Equal(t, []journal.Position{at(2), at(3), at(4)}, m.unsettled(0))
 		m.stop()
 	}
 }

@@ -166,7 +166,7 @@ func (j *Journal) Run(ctx context.Context) error {
 // Close saves what is settled and releases the directory. Run, if it was called, must have returned.
 func (j *Journal) Close() error {
 	for _, e := range j.queue.take(true) {
-		e.done(0, ErrClosed)
+		e.done(journal.Position{}, ErrClosed)
 	}
 	return errors.Join(j.Flush(), j.release())
 }
@@ -293,7 +293,7 @@ func (j *Journal) foldTail() error {
 
 // accountPayload fails when the record is owed to a sink that the state does not know. A sink is saved before it is owed
 // anything, so the state is then not the one of this log, and the number may come to mean another sink.
-func (j *Journal) accountPayload(pos Position, payload []byte) error {
+func (j *Journal) accountPayload(pos position, payload []byte) error {
 	r, body, err := sinkNames(nil).decodeHeader(pos, payload)
 	if err != nil {
 		return nil // reported by whoever reads it
@@ -321,7 +321,7 @@ func (j *Journal) countOwed(sinks []sinkID, size, received int64) { // j.mu is h
 	}
 }
 
-func (j *Journal) noteKey(pos Position, payload []byte) { // j.mu is held
+func (j *Journal) noteKey(pos position, payload []byte) { // j.mu is held
 	j.keys = append(j.keys, knownKey{pos, payloadKey(payload), payloadID(payload), payloadTime(payload)})
 	if len(j.keys) > 2*j.opts.KeepKeys { // state.db cannot be written, or there are very many
 		j.keys = slices.Delete(j.keys, 0, len(j.keys)-j.opts.KeepKeys)
@@ -332,7 +332,7 @@ func (j *Journal) noteKey(pos Position, payload []byte) { // j.mu is held
 // with the record's position, which is then on disk, or with the reason why it is not known to be; the event may
 // come to be delivered even then. done runs on the journal's goroutine and must not block. While the queue is full,
 // Append waits until ctx ends.
-func (j *Journal) Append(ctx context.Context, rec *Record, done func(Position, error)) error {
+func (j *Journal) Append(ctx context.Context, rec *Record, done func(journal.Position, error)) error {
 	account, sinks, err := j.admit(rec)
 	if err != nil {
 		return err
@@ -402,7 +402,7 @@ func (j *Journal) progress(since time.Time) {
 }
 
 // account is called by the committer before anybody can read the records, so that nothing is settled before it is owed.
-func (j *Journal) account(entries []*entry, frames []frame, seg Position, end int64) {
+func (j *Journal) account(entries []*entry, frames []frame, seg position, end int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for i, e := range entries {
@@ -442,7 +442,9 @@ func (j *Journal) recovered() { // j.mu is held
 func (j *Journal) Appended() <-chan struct{} { return j.log.wakeup() }
 
 // Frontier is the position of the last record on disk.
-func (j *Journal) Frontier() Position { return j.log.front() }
+func (j *Journal) Frontier() journal.Cut { return cut(j.log.front()) }
+
+func cut(p position) journal.Cut { return journal.Cut{at(p)} }
 
 // Sink opens the cursor of a sink.
 func (j *Journal) Sink(name string) (journal.Sink, error) {
@@ -469,7 +471,7 @@ func (j *Journal) sink(name string) *Cursor {
 	return j.sinks[name]
 }
 
-func (j *Journal) createSink(name string, start Position) (*Cursor, error) {
+func (j *Journal) createSink(name string, start position) (*Cursor, error) {
 	saved := &savedCursor{read: start}
 	var id sinkID
 	err := j.state.update(func(tx *bbolt.Tx) error {
@@ -503,14 +505,22 @@ func (j *Journal) createSink(name string, start Position) (*Cursor, error) {
 
 // Load reads records by position, in the order asked, from the log or from what was kept of it; nil stands for what is lost for
 // good, damaged on disk. An error may pass.
-func (j *Journal) Load(positions []Position) ([]*Record, error) {
+func (j *Journal) Load(positions []journal.Position) ([]*Record, error) {
+	inner := make([]position, len(positions))
+	for i, p := range positions {
+		inner[i] = in(p)
+	}
+	return j.load(inner)
+}
+
+func (j *Journal) load(positions []position) ([]*Record, error) {
 	wanted := slices.Clone(positions)
 	slices.Sort(wanted)
 	wanted = slices.Compact(wanted)
-	found := make(map[Position]*Record, len(wanted))
+	found := make(map[position]*Record, len(wanted))
 	names := j.sinkNames()
 	var errs []error
-	take := func(pos Position, payload []byte) {
+	take := func(pos position, payload []byte) {
 		r, err := names.decodePayload(pos, payload)
 		if err != nil {
 			errs = append(errs, err)

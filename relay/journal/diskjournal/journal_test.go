@@ -23,6 +23,9 @@ func testOptions() diskjournal.Options {
 	}
 }
 
+// at is a position on disk.
+func at(n uint64) journal.Position { return journal.Position{Offset: n} }
+
 // load reads records of which none may be lost.
 func load(t require.TestingT, j *diskjournal.Journal, positions []journal.Position) []*journal.Record {
 	recs, err := j.Load(positions)

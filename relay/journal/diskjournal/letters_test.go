@@ -47,11 +47,11 @@ func TestDeadLettersBeyondTheirLimitsAreDropped(t *testing.T) {
 			require.Equal(t, tt.left, j.Sinks()[0].Letters)
 			require.Equal(t, 100-tt.left, j.Sinks()[0].LettersLost)
 			require.EqualValues(t, 100, journaltest.StatusOf(j, "a").Totals.Dead)
-			letters, err := j.DeadLetters("a", 0, 1000)
+			letters, err := j.DeadLetters("a", journal.Position{}, 1000)
 			require.NoError(t, err)
 			require.Len(t, letters, int(tt.left))
 			if tt.left > 0 {
-				require.EqualValues(t, 100, letters[len(letters)-1].Position, "the oldest go first")
+				require.EqualValues(t, 100, letters[len(letters)-1].Position.Offset, "the oldest go first")
 			}
 		})
 	}
@@ -73,7 +73,7 @@ func TestDeadLettersKeepWithinTheirSize(t *testing.T) {
 	for range 2 {
 		require.NoError(t, j.Sweep(t.Context(), time.Now()))
 	}
-	letters, err := j.DeadLetters("a", 0, 1000)
+	letters, err := j.DeadLetters("a", journal.Position{}, 1000)
 	require.NoError(t, err)
 	size := int64(0)
 	for _, l := range letters {
@@ -81,7 +81,7 @@ func TestDeadLettersKeepWithinTheirSize(t *testing.T) {
 	}
 	require.LessOrEqual(t, size, opts.Dead.MaxSize)
 	require.Greater(t, size, opts.Dead.MaxSize/4, "no more than needed")
-	require.EqualValues(t, 300, letters[len(letters)-1].Position)
+	require.EqualValues(t, 300, letters[len(letters)-1].Position.Offset)
 }
 
 // A dead letter that the disk damaged must not keep old segments from being removed until the journal is full, and its
@@ -103,7 +103,7 @@ func TestDamagedLetterIsMended(t *testing.T) {
 			c.Settle(r.Position, journal.Delivered)
 		}
 	}
-	want, err := j.Load([]journal.Position{4})
+	want, err := j.Load([]journal.Position{at(4)})
 	require.NoError(t, err)
 	require.NoError(t, j.Close())
 
@@ -119,19 +119,19 @@ func TestDamagedLetterIsMended(t *testing.T) {
 	defer j.Close()
 	c, err = j.Sink("a")
 	require.NoError(t, err)
-	_, err = j.DeadLetters("a", 0, 10)
+	_, err = j.DeadLetters("a", journal.Position{}, 10)
 	require.ErrorIs(t, err, diskjournal.ErrDamaged)
 	require.NoError(t, j.Mend())
 	require.NoError(t, j.Sweep(t.Context(), time.Now().Add(2*time.Hour)))
 	require.Equal(t, 1, j.DiskStats().Segments)
-	letters, err := j.DeadLetters("a", 0, 10)
+	letters, err := j.DeadLetters("a", journal.Position{}, 10)
 	require.NoError(t, err)
 	require.Len(t, letters, 2)
-	require.Equal(t, journal.Position(4), letters[0].Position)
+	require.Equal(t, at(4), letters[0].Position)
 	require.Contains(t, letters[0].Reason, "damaged")
 	require.Equal(t, int64(len(want[0].Body)), letters[0].Size)
 	require.Equal(t, "a peculiar reason", letters[1].Reason)
-	got, err := j.Load([]journal.Position{4})
+	got, err := j.Load([]journal.Position{at(4)})
 	require.NoError(t, err)
 	require.Equal(t, want, got)
 	require.NoError(t, j.Audit())

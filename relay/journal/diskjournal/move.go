@@ -5,12 +5,14 @@ import (
 	"slices"
 
 	"go.etcd.io/bbolt"
+
+	"ncs-relay/relay/journal"
 )
 
 // Move makes sink to owe what sink from, not opened now, owes, and returns the positions of these deliveries, ascending.
 // They are pending at to from now on, with no attempts made; Next does not hand them out. What to was owed anyway is
 // skipped at from, and counted in what Move returns. Either all or nothing is moved, also across a crash.
-func (j *Journal) Move(from, to string) (positions []Position, skipped uint64, err error) {
+func (j *Journal) Move(from, to string) (positions []journal.Position, skipped uint64, err error) {
 	j.saving.Lock()
 	defer j.saving.Unlock()
 	src, err := j.abandoned(from)
@@ -23,7 +25,7 @@ func (j *Journal) Move(from, to string) (positions []Position, skipped uint64, e
 	}
 	src.nextMu.Lock()
 	defer src.nextMu.Unlock()
-	m := &move{src: src, dst: dst, both: make(map[Position]bool)}
+	m := &move{src: src, dst: dst, both: make(map[position]bool)}
 	if err := m.survey(); err != nil {
 		return nil, 0, err
 	}
@@ -51,7 +53,7 @@ func (j *Journal) abandoned(name string) (*Cursor, error) {
 // move makes one sink owe what another is owed. What it does is first done in what is saved, then in memory.
 type move struct {
 	src, dst *Cursor
-	both     map[Position]bool // dst is, or was, owed it anyway
+	both     map[position]bool // dst is, or was, owed it anyway
 	moved    []savedDelivery
 }
 
@@ -59,7 +61,7 @@ type move struct {
 func (m *move) survey() error {
 	j := m.src.j
 	for chunk := range slices.Chunk(m.src.Pending(), 256) {
-		positions := make([]Position, len(chunk))
+		positions := make([]journal.Position, len(chunk))
 		for i, p := range chunk {
 			positions[i] = p.Position
 		}
@@ -69,7 +71,7 @@ func (m *move) survey() error {
 		}
 		for _, r := range recs { // what is lost is moved, too: dst will find out
 			if r != nil && slices.Contains(r.Sinks, m.dst.name) {
-				m.both[r.Position] = true
+				m.both[in(r.Position)] = true
 			}
 		}
 	}
@@ -82,7 +84,7 @@ func (m *move) survey() error {
 			m.src.writeOff()
 			return nil
 		}
-		err = m.src.takeAll(st, m.src.read, func(pos Position, payload []byte) {
+		err = m.src.takeAll(st, m.src.read, func(pos position, payload []byte) {
 			if payloadOwed(payload, m.dst.id) {
 				m.both[pos] = true
 			}
@@ -96,7 +98,7 @@ func (m *move) survey() error {
 // plan moves in what is saved.
 func (m *move) plan(src, dst *savedCursor) {
 	m.moved = nil
-	held := make(map[Position]bool, len(dst.pending))
+	held := make(map[position]bool, len(dst.pending))
 	for _, d := range dst.pending {
 		held[d.pos] = true
 	}
@@ -125,7 +127,7 @@ func (t *tally) disown(to *tally, size int64) {
 }
 
 // apply moves in memory. What was settled since it was planned stays where it is.
-func (m *move) apply() (positions []Position, skipped uint64) {
+func (m *move) apply() (positions []journal.Position, skipped uint64) {
 	m.src.j.mu.Lock()
 	defer m.src.j.mu.Unlock()
 	m.src.mu.Lock()
@@ -143,7 +145,7 @@ func (m *move) apply() (positions []Position, skipped uint64) {
 		if _, ok := m.src.unsettled.remove(d.pos); ok {
 			m.src.disown(&m.dst.tally, d.size)
 			taken = append(taken, d)
-			positions = append(positions, d.pos)
+			positions = append(positions, at(d.pos))
 		}
 	}
 	m.dst.add(taken)

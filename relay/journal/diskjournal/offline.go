@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"ncs-relay/relay/journal"
 )
 
 // Report is what Verify and Export find in a directory.
@@ -21,8 +23,8 @@ type Report struct {
 	Records    uint64 // in the log
 	Kept       uint64 // beside it, because their segment is gone
 	Bytes      int64  // of both
-	First      Position
-	Last       Position
+	First      journal.Position
+	Last       journal.Position
 	Damage     []Damage
 	TornBytes  int64        // of an unfinished write at the end, never acknowledged
 	Unknown    []string     // files that are not the journal's
@@ -35,8 +37,8 @@ type Damage struct {
 	File    string // in the directory
 	Offset  int64
 	Length  int64
-	Missing int64    // records, at most
-	First   Position // of them
+	Missing int64            // records, at most
+	First   journal.Position // of them
 }
 
 // Sound tells whether everything could be read.
@@ -166,7 +168,7 @@ func (j *Journal) readLog(dir string, report *Report) (err error) {
 func (j *Journal) export(report *Report, fn func(*Record) error) error {
 	var failed error
 	take := func(r *Record, body []byte, end place) bool {
-		if report.First == 0 {
+		if report.First.IsZero() {
 			report.First = r.Position
 		}
 		report.Last = r.Position
@@ -180,7 +182,7 @@ func (j *Journal) export(report *Report, fn func(*Record) error) error {
 		return failed == nil
 	}
 	for {
-		err := j.visit(report.Last, ^Position(0)-1, place{}, take)
+		err := j.visit(in(report.Last), ^position(0)-1, place{}, take)
 		if j.state == nil || !(errors.Is(err, ErrDamaged) || errors.Is(err, errStateUnreadable)) {
 			return errors.Join(err, failed)
 		}

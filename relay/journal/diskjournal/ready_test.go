@@ -167,11 +167,11 @@ func TestEveryChangeIsSavedInTime(t *testing.T) {
 				}
 			}},
 			{"next", func() { require.Len(t, journaltest.Drain(t, c, 1<<20), 6) }},
-			{"settle", func() { c.Settle(1, journal.Delivered) }},
-			{"skip", func() { c.Settle(2, journal.Skipped) }},
-			{"bury", func() { c.Bury(letter(3)) }},
-			{"bury", func() { c.Bury(letter(4)) }},
-			{"fail", func() { c.Failed(5, journal.Retry{Attempts: 1}) }},
+			{"settle", func() { c.Settle(at(1), journal.Delivered) }},
+			{"skip", func() { c.Settle(at(2), journal.Skipped) }},
+			{"bury", func() { c.Bury(letter(at(3))) }},
+			{"bury", func() { c.Bury(letter(at(4))) }},
+			{"fail", func() { c.Failed(at(5), journal.Retry{Attempts: 1}) }},
 			{"pause", func() { c.SetPaused("because") }},
 			{"reject", account.Rejected},
 			{"unavailable", account.Unavailable},
@@ -185,11 +185,11 @@ func TestEveryChangeIsSavedInTime(t *testing.T) {
 				require.NoError(t, err)
 				require.NotEmpty(t, recs)
 			}},
-			{"settle at a replay", func() { r.Settle(1, journal.Delivered) }},
-			{"bury at a replay", func() { r.Bury(letter(3)) }},
-			{"fail at a replay", func() { r.Failed(4, journal.Retry{Attempts: 1}) }},
+			{"settle at a replay", func() { r.Settle(at(1), journal.Delivered) }},
+			{"bury at a replay", func() { r.Bury(letter(at(3))) }},
+			{"fail at a replay", func() { r.Failed(at(4), journal.Retry{Attempts: 1}) }},
 			{"cancel", func() { r.Cancel() }},
-			{"drop a dead letter", func() { require.NoError(t, j.DropLetters("a", 4)) }},
+			{"drop a dead letter", func() { require.NoError(t, j.DropLetters("a", at(4))) }},
 		} {
 			time.Sleep(5 * time.Second)
 			var commits atomic.Int32
@@ -212,7 +212,7 @@ func TestEveryChangeIsSavedInTime(t *testing.T) {
 			}
 			return nil
 		})
-		c.Settle(5, journal.Delivered)
+		c.Settle(at(5), journal.Delivered)
 		time.Sleep(15 * time.Second) // the next sweep looks for what is not needed any more
 		fs.Fail(nil)
 		time.Sleep(time.Minute)
@@ -239,7 +239,7 @@ func TestKeysAgeByTheNewest(t *testing.T) {
 			j, err := diskjournal.Open(dir, opts)
 			require.NoError(t, err)
 			defer func() { require.NoError(t, j.Close()) }()
-			require.NoError(t, j.Keys(1000, time.Time{}, func(_, _ [16]byte, _ time.Time, _ journal.Position) { n++ }))
+			require.NoError(t, j.Keys(1000, time.Time{}, func(_, _ [16]byte, _ time.Time) { n++ }))
 			return n
 		}
 		run := func(fn func(j *diskjournal.Journal)) {

@@ -7,7 +7,23 @@ import (
 	"hash/crc32"
 	"math"
 	"time"
+
+	"ncs-relay/relay/journal"
 )
+
+// position orders the records on disk; 0 is before everything. Some numbers are lost with appends that failed.
+type position uint64
+
+// at is a position as others know it: there is one shard.
+func at(p position) journal.Position { return journal.Position{Offset: uint64(p)} }
+
+// in is the opposite of at; nothing is at a position of another shard.
+func in(p journal.Position) position {
+	if p.Shard != 0 {
+		return 0
+	}
+	return position(p.Offset)
+}
 
 // sinkID stands for a sink's name on disk. It is never used for another name.
 type sinkID uint32
@@ -45,7 +61,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type frame struct {
 	length     uint32
 	payloadCRC uint32
-	pos        Position
+	pos        position
 	synced     int64
 }
 
@@ -73,7 +89,7 @@ func parseFrame(b []byte, salt uint64) (frame, bool) {
 	f := frame{
 		length:     binary.LittleEndian.Uint32(b[4:]),
 		payloadCRC: binary.LittleEndian.Uint32(b[8:]),
-		pos:        Position(binary.LittleEndian.Uint64(b[16:])),
+		pos:        position(binary.LittleEndian.Uint64(b[16:])),
 		synced:     int64(binary.LittleEndian.Uint64(b[24:])),
 	}
 	if f.length < payloadFixed || f.length > maxPayload { // most bytes fail here, before the sum is made
@@ -146,7 +162,7 @@ func payloadOwed(p []byte, sink sinkID) (owed bool) {
 }
 
 // decodePayload gives a record that shares no memory with p.
-func (n sinkNames) decodePayload(pos Position, p []byte) (*Record, error) {
+func (n sinkNames) decodePayload(pos position, p []byte) (*Record, error) {
 	r, body, err := n.decodeHeader(pos, p)
 	if err != nil {
 		return nil, err
@@ -156,14 +172,14 @@ func (n sinkNames) decodePayload(pos Position, p []byte) (*Record, error) {
 }
 
 // decodeHeader gives a record without its body, which is a part of p.
-func (n sinkNames) decodeHeader(pos Position, p []byte) (*Record, []byte, error) {
+func (n sinkNames) decodeHeader(pos position, p []byte) (*Record, []byte, error) {
 	if len(p) < payloadFixed {
 		return nil, nil, fmt.Errorf("position %d: %w", pos, errPayload)
 	}
 	if p[0] != payloadVersion {
 		return nil, nil, fmt.Errorf("position %d: record version %d is not known: %w", pos, p[0], errPayload)
 	}
-	r := &Record{Position: pos, ID: payloadID(p), Key: payloadKey(p), Time: time.UnixMilli(payloadTime(p)), TraceFlags: p[49]}
+	r := &Record{Position: at(pos), ID: payloadID(p), Key: payloadKey(p), Time: time.UnixMilli(payloadTime(p)), TraceFlags: p[49]}
 	copy(r.SpanID[:], p[41:])
 	d := decoder{b: p[payloadFixed:]}
 	r.ProductID, r.EventType = int(d.varint()), int(d.varint())

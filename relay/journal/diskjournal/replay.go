@@ -21,15 +21,17 @@ import (
 type Replay struct {
 	j      *Journal
 	id     uint32
-	spec   ReplaySpec
+	spec   ReplaySpec // without To
 	of, to *Cursor
+	end    position // what comes behind it is not delivered
 
 	nextMu sync.Mutex // one Next at a time
 
-	mu sync.Mutex // guards what follows; taken after Journal.mu and before a cursor's mutex
-	at place      // of the record after Read; a hint
+	mu      sync.Mutex // guards what follows; taken after Journal.mu and before a cursor's mutex
+	reached position   // what is up to here was looked at
+	at      place      // of the record after it; a hint
 	unsettled
-	totals    ReplayTotals // without Pending
+	totals    ReplayTotals // without Pending and Read
 	cancelled bool
 	changes   []letterChange // to be saved
 	dirty     bool
@@ -37,7 +39,7 @@ type Replay struct {
 
 // letterChange is what a replay did to a dead letter: removed it, or gave it a new reason.
 type letterChange struct {
-	pos    Position
+	pos    position
 	letter *DeadLetter // nil: removed
 }
 
@@ -82,12 +84,12 @@ func (j *Journal) newReplay(spec ReplaySpec) (*Replay, error) {
 	if spec.Of == "" {
 		spec.Of = spec.Sink
 	}
-	front := j.log.front()
-	if spec.To == 0 || spec.To > front {
-		spec.To = front
+	end := j.log.front()
+	if spec.To != nil {
+		end = min(end, in(spec.To.In(0)))
 	}
-	spec.From = max(spec.From, 1)
-	r := &Replay{j: j, spec: spec, unsettled: newUnsettled(nil), totals: ReplayTotals{Read: min(spec.From-1, spec.To)}, dirty: true}
+	spec.To = nil
+	r := &Replay{j: j, spec: spec, end: end, unsettled: newUnsettled(nil), dirty: true}
 	return r, r.bind()
 }
 
@@ -134,7 +136,7 @@ func (j *Journal) CountReplay(ctx context.Context, spec ReplaySpec, want func(he
 			return 0, err
 		}
 		n += len(b.recs)
-		r.totals.Read, r.at = b.read, b.at
+		r.reached, r.at = b.read, b.at
 	}
 	return n, ctx.Err()
 }
@@ -143,12 +145,16 @@ func (j *Journal) CountReplay(ctx context.Context, spec ReplaySpec, want func(he
 func (r *Replay) ID() uint32 { return r.id }
 
 // Spec is what the replay is about, with what the caller left open filled in.
-func (r *Replay) Spec() ReplaySpec { return r.spec }
+func (r *Replay) Spec() ReplaySpec {
+	spec := r.spec
+	spec.To = cut(r.end)
+	return spec
+}
 
 // replayBatch is what one Next looks at.
 type replayBatch struct {
 	recs []*Record
-	read Position
+	read position
 	at   place
 }
 
@@ -183,12 +189,12 @@ func (r *Replay) next(maxBytes int, want func(header *Record) bool) ([]*Record, 
 		return nil, nil
 	}
 	for _, rec := range b.recs {
-		r.add([]savedDelivery{{rec.Position, delivery{size: int64(len(rec.Body)), received: rec.Time.UnixMilli()}}})
+		r.add([]savedDelivery{{in(rec.Position), delivery{size: int64(len(rec.Body)), received: rec.Time.UnixMilli()}}})
 	}
 	r.totals.Matched += uint64(len(b.recs))
-	r.totals.Read, r.at = b.read, b.at
+	r.reached, r.at = b.read, b.at
 	r.touch()
-	if len(b.recs) == 0 && b.read < r.spec.To {
+	if len(b.recs) == 0 && b.read < r.end {
 		r.j.log.mu.Lock()
 		defer r.j.log.mu.Unlock()
 		r.j.log.wake()
@@ -201,19 +207,19 @@ const replayLook = 16 << 20
 
 func (r *Replay) read(maxBytes int, want func(header *Record) bool) (replayBatch, error) {
 	r.mu.Lock()
-	b := replayBatch{read: r.totals.Read, at: r.at}
+	b := replayBatch{read: r.reached, at: r.at}
 	r.mu.Unlock()
 	if r.spec.DeadLetters {
 		return b, r.readLetters(&b, maxBytes, want)
 	}
 	size, looked, whole := 0, 0, true
 	var failed error
-	err := r.j.visit(b.read, r.spec.To, b.at, func(rec *Record, body []byte, end place) bool {
-		b.read, b.at = rec.Position, end
+	err := r.j.visit(b.read, r.end, b.at, func(rec *Record, body []byte, end place) bool {
+		b.read, b.at = in(rec.Position), end
 		looked += recordHeader + payloadFixed + len(body)
 		eligible := r.eligible(rec)
 		if eligible && end == (place{}) { // others are kept only until the next sweep
-			eligible, failed = r.of.isDead(rec.Position)
+			eligible, failed = r.of.isDead(in(rec.Position))
 		}
 		if eligible && want(rec) {
 			rec.Body = append([]byte{}, body...)
@@ -224,31 +230,34 @@ func (r *Replay) read(maxBytes int, want func(header *Record) bool) (replayBatch
 		return whole && failed == nil
 	})
 	if err = errors.Join(err, failed); err == nil && whole {
-		b.read = r.spec.To
+		b.read = r.end
 	}
 	return b, err
 }
 
-func (c *Cursor) isDead(pos Position) (bool, error) {
-	s, err := c.j.Standing(c.name, pos)
-	return s.State == journal.StateDead, err
+func (c *Cursor) isDead(pos position) (bool, error) {
+	if !c.settledAt(pos) {
+		return false, nil
+	}
+	_, dead, err := c.deadLetter(pos)
+	return dead, err
 }
 
 // eligible tells whether a record is one of those to be delivered again. What still waits for its sink is not: it will be
 // delivered anyway.
 func (r *Replay) eligible(rec *Record) bool {
 	ofOwed, toOwed := slices.Contains(rec.Sinks, r.of.name), slices.Contains(rec.Sinks, r.to.name)
-	return (ofOwed || r.spec.Anyway) && (!ofOwed || r.of.settledAt(rec.Position)) && (!toOwed || r.to.settledAt(rec.Position))
+	return (ofOwed || r.spec.Anyway) && (!ofOwed || r.of.settledAt(in(rec.Position))) && (!toOwed || r.to.settledAt(in(rec.Position)))
 }
 
 func (r *Replay) readLetters(b *replayBatch, maxBytes int, want func(header *Record) bool) error {
-	letters, err := r.j.DeadLetters(r.of.name, b.read, 256)
+	letters, err := r.of.deadLetters(b.read, 256)
 	if err != nil {
 		return err
 	}
-	letters = slices.DeleteFunc(letters, func(l DeadLetter) bool { return l.Position > r.spec.To })
+	letters = slices.DeleteFunc(letters, func(l DeadLetter) bool { return in(l.Position) > r.end })
 	if len(letters) == 0 {
-		b.read = r.spec.To
+		b.read = r.end
 		return nil
 	}
 	size, n := int64(0), 0
@@ -256,11 +265,11 @@ func (r *Replay) readLetters(b *replayBatch, maxBytes int, want func(header *Rec
 		size += letters[n].Size
 		n++
 	}
-	positions := make([]Position, n)
+	positions := make([]position, n)
 	for i, l := range letters[:n] {
-		positions[i] = l.Position
+		positions[i] = in(l.Position)
 	}
-	recs, err := r.j.Load(positions)
+	recs, err := r.j.load(positions)
 	if err != nil {
 		return err
 	}
@@ -279,7 +288,8 @@ func (r *Replay) Pending() []Pending {
 
 // Settle ends a delivery, once. Delivering a dead letter removes the letter, unless the replay is one of all that is settled
 // and goes to another sink.
-func (r *Replay) Settle(pos Position, o Outcome) {
+func (r *Replay) Settle(p journal.Position, o Outcome) {
+	pos := in(p)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	_, ok := r.take(pos)
@@ -294,10 +304,10 @@ func (r *Replay) Settle(pos Position, o Outcome) {
 }
 
 // Failed notes a failed attempt at a delivery that stays pending.
-func (r *Replay) Failed(pos Position, retry Retry) {
+func (r *Replay) Failed(pos journal.Position, retry Retry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if d := r.get(pos); d != nil {
+	if d := r.get(in(pos)); d != nil {
 		d.retry = &retry
 		r.touch()
 	}
@@ -307,16 +317,16 @@ func (r *Replay) Failed(pos Position, retry Retry) {
 func (r *Replay) Bury(l DeadLetter) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	d, ok := r.take(l.Position)
+	d, ok := r.take(in(l.Position))
 	if !ok {
 		return
 	}
 	r.totals.Failed++
 	l.Size = d.size
-	r.change(letterChange{l.Position, &l})
+	r.change(letterChange{in(l.Position), &l})
 }
 
-func (r *Replay) take(pos Position) (delivery, bool) { // r.mu is held
+func (r *Replay) take(pos position) (delivery, bool) { // r.mu is held
 	d, ok := r.remove(pos)
 	if ok {
 		r.touch()
@@ -346,7 +356,7 @@ func (r *Replay) Totals() ReplayTotals {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t := r.totals
-	t.Pending = uint64(r.count)
+	t.Pending, t.Read = uint64(r.count), cut(r.reached)
 	return t
 }
 
@@ -354,23 +364,24 @@ func (r *Replay) Totals() ReplayTotals {
 func (r *Replay) Finished() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.cancelled || (r.totals.Read >= r.spec.To && r.count == 0)
+	return r.cancelled || (r.reached >= r.end && r.count == 0)
 }
 
 // Raises tells whether the replay has still to deliver the dead letter that a sink has at a position, provided that it wants
 // it, and would remove it then.
-func (r *Replay) Raises(sink string, pos Position) bool {
+func (r *Replay) Raises(sink string, p journal.Position) bool {
+	pos := in(p)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return !r.cancelled && r.of.name == sink && (r.spec.DeadLetters || r.of == r.to) &&
-		(r.get(pos) != nil || r.totals.Read < pos && pos <= r.spec.To)
+		(r.get(pos) != nil || r.reached < pos && pos <= r.end)
 }
 
 // done tells whether nothing is left to read.
 func (r *Replay) done() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.cancelled || r.totals.Read >= r.spec.To
+	return r.cancelled || r.reached >= r.end
 }
 
 // Cancel ends the replay; what is pending is skipped. It is on disk with the next checkpoint.
@@ -386,17 +397,17 @@ func (r *Replay) Cancel() {
 // Retention.
 
 // wanted tells whether a replay has not read the positions from first to last.
-func (j *Journal) wanted(first, last Position) bool {
+func (j *Journal) wanted(first, last position) bool {
 	return slices.ContainsFunc(j.replayList(), func(r *Replay) bool { return r.wants(first, last) })
 }
 
-func (r *Replay) wants(first, last Position) bool {
+func (r *Replay) wants(first, last position) bool {
 	if r.spec.DeadLetters || r.done() { // letters are kept anyway
 		return false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.totals.Read < min(last, r.spec.To) && r.spec.To >= first
+	return r.reached < min(last, r.end) && r.end >= first
 }
 
 // forgo skips what a segment that is about to be deleted still holds for the replay.
@@ -406,8 +417,10 @@ func (r *Replay) forgo(st stretch) error {
 	if !r.wants(st.seg.first, st.last) {
 		return nil
 	}
-	read, n := r.Totals().Read, uint64(0)
-	err := r.j.visit(max(read, st.seg.first-1), min(st.last, r.spec.To), place{}, func(rec *Record, _ []byte, _ place) bool {
+	r.mu.Lock()
+	read, n := r.reached, uint64(0)
+	r.mu.Unlock()
+	err := r.j.visit(max(read, st.seg.first-1), min(st.last, r.end), place{}, func(rec *Record, _ []byte, _ place) bool {
 		if r.eligible(rec) {
 			n++ // the filter is the caller's: this may be more than would have matched
 		}
@@ -420,7 +433,7 @@ func (r *Replay) forgo(st stretch) error {
 	defer r.mu.Unlock()
 	r.totals.Matched += n
 	r.totals.Skipped += n
-	r.totals.Read, r.at = min(st.last, r.spec.To), place{}
+	r.reached, r.at = min(st.last, r.end), place{}
 	r.touch()
 	if n > 0 {
 		r.j.logger.Error("a replay misses events, because max_size leaves no room for them", "replay", r.id, "sink", r.to.name, "events", n)
@@ -436,6 +449,8 @@ const replayVersion = 1
 type savedReplay struct {
 	spec      ReplaySpec
 	cancelled bool
+	end       position
+	reached   position
 	at        place
 	totals    ReplayTotals
 	pending   []savedDelivery
@@ -460,7 +475,7 @@ func (s *savedReplay) encode() []byte {
 	}
 	b = binary.AppendUvarint(b, math.Float64bits(s.spec.Rate))
 	b = appendTime(b, s.spec.CreatedAt)
-	for _, v := range [...]uint64{uint64(s.spec.From), uint64(s.spec.To), uint64(s.at.seg), uint64(s.at.off), uint64(s.totals.Read),
+	for _, v := range [...]uint64{1, uint64(s.end), uint64(s.at.seg), uint64(s.at.off), uint64(s.reached),
 		s.totals.Matched, s.totals.Delivered, s.totals.Failed, s.totals.Skipped} {
 		b = binary.AppendUvarint(b, v)
 	}
@@ -476,9 +491,11 @@ func decodeReplay(b []byte) (*savedReplay, error) {
 	d := decoder{b: b[2:]}
 	s.spec.Sink, s.spec.Of, s.spec.Filter = d.str(), d.str(), []byte(d.str())
 	s.spec.Rate, s.spec.CreatedAt = math.Float64frombits(d.uvarint()), d.time()
-	s.spec.From, s.spec.To = Position(d.uvarint()), Position(d.uvarint())
-	s.at = place{Position(d.uvarint()), int64(d.uvarint())}
-	s.totals = ReplayTotals{Read: Position(d.uvarint()), Matched: d.uvarint(), Delivered: d.uvarint(), Failed: d.uvarint(), Skipped: d.uvarint()}
+	d.uvarint() // where it began: a replay reads from the first record on
+	s.end = position(d.uvarint())
+	s.at = place{position(d.uvarint()), int64(d.uvarint())}
+	s.reached = position(d.uvarint())
+	s.totals = ReplayTotals{Matched: d.uvarint(), Delivered: d.uvarint(), Failed: d.uvarint(), Skipped: d.uvarint()}
 	s.pending = d.pending()
 	return s, d.err
 }
@@ -491,7 +508,7 @@ func (j *Journal) loadReplays(tx *bbolt.Tx) error {
 		if err != nil {
 			return fmt.Errorf("replay %d: %w", id, err)
 		}
-		r := &Replay{j: j, id: id, spec: s.spec, at: s.at, unsettled: newUnsettled(s.pending), totals: s.totals, cancelled: s.cancelled}
+		r := &Replay{j: j, id: id, spec: s.spec, end: s.end, reached: s.reached, at: s.at, unsettled: newUnsettled(s.pending), totals: s.totals, cancelled: s.cancelled}
 		j.replays = append(j.replays, r)
 		return r.bind()
 	})
@@ -505,7 +522,7 @@ func (r *Replay) snapshot(all bool) *savedReplay {
 		return nil
 	}
 	r.dirty = false
-	return &savedReplay{spec: r.spec, cancelled: r.cancelled, at: r.at, totals: r.totals, pending: r.saved(), changes: slices.Clone(r.changes)}
+	return &savedReplay{spec: r.spec, cancelled: r.cancelled, end: r.end, reached: r.reached, at: r.at, totals: r.totals, pending: r.saved(), changes: slices.Clone(r.changes)}
 }
 
 func (s *snapshot) putReplays(tx *bbolt.Tx) error {
@@ -529,7 +546,7 @@ func (s *snapshot) putReplays(tx *bbolt.Tx) error {
 }
 
 func rewriteLetter(tx *bbolt.Tx, id sinkID, l *DeadLetter) error {
-	b, k := tableOf(tx, bucketDead), deadKey(id, l.Position)
+	b, k := tableOf(tx, bucketDead), deadKey(id, in(l.Position))
 	if v, err := b.Get(k); v == nil {
 		return err
 	}

@@ -111,7 +111,7 @@ func (j *Journal) sweepSegment(now time.Time) (done bool, err error) {
 }
 
 // readBeyond tells whether every opened sink has read up to pos.
-func (j *Journal) readBeyond(pos Position) bool {
+func (j *Journal) readBeyond(pos position) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, c := range j.byID {
@@ -148,11 +148,11 @@ func (c *Cursor) advanceClosed(st stretch) error {
 	if !behind {
 		return nil
 	}
-	return c.takeAll(st, read, func(Position, []byte) {})
+	return c.takeAll(st, read, func(position, []byte) {})
 }
 
 // takeAll reads what a stretch owes to a sink that nobody reads for, and shows it to fn. c.nextMu is held.
-func (c *Cursor) takeAll(st stretch, read Position, fn func(pos Position, payload []byte)) error {
+func (c *Cursor) takeAll(st stretch, read position, fn func(pos position, payload []byte)) error {
 	var owed []savedDelivery
 	err := c.j.log.walk(st, func(off int64, f frame, payload []byte) bool {
 		if f.pos <= read || !payloadOwed(payload, c.id) {
@@ -182,7 +182,7 @@ func (j *Journal) keep(tx *bbolt.Tx, snap *snapshot, st stretch) error {
 	}
 	kept := tableOf(tx, bucketKept)
 	return j.changeKept(tx, func() (change int64, err error) {
-		loadErr := j.log.load(referred, func(pos Position, payload []byte) {
+		loadErr := j.log.load(referred, func(pos position, payload []byte) {
 			if err == nil && kept.Bucket.Get(positionKey(pos)) == nil {
 				err = kept.Put(positionKey(pos), payload)
 				change += int64(len(payload))
@@ -194,8 +194,8 @@ func (j *Journal) keep(tx *bbolt.Tx, snap *snapshot, st stretch) error {
 
 // referred lists the positions in [first, last] that the state, once tx is committed, names as unsettled or as a dead
 // letter, ascending. What is settled since the snapshot is kept until the next sweep.
-func (s *snapshot) referred(tx *bbolt.Tx, first, last Position) ([]Position, error) {
-	var positions []Position
+func (s *snapshot) referred(tx *bbolt.Tx, first, last position) ([]position, error) {
+	var positions []position
 	for c, saved := range s.cursors {
 		for _, d := range saved.pending {
 			if d.pos >= first && d.pos <= last {
@@ -203,10 +203,10 @@ func (s *snapshot) referred(tx *bbolt.Tx, first, last Position) ([]Position, err
 			}
 		}
 		err := letters(tx, c.id, first-1, func(l DeadLetter) bool {
-			if l.Position > last {
+			if in(l.Position) > last {
 				return false
 			}
-			positions = append(positions, l.Position)
+			positions = append(positions, in(l.Position))
 			return true
 		})
 		if err != nil {
@@ -249,7 +249,7 @@ func (j *Journal) dropKept() error {
 		return nil
 	}
 	err := j.save(func(tx *bbolt.Tx, snap *snapshot) error {
-		referred, err := snap.referred(tx, 1, ^Position(0)-1)
+		referred, err := snap.referred(tx, 1, ^position(0)-1)
 		if err != nil {
 			return err
 		}
@@ -324,7 +324,7 @@ func (j *Journal) dropLetters(now time.Time, excess int64) error {
 			if err != nil || c == nil || !d.due(l) {
 				return err
 			}
-			if err := snap.dropLetter(tx, c, l.Position); err != nil {
+			if err := snap.dropLetter(tx, c, in(l.Position)); err != nil {
 				return err
 			}
 			d.excess -= l.Size
@@ -350,13 +350,13 @@ type letterDrop struct {
 	now    time.Time
 	total  int64    // that all letters take
 	excess int64    // to be gained from those before kept
-	kept   Position // the first that the log may still hold
+	kept   position // the first that the log may still hold
 }
 
 func (d *letterDrop) due(l DeadLetter) bool {
 	expired := d.dead.Retention > 0 && l.At.Before(d.now.Add(-d.dead.Retention))
 	over := d.dead.MaxSize > 0 && d.total > d.dead.MaxSize
-	return expired || over || (d.excess > 0 && l.Position < d.kept)
+	return expired || over || (d.excess > 0 && in(l.Position) < d.kept)
 }
 
 // auditLetters compares the dead letters there are with those that were counted.
@@ -394,7 +394,7 @@ func (j *Journal) mendLetters() error {
 	j.saving.Lock()
 	defer j.saving.Unlock()
 	var keys [][]byte
-	var positions []Position
+	var positions []position
 	err := j.state.view(func(tx *bbolt.Tx) error {
 		dead := tableOf(tx, bucketDead)
 		return dead.Bucket.ForEach(func(k, v []byte) error {
@@ -407,13 +407,13 @@ func (j *Journal) mendLetters() error {
 	if err != nil || len(keys) == 0 {
 		return err
 	}
-	recs, err := j.Load(positions)
+	recs, err := j.load(positions)
 	if err != nil {
 		return err
 	}
 	err = j.save(func(tx *bbolt.Tx, _ *snapshot) error {
 		for i, k := range keys {
-			l := DeadLetter{Position: positions[i], Reason: "not known: the dead letter was damaged on disk", At: time.Now()}
+			l := DeadLetter{Position: at(positions[i]), Reason: "not known: the dead letter was damaged on disk", At: time.Now()}
 			if recs[i] != nil {
 				l.Size = int64(len(recs[i].Body))
 			}
@@ -433,7 +433,7 @@ func (j *Journal) mendLetters() error {
 func oldestLetter(tx *bbolt.Tx, cursors iter.Seq[*Cursor]) (oldest *Cursor, letter DeadLetter, err error) {
 	for c := range cursors {
 		err := letters(tx, c.id, 0, func(l DeadLetter) bool {
-			if oldest == nil || l.Position < letter.Position {
+			if oldest == nil || in(l.Position) < in(letter.Position) {
 				oldest, letter = c, l
 			}
 			return false
@@ -446,7 +446,7 @@ func oldestLetter(tx *bbolt.Tx, cursors iter.Seq[*Cursor]) (oldest *Cursor, lett
 }
 
 // oldest is the first position the log may still hold.
-func (l *segments) oldest() Position {
+func (l *segments) oldest() position {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	if len(l.list) == 0 {

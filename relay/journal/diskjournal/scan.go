@@ -12,14 +12,10 @@ import (
 	"ncs-relay/relay/journal"
 )
 
-// Scan calls fn with the records from the first to the last position given, in order, those kept after their segment
-// was deleted included, until it returns false. want decides by everything but the body. What is damaged is skipped,
-// reported and counted as always.
-func (j *Journal) Scan(ctx context.Context, from, to Position, want func(header *Record) bool, fn func(*Record) bool) error {
-	if from > to || to == 0 {
-		return nil
-	}
-	err := j.visit(max(from, 1)-1, min(to, j.log.front()), place{}, func(r *Record, body []byte, _ place) bool {
+// Scan calls fn with the records up to the frontier, in order, those kept after their segment was deleted included, until it
+// returns false. want decides by everything but the body. What is damaged is skipped, reported and counted as always.
+func (j *Journal) Scan(ctx context.Context, want func(header *Record) bool, fn func(*Record) bool) error {
+	err := j.visit(0, j.log.front(), place{}, func(r *Record, body []byte, _ place) bool {
 		if want(r) {
 			r.Body = append([]byte{}, body...)
 			return fn(r) && ctx.Err() == nil
@@ -35,7 +31,7 @@ type visitor func(r *Record, body []byte, end place) bool
 
 // visit calls fn with what can be read at the positions in (behind, to], in order, from the log, or from what was kept
 // of it. at is where behind ends, as far as that is known.
-func (j *Journal) visit(behind, to Position, at place, fn visitor) error {
+func (j *Journal) visit(behind, to position, at place, fn visitor) error {
 	names := j.sinkNames()
 	for behind < to {
 		st, ok, err := j.log.after(behind, at)
@@ -82,9 +78,9 @@ func (j *Journal) visit(behind, to Position, at place, fn visitor) error {
 }
 
 // visitKept is visit for what was kept of deleted segments. It also tells whether fn wants to go on.
-func (j *Journal) visitKept(behind, to Position, fn visitor) (on bool, err error) {
+func (j *Journal) visitKept(behind, to position, fn visitor) (on bool, err error) {
 	type kept struct {
-		pos     Position
+		pos     position
 		payload []byte
 	}
 	for on = true; on && behind < to && j.state != nil; { // offline it may be out of order
@@ -126,15 +122,15 @@ func (j *Journal) visitKept(behind, to Position, fn visitor) (on bool, err error
 
 // Find returns the positions of the events with an id, the newest first, as far as their keys are still known
 // (Options.KeepKeys and KeepKeysFor); Scan finds the others.
-func (j *Journal) Find(id [16]byte) ([]Position, error) {
+func (j *Journal) Find(id [16]byte) ([]journal.Position, error) {
 	j.saving.Lock() // so that no key is on its way from memory to the state
 	defer j.saving.Unlock()
-	var found []Position
+	var found []journal.Position
 	err := j.state.view(func(tx *bbolt.Tx) error {
 		return tableOf(tx, bucketKeys).ForEach(func(k, chunk []byte) error {
 			for i := range len(chunk) / keySize {
 				if [16]byte(chunk[i*keySize+16:]) == id {
-					found = append(found, keyPosition(k)+Position(i))
+					found = append(found, at(keyPosition(k)+position(i)))
 				}
 			}
 			return nil
@@ -144,7 +140,7 @@ func (j *Journal) Find(id [16]byte) ([]Position, error) {
 	defer j.mu.Unlock()
 	for _, k := range j.keys {
 		if k.id == id {
-			found = append(found, k.pos)
+			found = append(found, at(k.pos))
 		}
 	}
 	slices.Reverse(found)
@@ -152,23 +148,23 @@ func (j *Journal) Find(id [16]byte) ([]Position, error) {
 }
 
 // Standing returns how a delivery stands.
-func (j *Journal) Standing(sink string, pos Position) (journal.Standing, error) {
+func (j *Journal) Standing(sink string, pos journal.Position) (journal.Standing, error) {
 	c := j.sink(sink)
 	if c == nil {
 		return journal.Standing{}, nil
 	}
-	if s := c.standing(pos); s.State != journal.StateSettled {
+	if s := c.standing(in(pos)); s.State != journal.StateSettled {
 		return s, nil
 	}
-	letters, err := j.DeadLetters(sink, pos-1, 1)
-	if err == nil && len(letters) == 1 && letters[0].Position == pos {
-		return journal.Standing{State: journal.StateDead, Retry: letters[0].Retry, Reason: letters[0].Reason}, nil
+	l, dead, err := c.deadLetter(in(pos))
+	if dead {
+		return journal.Standing{State: journal.StateDead, Retry: l.Retry, Reason: l.Reason}, nil
 	}
 	return journal.Standing{State: journal.StateSettled}, err
 }
 
 // standing knows of no dead letters: those are settled.
-func (c *Cursor) standing(pos Position) journal.Standing {
+func (c *Cursor) standing(pos position) journal.Standing {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	d := c.get(pos)
@@ -184,4 +180,4 @@ func (c *Cursor) standing(pos Position) journal.Standing {
 }
 
 // settledAt reports whether a delivery that the sink is, or was, owed has an outcome.
-func (c *Cursor) settledAt(pos Position) bool { return c.standing(pos).State == journal.StateSettled }
+func (c *Cursor) settledAt(pos position) bool { return c.standing(pos).State == journal.StateSettled }

@@ -26,12 +26,12 @@ const (
 
 // segment is one file of the log. Fields below mu's line are guarded by segments.mu.
 type segment struct {
-	first Position
+	first position
 	salt  uint64
 	prev  tail // of the segment before it
 
 	end      int64    // offset up to which records are trusted
-	last     Position // of the last record before end; first-1 = none
+	last     position // of the last record before end; first-1 = none
 	newest   int64    // time of the newest record, ms
 	size     int64    // bytes the file takes
 	index    []mark   // ascending, one about every indexStep bytes
@@ -41,14 +41,14 @@ type segment struct {
 
 // tail says where a segment ends.
 type tail struct {
-	first  Position // names the segment; 0 = there is none
+	first  position // names the segment; 0 = there is none
 	end    int64
-	last   Position
+	last   position
 	newest int64
 }
 
 type mark struct {
-	pos Position
+	pos position
 	off int64
 }
 
@@ -102,10 +102,10 @@ func (s *segment) parseHeader(b []byte) (bool, error) {
 	for i := range v {
 		v[i] = binary.LittleEndian.Uint64(b[16+8*i:])
 	}
-	if Position(v[0]) != s.first || v[1] != s.salt {
+	if position(v[0]) != s.first || v[1] != s.salt {
 		return false, nil // renamed, or another file's header
 	}
-	s.prev = tail{Position(v[2]), int64(v[3]), Position(v[4]), int64(v[5])}
+	s.prev = tail{position(v[2]), int64(v[3]), position(v[4]), int64(v[5])}
 	return true, nil
 }
 
@@ -116,14 +116,14 @@ type walker struct {
 	salt   uint64
 	off    int64
 	end    int64
-	last   Position // of the record before off
+	last   position // of the record before off
 	synced int64    // largest seen in a valid record header
 
 	// bad is told of each stretch without a valid record, and between which positions it lies; before is 0 at the end.
-	bad func(from, to int64, after, before Position)
+	bad func(from, to int64, after, before position)
 }
 
-func newWalker(f io.ReaderAt, s *segment, off, end int64, last Position) *walker {
+func newWalker(f io.ReaderAt, s *segment, off, end int64, last position) *walker {
 	return &walker{r: blockReader{f: f, end: end}, salt: s.salt, off: off, end: end, last: last}
 }
 
@@ -170,7 +170,7 @@ func (w *walker) frame(off int64) (frame, bool, error) {
 	return f, ok && f.pos > w.last && off+f.size() <= w.end && f.synced <= off, nil
 }
 
-func (w *walker) report(from, to int64, before Position) {
+func (w *walker) report(from, to int64, before position) {
 	if from < to && w.bad != nil {
 		w.bad(from, to, w.last, before)
 	}

@@ -23,21 +23,21 @@ type segments struct {
 
 	mu       sync.RWMutex // guards what follows and the fields of each segment
 	list     []*segment   // ascending by first
-	frontier Position     // last position that is on disk; no cursor, dead letter or replay is beyond it
+	frontier position     // last position that is on disk; no cursor, dead letter or replay is beyond it
 	appended chan struct{}
 	strays   []string          // files without a record, to be removed when a later segment stands
 	damaged  int64             // stretches found damaged
 	lost     int64             // positions in them
-	lostKept map[Position]bool // of those, the ones in state.db
+	lostKept map[position]bool // of those, the ones in state.db
 	blocks   sync.Pool         // *[]byte to read into
 	torn     int64             // bytes of an unfinished write, cut at start
-	floor    Position          // positions up to here name files: not to be used again
+	floor    position          // positions up to here name files: not to be used again
 }
 
 // durable is what the last checkpoint knows to be on disk.
 type durable struct {
 	mark          // of the frontier: position, offset of the end
-	seg  Position // segment the offset is in
+	seg  position // segment the offset is in
 }
 
 // openSegments finds the files and their extents. Only the end of the last segment has to be searched for; the others'
@@ -79,11 +79,11 @@ func (l *segments) missing(known durable) (list []Damage) {
 	for i, s := range l.list {
 		if i > 0 && s.prev.first > l.list[i-1].first {
 			after := l.list[i-1].last
-			list = append(list, Damage{File: "log", Missing: int64(s.first - 1 - after), First: after + 1})
+			list = append(list, Damage{File: "log", Missing: int64(s.first - 1 - after), First: at(after + 1)})
 		}
 	}
 	if len(l.list) == 0 && known.off > 0 {
-		list = append(list, Damage{File: "log", Missing: int64(known.pos), First: 1})
+		list = append(list, Damage{File: "log", Missing: int64(known.pos), First: at(1)})
 	}
 	return list
 }
@@ -192,7 +192,7 @@ func (l *segments) recover(s *segment, known durable) error {
 	sound = max(sound, w.synced)
 
 	w = newWalker(f, s, segmentHeader, s.size, s.first-1)
-	w.bad = func(from, to int64, after, before Position) {
+	w.bad = func(from, to int64, after, before position) {
 		if from < sound {
 			l.damage(s, from, min(to, sound), after, before)
 		}
@@ -269,7 +269,7 @@ func (l *segments) checkKnown(s *segment, known durable) {
 }
 
 // damage reports a stretch once. A record lost to it is not delivered; that is what is logged here.
-func (l *segments) damage(s *segment, from, to int64, after, before Position) {
+func (l *segments) damage(s *segment, from, to int64, after, before position) {
 	if s.reported[from] {
 		return
 	}
@@ -286,14 +286,14 @@ func (l *segments) damage(s *segment, from, to int64, after, before Position) {
 	}
 	l.damaged++
 	l.lost += lost
-	l.found(Damage{File: filepath.Join("log", s.name()), Offset: from, Length: to - from, Missing: lost, First: after + 1})
+	l.found(Damage{File: filepath.Join("log", s.name()), Offset: from, Length: to - from, Missing: lost, First: at(after + 1)})
 	l.logger.Error("the log is damaged: records skipped", "segment", s.name(), "offset", from, "bytes", to-from,
 		"position", after+1, "records", lost)
 }
 
 func (l *segments) path(name string) string       { return filepath.Join(l.dir, name) }
 func (l *segments) open(s *segment) (File, error) { return l.fs.Open(l.path(s.name())) }
-func (l *segments) segmentOf(pos Position) *segment { // l.mu is held
+func (l *segments) segmentOf(pos position) *segment { // l.mu is held
 	i := sort.Search(len(l.list), func(i int) bool { return l.list[i].last >= pos })
 	if i == len(l.list) {
 		return nil
@@ -314,14 +314,14 @@ func (l *segments) wakeup() <-chan struct{} {
 	return l.appended
 }
 
-func (l *segments) front() Position {
+func (l *segments) front() position {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return l.frontier
 }
 
 // reach is the last position that can be read. It is below the frontier when the end of the log was lost.
-func (l *segments) reach() Position {
+func (l *segments) reach() position {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	if len(l.list) == 0 {
@@ -332,7 +332,7 @@ func (l *segments) reach() Position {
 
 // place is where a reader goes on: the segment, by its first position, and the offset in it. It is a hint.
 type place struct {
-	seg Position
+	seg position
 	off int64
 }
 
@@ -341,13 +341,13 @@ type stretch struct {
 	seg    *segment
 	off    int64
 	end    int64
-	behind Position // the record before off is not after this one
-	last   Position // of the record before end
+	behind position // the record before off is not after this one
+	last   position // of the record before end
 	block  int      // bytes to read at a time; 0 = readBlock
 }
 
 // after finds the records that follow pos, in one segment; false when there are none yet.
-func (l *segments) after(pos Position, hint place) (stretch, bool, error) {
+func (l *segments) after(pos position, hint place) (stretch, bool, error) {
 	l.mu.RLock()
 	s := l.segmentOf(pos + 1)
 	if s == nil {
@@ -370,7 +370,7 @@ func (l *segments) after(pos Position, hint place) (stretch, bool, error) {
 }
 
 // seek returns a record of s at or a little before pos.
-func (l *segments) seek(s *segment, pos Position) (mark, error) {
+func (l *segments) seek(s *segment, pos position) (mark, error) {
 	l.mu.RLock()
 	index, indexed, end := s.index, s.indexed, s.end
 	l.mu.RUnlock()
@@ -416,7 +416,7 @@ func (l *segments) walk(st stretch, fn func(off int64, f frame, payload []byte) 
 			l.blocks.Put(&w.r.buf)
 		}
 	}()
-	w.bad = func(from, to int64, after, before Position) {
+	w.bad = func(from, to int64, after, before position) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.damage(st.seg, from, to, after, before)
@@ -435,7 +435,7 @@ func (l *segments) walk(st stretch, fn func(off int64, f frame, payload []byte) 
 }
 
 // load calls fn with the records at the given ascending positions, as far as the log still has them.
-func (l *segments) load(positions []Position, fn func(pos Position, payload []byte)) error {
+func (l *segments) load(positions []position, fn func(pos position, payload []byte)) error {
 	for len(positions) > 0 {
 		l.mu.RLock()
 		s := l.segmentOf(positions[0])
@@ -455,7 +455,7 @@ func (l *segments) load(positions []Position, fn func(pos Position, payload []by
 	return nil
 }
 
-func (l *segments) loadFrom(s *segment, end int64, positions []Position, fn func(Position, []byte)) error {
+func (l *segments) loadFrom(s *segment, end int64, positions []position, fn func(position, []byte)) error {
 	for len(positions) > 0 {
 		at, err := l.seek(s, positions[0])
 		if err != nil {
@@ -485,7 +485,7 @@ func (l *segments) loadFrom(s *segment, end int64, positions []Position, fn func
 }
 
 // create starts a segment at first and makes it durable, header and directory entry, before it takes a record.
-func (l *segments) create(first Position, step int64) (*segment, File, error) {
+func (l *segments) create(first position, step int64) (*segment, File, error) {
 	s := &segment{first: first, salt: rand.Uint64(), last: first - 1, end: segmentHeader, indexed: true}
 	l.mu.RLock()
 	if n := len(l.list); n > 0 {
@@ -560,19 +560,19 @@ func (l *segments) bytes() (n int64) {
 }
 
 // unreadableKept reports, once, a record that was kept of a deleted segment.
-func (l *segments) unreadableKept(pos Position, err error) {
+func (l *segments) unreadableKept(pos position, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.lostKept[pos] {
 		return
 	}
 	if l.lostKept == nil {
-		l.lostKept = make(map[Position]bool)
+		l.lostKept = make(map[position]bool)
 	}
 	l.lostKept[pos] = true
 	l.damaged++
 	l.lost++
-	l.found(Damage{File: "state.db", Missing: 1, First: pos})
+	l.found(Damage{File: "state.db", Missing: 1, First: at(pos)})
 	l.logger.Error("a kept record is damaged and skipped", "position", pos, "error", err)
 }
 

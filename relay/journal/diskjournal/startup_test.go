@@ -49,7 +49,7 @@ func testStartUp(t *testing.T, read bool) {
 	c, err := j.Sink("a")
 	require.NoError(t, err)
 	keys := 0
-	count := func(_, _ [16]byte, _ time.Time, _ journal.Position) { keys++ }
+	count := func(_, _ [16]byte, _ time.Time) { keys++ }
 	timed("newest key", func() { require.NoError(t, j.Keys(1, time.Time{}, count)) })
 	timed("keys", func() { require.NoError(t, j.Keys(*startUpEvents, time.Time{}, count)) })
 	require.Equal(t, *startUpEvents+1, keys)

@@ -302,15 +302,15 @@ func (t table) ForEach(fn func(k, v []byte) error) error {
 	})
 }
 
-func positionKey(pos Position) []byte { return binary.BigEndian.AppendUint64(nil, uint64(pos)) }
+func positionKey(pos position) []byte { return binary.BigEndian.AppendUint64(nil, uint64(pos)) }
 
 func sinkKey(id sinkID) []byte { return binary.BigEndian.AppendUint32(nil, uint32(id)) }
 
-func deadKey(id sinkID, pos Position) []byte {
+func deadKey(id sinkID, pos position) []byte {
 	return binary.BigEndian.AppendUint64(sinkKey(id), uint64(pos))
 }
 
-func keyPosition(k []byte) Position { return Position(binary.BigEndian.Uint64(k)) }
+func keyPosition(k []byte) position { return position(binary.BigEndian.Uint64(k)) }
 
 // The frontier.
 
@@ -326,7 +326,7 @@ func decodeDurable(b []byte) (durable, error) {
 	}
 	d := decoder{b: b}
 	v := durable{}
-	v.pos, v.seg, v.off = Position(d.uvarint()), Position(d.uvarint()), int64(d.uvarint())
+	v.pos, v.seg, v.off = position(d.uvarint()), position(d.uvarint()), int64(d.uvarint())
 	return v, d.err
 }
 
@@ -336,7 +336,7 @@ const cursorVersion = 1
 
 // savedCursor is a cursor as it is kept.
 type savedCursor struct {
-	read Position
+	read position
 	at   place
 	tally
 	paused  string
@@ -405,8 +405,8 @@ func decodeTally(b []byte) (*savedCursor, *decoder, error) {
 		return nil, nil, fmt.Errorf("no cursor, or one of an unknown version: %w", ErrDamaged)
 	}
 	d := &decoder{b: b[1:]}
-	c := &savedCursor{read: Position(d.uvarint())}
-	c.at = place{Position(d.uvarint()), int64(d.uvarint())}
+	c := &savedCursor{read: position(d.uvarint())}
+	c.at = place{position(d.uvarint()), int64(d.uvarint())}
 	for _, v := range c.tally.fields() {
 		*v = d.uvarint()
 	}
@@ -418,7 +418,7 @@ func (d *decoder) pending() []savedDelivery {
 	list := make([]savedDelivery, 0, min(n, uint64(len(d.b))/2)) // each takes two bytes at least
 	var last savedDelivery
 	for ; n > 0 && d.err == nil; n-- {
-		last.pos += Position(d.uvarint())
+		last.pos += position(d.uvarint())
 		last.received += d.varint()
 		size := d.uvarint()
 		last.size, last.retry = int64(size>>1), nil
@@ -475,14 +475,14 @@ func encodeLetter(l *DeadLetter) []byte {
 	return appendRetry(b, &l.Retry)
 }
 
-func decodeLetter(pos Position, b []byte) (DeadLetter, error) {
+func decodeLetter(pos position, b []byte) (DeadLetter, error) {
 	d := decoder{b: b}
-	l := DeadLetter{Position: pos, Size: int64(d.uvarint()), Reason: d.str(), At: d.time(), Retry: d.retry()}
+	l := DeadLetter{Position: at(pos), Size: int64(d.uvarint()), Reason: d.str(), At: d.time(), Retry: d.retry()}
 	return l, d.err
 }
 
 // letters calls fn with a sink's dead letters after a position, until it returns false.
-func letters(tx *bbolt.Tx, id sinkID, after Position, fn func(DeadLetter) bool) error {
+func letters(tx *bbolt.Tx, id sinkID, after position, fn func(DeadLetter) bool) error {
 	prefix, t := sinkKey(id), tableOf(tx, bucketDead)
 	c := t.Cursor()
 	for k, v := c.Seek(deadKey(id, after+1)); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
@@ -506,7 +506,7 @@ func letters(tx *bbolt.Tx, id sinkID, after Position, fn func(DeadLetter) bool) 
 const keySize = 16 + 16 + 8
 
 type knownKey struct {
-	pos     Position
+	pos     position
 	key, id [16]byte
 	time    int64 // ms
 }
@@ -532,9 +532,9 @@ func putKeys(tx *bbolt.Tx, keys []knownKey) error {
 	return nil
 }
 
-func chunkKey(first Position, chunk []byte, i int) knownKey {
+func chunkKey(first position, chunk []byte, i int) knownKey {
 	b := chunk[i*keySize:]
-	k := knownKey{pos: first + Position(i), time: int64(binary.LittleEndian.Uint64(b[32:]))}
+	k := knownKey{pos: first + position(i), time: int64(binary.LittleEndian.Uint64(b[32:]))}
 	copy(k.key[:], b)
 	copy(k.id[:], b[16:])
 	return k

@@ -82,7 +82,7 @@ func observe(dir string) (what string, err error) {
 	if err != nil {
 		return "", err
 	}
-	letters, err := j.DeadLetters("a", 0, 1<<20)
+	letters, err := j.DeadLetters("a", journal.Position{}, 1<<20)
 	if err != nil {
 		return "", err
 	}

@@ -31,7 +31,7 @@ func (j *Journal) used() int64 {
 func (j *Journal) Snapshot() Snapshot {
 	j.mu.Lock()
 	cursors := slices.SortedFunc(maps.Values(j.byID), func(a, b *Cursor) int { return strings.Compare(a.name, b.name) })
-	snap := Snapshot{Frontier: j.known.pos, Accounts: make(map[string]Account, len(j.accounts)), Sinks: make([]SinkStatus, len(cursors))}
+	snap := Snapshot{Accounts: make(map[string]Account, len(j.accounts)), Sinks: make([]SinkStatus, len(cursors))}
 	for name, a := range j.accounts {
 		snap.Accounts[name] = a.read()
 	}

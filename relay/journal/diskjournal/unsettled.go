@@ -23,11 +23,11 @@ const settledSize = -1
 
 // savedDelivery is a delivery as it is kept.
 type savedDelivery struct {
-	pos Position
+	pos position
 	delivery
 }
 
-func deliveryOf(pos Position, payload []byte, size int64) savedDelivery {
+func deliveryOf(pos position, payload []byte, size int64) savedDelivery {
 	return savedDelivery{pos, delivery{size: size, received: payloadTime(payload)}}
 }
 
@@ -48,15 +48,15 @@ func (u *unsettled) add(more []savedDelivery) {
 }
 
 // get returns a delivery that is not settled, or nil. It is valid until the next call of another method.
-func (u *unsettled) get(pos Position) *delivery {
-	i, found := slices.BinarySearchFunc(u.list, pos, func(d savedDelivery, pos Position) int { return cmp.Compare(d.pos, pos) })
+func (u *unsettled) get(pos position) *delivery {
+	i, found := slices.BinarySearchFunc(u.list, pos, func(d savedDelivery, pos position) int { return cmp.Compare(d.pos, pos) })
 	if !found || u.list[i].size == settledSize {
 		return nil
 	}
 	return &u.list[i].delivery
 }
 
-func (u *unsettled) remove(pos Position) (d delivery, found bool) {
+func (u *unsettled) remove(pos position) (d delivery, found bool) {
 	p := u.get(pos)
 	if p == nil {
 		return d, false
@@ -79,7 +79,7 @@ func (u *unsettled) pending() []Pending {
 	u.compact()
 	list := make([]Pending, len(u.list))
 	for i, d := range u.list {
-		list[i].Position = d.pos
+		list[i].Position = at(d.pos)
 		if d.retry != nil {
 			list[i].Retry = *d.retry
 		}

@@ -4,7 +4,6 @@ import "ncs-relay/relay/journal"
 
 // The words of the contract.
 type (
-	Position     = journal.Position
 	Record       = journal.Record
 	Outcome      = journal.Outcome
 	Retry        = journal.Retry

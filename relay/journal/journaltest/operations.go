@@ -54,7 +54,7 @@ func DrainReplay(t testing.TB, r Replayed) (all []*journal.Record) {
 		recs, err := r.Next(1000)
 		require.NoError(t, err)
 		all = append(all, recs...)
-		if len(recs) == 0 && r.Totals().Read >= r.Spec().To {
+		if len(recs) == 0 && slices.Equal(r.Totals().Read, r.Spec().To) {
 			return all
 		}
 	}
@@ -163,7 +163,6 @@ func testAccounts(t *testing.T, open Opener) {
 	got := j.Snapshot()
 	require.Equal(t, want, got.Accounts["recording"])
 	require.EqualValues(t, 3, got.Accounts["recording"].InFlight())
-	require.Equal(t, recs[5].Position, got.Frontier)
 	require.EqualValues(t, 1, got.Accounts["other"].InFlight())
 	stop()
 	j = open(t)
@@ -227,29 +226,24 @@ func testBalance(t *testing.T, open Opener) {
 func testScan(t *testing.T, open Opener) {
 	j := open(t)
 	stop := Start(t, j)
-	a := Sink(t, j, "a")
-	recs := Fill(t, j, 0, 200, a.name)
-	scan := func(from, to journal.Position, want func(*journal.Record) bool) (got []*journal.Record) {
+	recs := Fill(t, j, 0, 200, Sink(t, j, "a").name)
+	scan := func(want func(*journal.Record) bool) (got []*journal.Record) {
 		t.Helper()
-		require.NoError(t, j.Scan(t.Context(), from, to, func(r *journal.Record) bool {
+		require.NoError(t, j.Scan(t.Context(), func(r *journal.Record) bool {
 			require.Nil(t, r.Body)
 			return want(r)
 		}, func(r *journal.Record) bool { got = append(got, r); return true }))
 		return got
 	}
-	all := ^journal.Position(0)
-	require.Empty(t, cmp.Diff(recs, scan(0, all, every)))
-	require.Empty(t, cmp.Diff(filter(recs, even), scan(1, recs[199].Position, even)))
-	require.Empty(t, cmp.Diff(recs[17:93], scan(recs[17].Position, recs[92].Position, every)))
-	require.Empty(t, scan(recs[5].Position, recs[4].Position, every))
+	require.Empty(t, cmp.Diff(recs, scan(every)))
+	require.Empty(t, cmp.Diff(filter(recs, even), scan(even)))
 	seen := 0
-	require.NoError(t, j.Scan(t.Context(), 0, all, every, func(*journal.Record) bool { seen++; return seen < 3 }))
+	require.NoError(t, j.Scan(t.Context(), every, func(*journal.Record) bool { seen++; return seen < 3 }))
 	require.Equal(t, 3, seen)
 	ctx, cancel := context.WithCancel(t.Context())
 	seen = 0
-	require.ErrorIs(t, j.Scan(ctx, 0, all, every, func(*journal.Record) bool { seen++; cancel(); return true }), context.Canceled)
+	require.ErrorIs(t, j.Scan(ctx, every, func(*journal.Record) bool { seen++; cancel(); return true }), context.Canceled)
 	require.Equal(t, 1, seen)
-
 	stop()
 }
 
@@ -356,7 +350,7 @@ func testMove(t *testing.T, open Opener) {
 	b = Sink(t, j, "b")
 	a = Sink(t, j, "a")
 	check()
-	all := slices.Sorted(slices.Values(append(Positions(both), positions...)))
+	all := slices.SortedFunc(slices.Values(append(Positions(both), positions...)), journal.Position.Compare)
 	require.Equal(t, all, Pending(b))
 	require.Empty(t, Pending(a))
 	sweep(t, j)
@@ -407,8 +401,8 @@ func testReplay(t *testing.T, open Opener) {
 	before := balanced(t, a)
 	unread := Fill(t, j, 70, 5, a.name)
 
-	want := filter(recs[10:50], even)
-	spec := journal.ReplaySpec{Sink: "a", From: recs[10].Position, Filter: []byte("{}"), Rate: 2.5, CreatedAt: time.UnixMilli(7)}
+	want := filter(recs[:50], even)
+	spec := journal.ReplaySpec{Sink: "a", Filter: []byte("{}"), Rate: 2.5, CreatedAt: time.UnixMilli(7)}
 	n, err := j.CountReplay(t.Context(), spec, even)
 	require.NoError(t, err)
 	require.Equal(t, len(want), n)
@@ -428,9 +422,9 @@ func testReplay(t *testing.T, open Opener) {
 	r.Bury(journal.DeadLetter{Position: want[2].Position, Reason: "no"})
 	retry := journal.Retry{Attempts: 1, LastError: "x"}
 	r.Failed(want[3].Position, retry)
-	totals := journal.ReplayTotals{Matched: uint64(len(want)), Delivered: 1, Failed: 1, Skipped: 1, Pending: uint64(len(want) - 3), Read: unread[4].Position}
+	totals := journal.ReplayTotals{Matched: uint64(len(want)), Delivered: 1, Failed: 1, Skipped: 1, Pending: uint64(len(want) - 3), Read: j.Frontier()}
 	require.Equal(t, totals, r.Totals())
-	letters, err := j.DeadLetters("a", 0, 9)
+	letters, err := j.DeadLetters("a", journal.Position{}, 9)
 	require.NoError(t, err)
 	require.Empty(t, letters)
 	before.Owed, before.Pending = before.Owed+5, before.Pending+5
@@ -441,7 +435,7 @@ func testReplay(t *testing.T, open Opener) {
 	stop = Start(t, j)
 	require.Len(t, j.Replays(), 1)
 	r = Resume(j.Replays()[0], even)
-	spec.Of, spec.To = "a", unread[4].Position
+	spec.Of, spec.To = "a", j.Frontier()
 	require.Empty(t, cmp.Diff(spec, r.Spec()))
 	require.Equal(t, totals, r.Totals())
 	require.Equal(t, Positions(want[3:]), Pending(r))
@@ -495,7 +489,7 @@ func testReplayLetters(t *testing.T, open Opener) {
 	n, err := j.CountReplay(t.Context(), journal.ReplaySpec{Sink: "a", DeadLetters: true}, every)
 	require.NoError(t, err)
 	require.Equal(t, 10, n)
-	r := Begin(t, j, journal.ReplaySpec{Sink: "b", Of: "a", DeadLetters: true, To: recs[85].Position},
+	r := Begin(t, j, journal.ReplaySpec{Sink: "b", Of: "a", DeadLetters: true, To: journal.Cut{recs[85].Position}},
 		func(r *journal.Record) bool { return r.EventType != 30 })
 	got := DrainReplay(t, r)
 	require.Equal(t, []int{0, 10, 20, 40, 50, 60, 70, 80}, types(got))
@@ -506,7 +500,7 @@ func testReplayLetters(t *testing.T, open Opener) {
 
 	j = open(t)
 	Start(t, j)
-	letters, err := j.DeadLetters("a", 0, 100)
+	letters, err := j.DeadLetters("a", journal.Position{}, 100)
 	require.NoError(t, err)
 	require.Len(t, letters, 9)
 	require.Equal(t, "second", letters[1].Reason)
@@ -528,7 +522,7 @@ func testReplayLetters(t *testing.T, open Opener) {
 	}
 	require.NotEmpty(t, late)
 	require.NoError(t, j.Flush())
-	letters, err = j.DeadLetters("a", 0, 100)
+	letters, err = j.DeadLetters("a", journal.Position{}, 100)
 	require.NoError(t, err)
 	require.Empty(t, letters)
 }
