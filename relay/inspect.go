@@ -57,6 +57,7 @@ func (g *Gateway) Inspect(ctx context.Context, f Filter, n int) (lives []Life, m
 		}
 		lives = append(lives, Life{EventInfo: infoOf(r)})
 		last := &lives[len(lives)-1]
+		last.decode(r.Body, f.ID != nil)
 		for _, sink := range r.Sinks {
 			d, derr := g.deliveryLife(sink, r.Position)
 			failed = errors.Join(failed, derr)

@@ -77,6 +77,20 @@ type EventInfo struct {
 	ReceivedAt time.Time        `json:"received_at"`
 	Size       int              `json:"size"`
 	Quarantine string           `json:"quarantine,omitempty"`
+	Says       string           `json:"says,omitempty"`  // its payload in a line, decoded (ncs.Notification.Describe)
+	Facts      []ncs.Fact       `json:"facts,omitempty"` // the same in full, where one event is asked for
+}
+
+// decode adds what the body says. It parses the body, which lists do only for what they show.
+func (e *EventInfo) decode(body []byte, inFull bool) {
+	n, err := ncs.Parse(body)
+	if err != nil || e.Quarantine != "" {
+		return
+	}
+	e.Says = n.Describe()
+	if inFull {
+		e.Facts = n.Facts()
+	}
 }
 
 func infoOf(r *journal.Record) EventInfo {
@@ -237,7 +251,9 @@ func (g *Gateway) Pending(f Filter, page Page, n int) (list []Delivery, next *Pa
 			next = &Page{last.Sink, last.Position}
 			return false
 		}
-		list = append(list, Delivery{sink, infoOf(r), historyOf(p.Retry)})
+		d := Delivery{sink, infoOf(r), historyOf(p.Retry)}
+		d.decode(r.Body, false)
+		list = append(list, d)
 		return true
 	})
 	return list, next, err
@@ -310,6 +326,7 @@ func (g *Gateway) DeadLetters(f Filter, page Page, n int) (list []DeadLetter, ne
 			next = &Page{last.Sink, last.Position}
 			return false
 		}
+		d.decode(d.Body, false)
 		d.Body = nil
 		list = append(list, d)
 		return true
@@ -332,7 +349,9 @@ func (g *Gateway) DeadLetter(sink string, position journal.Position) (DeadLetter
 			return DeadLetter{}, err
 		}
 		if r := records[0]; r != nil {
-			return letterOf(sink, l, r, g.openReplays()), nil
+			d := letterOf(sink, l, r, g.openReplays())
+			d.decode(r.Body, true)
+			return d, nil
 		}
 	}
 	return DeadLetter{}, fmt.Errorf("dead letter %s/%s: %w", sink, position, ErrNotFound)

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/ncs"
 )
 
 // TestInspectTellsTheLifeOfAnEvent kills the real program between the attempts at an event, and asks the next process for
@@ -44,6 +45,7 @@ routes:
 	for _, line := range []string{
 		id + `  cloud_recording\.uploaded`,
 		`  entity s`,
+		`  says .*status 0 \(normal\).*`,
 		`  received ` + `20\d\d-\S+ \(\S+ ago\) at source recording, position 1, \d+ B`,
 		`  service: settled`,
 		`  archive: settled`,
@@ -64,6 +66,7 @@ routes:
 	var found struct{ Events []relay.Life }
 	require.NoError(t, json.Unmarshal([]byte(r.mustAsk("inspect", id, "--json")), &found))
 	require.Len(t, found.Events, 1)
+	require.Contains(t, found.Events[0].Facts, ncs.Fact{Field: "serviceType", Value: "2", Meaning: "uploader"})
 	var attempts int
 	for _, e := range found.Events[0].Trail {
 		if e.Sink == "service" {

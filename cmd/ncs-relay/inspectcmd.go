@@ -6,11 +6,13 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/trail"
 )
 
@@ -23,7 +25,7 @@ func inspectCommand() *cobra.Command {
 		Short: "Show the life of an event, or of all events about an entity: where each went and what went wrong",
 		Long: `inspect shows what a running relay still has in its journal about an event, by its id, or about a recording, channel, task or
 agent: when it came; for each sink that was owed it, whether it was settled (delivered, or skipped by an operator), is a dead
-letter, is pending (tried, or about to be), or waits to be read; what each rule says of it today; and each copy that came and
+letter, is pending (tried, or about to be), or waits to be read; what its payload says, decoded; what each rule says of it today; and each copy that came and
 each attempt that was made, with time and outcome, as far back as the trail in data_dir goes.`,
 		Args: rangeArgs(0, 1, "one event id, or --entity"),
 	}
@@ -148,6 +150,23 @@ func printEvent(out io.Writer, e relay.EventInfo, now time.Time) {
 	if e.Quarantine != "" {
 		fmt.Fprintf(out, "  quarantined: %s\n", clean(e.Quarantine))
 	}
+	if len(e.Facts) == 0 && e.Says != "" {
+		fmt.Fprintf(out, "  says %s\n", clean(e.Says))
+	}
+	printFacts(out, "says", e.Facts)
+}
+
+// printFacts is what the payload of an event states, with what its codes mean.
+func printFacts(out io.Writer, head string, facts []ncs.Fact) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, f := range facts {
+		value := f.Value
+		if f.Meaning != "" {
+			value += " = " + f.Meaning
+		}
+		fmt.Fprintf(w, "  %s %s\t%s\n", head, clean(f.Field), clean(value))
+	}
+	w.Flush()
 }
 
 // printHistory is what was tried for a delivery.

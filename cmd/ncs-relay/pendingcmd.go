@@ -32,10 +32,10 @@ went wrong and when they are tried again. What waits in the journal behind them 
 			return err
 		}
 		fit := fitting(cmd.OutOrStdout())
-		return printList(cmd, &list, c, "pending", "pending", given, "AGE,SINK,EVENT,ENTITY,ATTEMPTS,NEXT,EVENT ID,LAST ERROR",
+		return printList(cmd, &list, c, "pending", "pending", given, "AGE,SINK,EVENT,ENTITY,ATTEMPTS,NEXT,EVENT ID,SAYS,LAST ERROR",
 			func(d relay.Delivery, now time.Time) []any {
 				return []any{ago(d.ReceivedAt, now), d.Sink, eventName(d.EventInfo), dash(fit(d.Entity)), d.Attempts,
-					until(d.Next, now), d.ID, dash(fit(d.LastError))}
+					until(d.Next, now), d.ID, dash(fit(d.Says)), dash(fit(d.LastError))}
 			})
 	}
 	admin.add(cmd)

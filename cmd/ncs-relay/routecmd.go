@@ -15,6 +15,7 @@ import (
 
 	"ncs-relay/config"
 	"ncs-relay/relay"
+	"ncs-relay/relay/ncs"
 )
 
 func routeCommand() *cobra.Command {
@@ -100,6 +101,7 @@ type decision struct {
 	EventID string        `json:"event_id"`
 	Sinks   []string      `json:"sinks"`
 	Why     string        `json:"why,omitempty"` // when no rule was asked
+	Facts   []ncs.Fact    `json:"facts,omitempty"`
 	Rules   []ruleVerdict `json:"rules,omitempty"`
 }
 
@@ -121,7 +123,7 @@ func (o *routeOptions) decide(cfg *config.Config, name string, body []byte) deci
 		return d
 	}
 	n := r.Notification
-	d.Event, d.Entity = n.Info.Product+"."+n.Info.Event, n.Entity
+	d.Event, d.Entity, d.Facts = n.Info.Product+"."+n.Info.Event, n.Entity, n.Facts()
 	if r.Test {
 		d.Why = "test of Agora's Console: answered and counted, not routed"
 		return d
@@ -167,6 +169,7 @@ func (o *routeOptions) explain(cfg *config.Config, name string, body []byte) err
 			fmt.Fprintf(o.out, "  routes[%d] does not apply: %s\n", v.Rule, v.Why)
 		}
 	}
+	printFacts(o.out, "says", d.Facts)
 	return nil
 }
 

@@ -1,6 +1,6 @@
 // Package ncs knows the protocol of Agora's notification service (NCS): it checks signatures, reads notifications
-// strictly, says which event a notification reports, what the event is about and what it is called, and decodes the
-// events of Cloud Recording into typed structs.
+// strictly, says which event a notification reports, what the event is about and what it is called, and decodes for people
+// what its payload states. It has sample bodies of all published event types.
 //
 // It promises that the same event has the same identity whenever and wherever it arrives, that two events are never
 // taken for one on the word of a field that may lie, and that no input makes it panic. It does no I/O and holds no

@@ -17,7 +17,7 @@ import (
 
 func samples(t testing.TB) map[string][]byte {
 	t.Helper()
-	return bodies(t, "testdata/samples/*.json", 124)
+	return bodies(t, "samples/*.json", 124)
 }
 
 func bodies(t testing.TB, pattern string, want int) map[string][]byte {
@@ -420,10 +420,8 @@ func FuzzParse(f *testing.F) {
 		require.NotEqual(t, id, n.Identify("other"))
 		n.IsTest()
 		n.OccurredAt()
-		require.NotEmpty(t, n.Describe())
-		if r, err := n.Recording(); err == nil && n.Entity != "" && r.SID != "" && n.Info.Known && n.Info.Category != "cloud_transcoder" {
-			require.Equal(t, n.Entity, r.SID)
-		}
+		n.Describe()
+		require.LessOrEqual(t, len(n.Facts()), 100)
 
 		// Indented and sorted it is the same event.
 		var indented bytes.Buffer

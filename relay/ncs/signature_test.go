@@ -32,7 +32,7 @@ var vectors = []struct{ file, secret, v1, v2 string }{
 
 func sample(t testing.TB, name string) []byte {
 	t.Helper()
-	b, err := os.ReadFile("testdata/samples/" + name)
+	b, err := os.ReadFile("samples/" + name)
 	require.NoError(t, err)
 	return b
 }

@@ -351,7 +351,7 @@ func randomRule(rng *rand.Rand, events []*ncs.Notification, sinks []string) rout
 // samples are the protocol's sample bodies and some that the catalogue does not know.
 func samples(t testing.TB) []*ncs.Notification {
 	t.Helper()
-	files, err := filepath.Glob("../ncs/testdata/samples/*.json")
+	files, err := filepath.Glob("../ncs/samples/*.json")
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
 	events := []*ncs.Notification{parse(t, unknownType), parse(t, unknownProduct)}

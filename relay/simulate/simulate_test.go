@@ -206,7 +206,7 @@ func msgName(t *testing.T, n *ncs.Notification) string {
 func TestBodiesLookLikeCapturedOnes(t *testing.T) {
 	t.Parallel()
 	for file, eventType := range map[string]int{"3-40-recorder_started.json": 40, "1-102-channel_destroy-captured.json": 102} {
-		want, err := os.ReadFile("../ncs/testdata/samples/" + file)
+		want, err := os.ReadFile("../ncs/samples/" + file)
 		require.NoError(t, err)
 		found := false
 		for _, e := range plan(simulate.Config{Recordings: 5, Channels: 1}) {
