@@ -62,6 +62,14 @@ func Compile(o Options) *Router {
 	for i := range r.rules {
 		c.reachability(fmt.Sprintf("routes[%d].match", i), &r.rules[i], r)
 	}
+	if c.Report != nil && slices.ContainsFunc(r.rules, func(r rule) bool { return r.when != nil }) {
+		samples := r.samples()
+		for i := range r.rules {
+			if r.rules[i].when != nil {
+				c.rehearse(fmt.Sprintf("routes[%d].when", i), &r.rules[i], samples)
+			}
+		}
+	}
 	c.sameConditions()
 	c.unusedSinks()
 	return r

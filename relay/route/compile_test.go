@@ -241,3 +241,54 @@ func productsByName() []string {
 	}
 	return names
 }
+
+func TestCompileTriesConditionsOnTheSamples(t *testing.T) {
+	t.Parallel()
+	type match = route.MatchConfig
+	for _, test := range []struct {
+		name, when string
+		match      match
+		want       string
+	}{
+		{name: "a member of few events", when: "payload.details.exitStatus > 0", match: match{Event: []string{"session_exit", "uploaded"}},
+			want: "warning: routes[0].when: fails, and so does not apply, on 6 of the 8 sample events that its rule takes, such as speech_to_text.uploaded: " +
+				"invalid operation: <nil> > int (at character 28: > 0) [write payload.details?.exitStatus != nil and payload.details.exitStatus > 0]"},
+		{name: "no more guards than needed", when: `payload.cname == "a" and payload.details.errorLevel >= 4 or payload.details.module == 2`,
+			match: match{Event: []string{"cloud_recording_error", "uploading_progress"}}, want: ""},
+		{name: "an alternative", when: `payload.details.errorLevel >= 4 or payload.details.code == 6`, match: match{Event: []string{"cloud_recording_error", "web_recorder_stopped"}},
+			want: "warning: routes[0].when: fails, and so does not apply, on 2 of the 3 sample events that its rule takes, such as cloud_recording.web_recorder_stopped: " +
+				"invalid operation: <nil> >= int (at character 28: >= 4 or payload.details.code =) [write payload.details?.errorLevel != nil and " +
+				"(payload.details.errorLevel >= 4 or payload.details.code == 6)]"},
+		{name: "another type of value", when: `payload.details.fileList[0].fileName endsWith ".mp4"`, match: match{Event: []string{"transcoder_completed", "recorder_leave", "file_infos"}},
+			want: "warning: routes[0].when: fails, and so does not apply, on 4 of the 5 sample events that its rule takes, such as speech_to_text.file_infos: " +
+				"cannot fetch fileName from uint8 (at character 29: fileName endsWith \".mp4\") [let match.event name the events that it is for]\n" +
+				"warning: routes[0].when: payload.details.fileList is a text in speech_to_text.file_infos: its elements are bytes (numbers), and equal no text [payload.details.fileList[0:1] is a text]"},
+		{name: "a name that is nowhere", when: "payload.detials.status > 0", match: match{Event: []string{"uploaded"}, Product: []string{"cloud_recording"}},
+			want: "warning: routes[0].when: fails, and so does not apply, on 5 of the 5 sample events that its rule takes, such as cloud_recording.uploaded: " +
+				"cannot fetch status from <nil> (at character 17: status > 0) [ncs-relay events show EVENT says what a payload holds]"},
+		{name: "it never fails", when: `payload.details?.errorLevel != nil and payload.details.errorLevel >= 4`, want: ""},
+		{name: "a byte", when: `payload.cname[0] == "a"`, match: match{Event: []string{"session_exit"}},
+			want: "warning: routes[0].when: payload.cname is a text in cloud_recording.session_exit: its elements are bytes (numbers), and equal no text [payload.cname[0:1] is a text]"},
+		{name: "a byte, by another way", when: `last(payload.cname) == "a" or get(payload.sid, 0) == "x"`, match: match{Event: []string{"session_exit"}},
+			want: "warning: routes[0].when: payload.cname is a text in cloud_recording.session_exit: its elements are bytes (numbers), and equal no text [payload.cname[0:1] is a text]\n" +
+				"warning: routes[0].when: payload.sid is a text in cloud_recording.session_exit: its elements are bytes (numbers), and equal no text [payload.sid[0:1] is a text]"},
+		{name: "a slice", when: `payload.cname[0:1] == "a"`, match: match{Event: []string{"session_exit"}}},
+		{name: "an element of a list", when: `payload.details.fileList[0].fileName != ""`, match: match{Event: []string{"web_recorder_stopped"}}},
+		{name: "no sample", when: `payload.a.b > 0`, match: match{Event: []string{"sts_expired"}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			got, router := findings(route.Options{Sinks: []string{"a"}, Rules: []route.RuleConfig{{Match: test.match, When: test.when, To: []string{"a"}}}})
+			require.NotNil(t, router)
+			require.Equal(t, test.want, strings.TrimSuffix(got, "\n"))
+		})
+	}
+}
+
+// The example of a rule that passed every check though it failed nearly everywhere.
+func TestCompileSaysOnHowManySamplesAConditionFails(t *testing.T) {
+	t.Parallel()
+	got, _ := findings(route.Options{Sinks: []string{"a"}, Rules: []route.RuleConfig{{When: "payload.details.exitStatus > 0", To: []string{"a"}}}})
+	require.Contains(t, got, "on 122 of the 124 sample events")
+	require.Contains(t, got, "[write payload.details?.exitStatus != nil and payload.details.exitStatus > 0]")
+}
