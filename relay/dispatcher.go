@@ -122,8 +122,16 @@ func newDispatcher(spec SinkSpec, sink Sink, j journal.Feeder, owed journal.Sink
 		pace:     newPace(spec.Concurrency, spec.Breaks, spec.Retry),
 		began:    time.Now(),
 		control:  make(chan func()),
-		paused:   owed.Paused(),
+		paused:   pausedBefore(spec.Name, owed),
 	}
+}
+
+// pausedBefore is why the sink was paused in an earlier life. Unroutable cannot be any more: it hid what was quarantined.
+func pausedBefore(name string, owed journal.Sink) string {
+	if name == Unroutable && owed.Paused() != "" {
+		owed.SetPaused("")
+	}
+	return owed.Paused()
 }
 
 // run delivers until ctx ends, then waits for the Sends in flight. A Send still running when hard ends is cut off: its

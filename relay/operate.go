@@ -16,6 +16,7 @@ import (
 var (
 	ErrNoSink     = errors.New("no sink has this name")
 	ErrConfigured = errors.New("the sink is configured; remove it from the configuration first")
+	ErrReserved   = fmt.Errorf("%s is no destination: it keeps what is quarantined, and cannot be paused, resumed, skipped, moved, dropped or moved to; see its dead letters", Unroutable)
 	ErrNotFound   = errors.New("not found")
 	ErrCannotMove = errors.New("this journal cannot move deliveries; replay them to the other sink instead")
 )
@@ -143,11 +144,17 @@ type Page struct {
 
 // PauseSink sends nothing more to a sink until ResumeSink, also after a restart. What it is owed waits.
 func (g *Gateway) PauseSink(ctx context.Context, name, reason string) error {
+	if name == Unroutable {
+		return ErrReserved
+	}
 	return g.saved(g.on(ctx, name, func(d *dispatcher) { d.pause(reason) }))
 }
 
 // ResumeSink ends a pause, also one that the breaker or the far side made.
 func (g *Gateway) ResumeSink(ctx context.Context, name string) error {
+	if name == Unroutable {
+		return ErrReserved
+	}
 	return g.saved(g.on(ctx, name, func(d *dispatcher) { d.resumeSink() }))
 }
 
@@ -165,6 +172,9 @@ func (g *Gateway) saved(err error) error {
 // MoveSink makes a configured sink owe what a sink that is not configured any more is owed. What it was owed anyway is
 // skipped.
 func (g *Gateway) MoveSink(ctx context.Context, from, to string) (moved, skipped uint64, err error) {
+	if to == Unroutable {
+		return 0, 0, ErrReserved
+	}
 	if err := g.removed(from); err != nil {
 		return 0, 0, err
 	}
@@ -193,6 +203,9 @@ func (g *Gateway) DropSink(name string) (uint64, error) {
 
 // removed tells whether a sink is known and not configured.
 func (g *Gateway) removed(name string) error {
+	if name == Unroutable {
+		return ErrReserved
+	}
 	if g.sink(name) != nil {
 		return fmt.Errorf("%w: %s", ErrConfigured, name)
 	}
@@ -305,6 +318,9 @@ func (g *Gateway) records(pending []journal.Pending) ([]*journal.Record, error) 
 func (g *Gateway) SkipPending(ctx context.Context, f Filter) (skipped int, err error) {
 	if f.Sink == "" {
 		return 0, errors.New("a sink is needed")
+	}
+	if f.Sink == Unroutable {
+		return 0, ErrReserved
 	}
 	var positions []journal.Position
 	err = g.eachPending(f, Page{}, func(_ string, p journal.Pending, _ *journal.Record) bool {

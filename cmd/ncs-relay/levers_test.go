@@ -295,6 +295,14 @@ func TestQuarantinedBodiesAreRoutedAfterTheSourceWasCorrected(t *testing.T) {
 		return askLines[relay.DeadLetter](r, "deadletters", "list", "--sink", relay.Unroutable)
 	}
 	r.eventually(func() bool { return len(unroutable()) == 2 }, "quarantined")
+	for _, lever := range [][]string{{"sinks", "pause", relay.Unroutable}, {"sinks", "resume", relay.Unroutable}, {"sinks", "drop", relay.Unroutable},
+		{"sinks", "move", relay.Unroutable, "--to", "service"}, {"sinks", "move", "service", "--to", relay.Unroutable},
+		{"pending", "skip", "--sink", relay.Unroutable, "--all", "--yes"}} {
+		status, _, errs := r.ask(lever...)
+		require.Equal(t, exitFailed, status, lever)
+		require.Contains(t, errs, "unroutable is no destination", lever)
+	}
+	require.Len(t, unroutable(), 2, "nothing is hidden")
 	replay := []string{"deadletters", "replay", "--sink", relay.Unroutable, "--yes"}
 	require.Contains(t, r.mustAsk(replay...), "0 of 2 quarantined bodies")
 

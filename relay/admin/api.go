@@ -17,7 +17,8 @@ import (
 )
 
 // Operations are what operators can see and do; *relay.Gateway has them. They are called concurrently. An error that is
-// relay.ErrNoSink or relay.ErrNotFound is answered with 404, relay.ErrConfigured or relay.ErrCannotMove with 409; every other one is a fault.
+// relay.ErrNoSink or relay.ErrNotFound is answered with 404, relay.ErrConfigured, relay.ErrCannotMove or relay.ErrReserved with
+// 409; every other one is a fault.
 type Operations interface {
 	Status() relay.Status
 	PauseSink(ctx context.Context, name, reason string) error
@@ -124,7 +125,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		status = http.StatusBadRequest
 	case errors.Is(err, relay.ErrNoSink), errors.Is(err, relay.ErrNotFound):
 		status = http.StatusNotFound
-	case errors.Is(err, relay.ErrConfigured), errors.Is(err, relay.ErrCannotMove):
+	case errors.Is(err, relay.ErrConfigured), errors.Is(err, relay.ErrCannotMove), errors.Is(err, relay.ErrReserved):
 		status = http.StatusConflict
 	case r.Context().Err() != nil: // nobody waits for the answer
 	default:
