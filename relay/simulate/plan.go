@@ -1,7 +1,7 @@
 // Package simulate plays Agora's notification service: whole recordings and channel sessions, signed, with the copies,
 // resends, disorder, failovers and forged calls that a receiver has to live with, and with NCS's rules for retries.
 //
-// It promises that what is sent follows from Config alone (see Plan), that within an entity one event follows the
+// It promises that what is sent follows from Config alone, that within an entity one event follows the
 // other only after that was answered, so that the order of first arrival is known, and that the Tally adds up. It takes
 // no view of the receiver except what its answers say; what became of the events behind it is for the caller to
 // compare with what OnAccepted and OnAnswer told.
@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -123,19 +122,6 @@ func (k Kind) forged() bool { return k >= BadSecret }
 
 // shuffleWindow is how many events late a shuffled one comes at most.
 const shuffleWindow = 4
-
-// Plan generates what Run plays, recordings first. Equal Configs with equal, set Start give equal plans, and rates
-// other than FailoverRate change the steps only, not the events.
-func Plan(c Config) iter.Seq[Entity] {
-	c.setDefaults()
-	return func(yield func(Entity) bool) {
-		for i := range c.Recordings + c.Channels {
-			if !yield(c.entity(i)) {
-				return
-			}
-		}
-	}
-}
 
 // entity generates the i-th entity, independently of the others, so that workers need no common generator.
 func (c *Config) entity(i int) Entity {
