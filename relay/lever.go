@@ -45,7 +45,7 @@ func (d *dispatcher) skip(positions []journal.Position) (skipped int) {
 	}
 	freed := make(map[*lane]bool)
 	for _, l := range d.lanes.all {
-		if l.key.replay > 0 {
+		if l.key.replay > 0 || len(l.items) == 0 {
 			continue
 		}
 		first := l.items[0].position
