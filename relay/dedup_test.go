@@ -331,11 +331,11 @@ func TestKeysBeingLoadedAreCounted(t *testing.T) {
 	d := testDedup(t, DedupConfig{MaxKeys: 100, Window: time.Hour}, func() time.Time { return now })
 	require.NoError(t, d.load([]loadedEvent{loaded(identity(1, 1), time.Minute), loaded(identity(2, 1), time.Minute),
 		loaded(identity(2, 2), 30*time.Second), loaded(identity(3, 1), 0)}, 100))
-	require.Equal(t, dedupStats{keys: 3, oldest: time.Minute}, d.stats(), "one of them has two events")
+	require.Equal(t, dedupStats{keys: 3, maxKeys: 100, window: time.Hour, oldest: time.Minute}, d.stats(), "one of them has two events")
 	c, standing := d.claim(identity(4, 1))
 	require.Equal(t, isNew, standing)
 	d.settle(c, nil)
-	require.Equal(t, dedupStats{keys: 4, oldest: time.Minute}, d.stats())
+	require.Equal(t, dedupStats{keys: 4, maxKeys: 100, window: time.Hour, oldest: time.Minute}, d.stats())
 	d.finishLoading()
-	require.Equal(t, dedupStats{keys: 4, oldest: time.Minute}, d.stats())
+	require.Equal(t, dedupStats{keys: 4, maxKeys: 100, window: time.Hour, oldest: time.Minute}, d.stats())
 }
