@@ -18,7 +18,6 @@ import (
 	"github.com/segmentio/kafka-go/protocol/apiversions"
 	"github.com/segmentio/kafka-go/protocol/createtopics"
 	"github.com/segmentio/kafka-go/protocol/metadata"
-	"github.com/segmentio/kafka-go/protocol/rawproduce"
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/telemetry"
@@ -108,10 +107,7 @@ func newCluster(seeds []string, conns *conns) *Cluster {
 
 // RoundTrip brings a request of kafka-go's Client to the broker it is for. There is one cluster, so the address is not used.
 func (c *Cluster) RoundTrip(ctx context.Context, _ net.Addr, request kafka.Request) (kafka.Response, error) {
-	switch r := request.(type) {
-	case *rawproduce.Request:
-		return c.ToLeader(ctx, r.Topics[0].Topic, r.Topics[0].Partitions[0].Partition, r)
-	case *createtopics.Request:
+	if _, ok := request.(*createtopics.Request); ok {
 		if controller := c.current().controller; controller != "" {
 			return c.To(ctx, controller, request)
 		}
@@ -252,6 +248,11 @@ func (c *Cluster) current() layout {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.layout
+}
+
+// Leader returns the address of the broker that leads a partition, whose topic must be known (see Topic).
+func (c *Cluster) Leader(topic string, partition int32) (address string, err error) {
+	return c.current().leader(topic, partition)
 }
 
 // Topic returns what is known of a topic: not older than staleAfter if the cluster answers, else what was known before.

@@ -229,7 +229,7 @@ func TestAnAnswerDoesNotWaitForALookAtTheCluster(t *testing.T) {
 	defer func() { c.looks <- last }()
 	ctx, cancel := context.WithTimeout(t.Context(), RequestTimeout)
 	defer cancel()
-	_, err = c.RoundTrip(ctx, nil, &rawproduce.Request{Acks: -1, Timeout: 1000, Topics: []rawproduce.RequestTopic{{Topic: "t",
+	_, err = c.ToLeader(ctx, "t", 0, &rawproduce.Request{Acks: -1, Timeout: 1000, Topics: []rawproduce.RequestTopic{{Topic: "t",
 		Partitions: []rawproduce.RequestPartition{{RecordSet: protocol.RawRecordSet{Reader: strings.NewReader("\x00\x00\x00\x00")}}}}}})
 	require.NoError(t, err)
 	require.NoError(t, ctx.Err(), "the answer was there")

@@ -1,14 +1,12 @@
 package kafkasink
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/segmentio/kafka-go"
-	"github.com/segmentio/kafka-go/protocol"
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/kafkaconn"
@@ -149,12 +147,7 @@ func (s *Sink) write(ctx context.Context, p *producer, batch []relay.Attempt, en
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
-		response, err := s.client.RawProduce(ctx, &kafka.RawProduceRequest{
-			Topic:        p.topic,
-			Partition:    p.partition,
-			RequiredAcks: kafka.RequireAll, // the zero value asks for no acknowledgement
-			RawRecords:   protocol.RawRecordSet{Reader: bytes.NewReader(encoded)},
-		})
+		response, err := s.send(ctx, p, encoded)
 		reason := err
 		if err == nil {
 			reason = response.Error
@@ -177,6 +170,24 @@ func (s *Sink) write(ctx context.Context, p *producer, batch []relay.Attempt, en
 			return response, err
 		}
 	}
+}
+
+// send makes one request. A batch goes with those of other partitions unless its last request failed or took long, so that a
+// partition that waits for its replicas holds up the others once. Without idempotence a batch that is sent again could be doubled.
+func (s *Sink) send(ctx context.Context, p *producer, encoded []byte) (response *kafka.ProduceResponse, err error) {
+	began := time.Now()
+	defer func() {
+		p.alone = err != nil || response.Error != nil || time.Since(began) >= jointPatience
+	}()
+	if !p.alone && p.id != anonymous {
+		within, cancel := context.WithTimeout(ctx, jointPatience)
+		defer cancel()
+		response, err = s.requests.together(within, p, encoded)
+		if within.Err() == nil || ctx.Err() != nil {
+			return response, err
+		}
+	}
+	return s.requests.alone(ctx, p, encoded)
 }
 
 // refusesRecords tells whether the answer is about what the request holds, and not about the state of the cluster.

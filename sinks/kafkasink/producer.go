@@ -25,6 +25,7 @@ type producer struct {
 	epoch      int16
 	next       int32 // sequence of the next record
 	unanswered sent  // the request whose outcome nobody knows
+	alone      bool  // the next request holds nothing else
 }
 
 type producerKey struct {

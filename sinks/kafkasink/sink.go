@@ -43,6 +43,7 @@ type Sink struct {
 
 	cluster    *kafkaconn.Cluster
 	client     *kafka.Client
+	requests   *requests
 	idempotent atomic.Bool // false once the cluster has refused producer ids
 
 	mu        sync.Mutex                // guards the maps, and each topic
@@ -83,6 +84,7 @@ func New(cfg Config, name string, logger *slog.Logger) (*Sink, error) {
 		log:          logger.With("sink", name),
 		cluster:      cluster,
 		client:       &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Timeout: kafkaconn.RequestTimeout, Transport: cluster},
+		requests:     newRequests(cluster),
 		topics:       make(map[string]topicState),
 		producers:    make(map[producerKey]*producer),
 	}
@@ -148,5 +150,6 @@ func (s *Sink) Reconnect() { s.cluster.Reconnect() }
 // Close ends all connections.
 func (s *Sink) Close() error {
 	s.cluster.Close()
+	s.requests.close()
 	return nil
 }
