@@ -40,8 +40,9 @@ type dedup struct {
 
 // knownKey remembers the event stored first under a key. Nearly all keys have one only.
 type knownKey struct {
-	id shortID
-	at int32 // when the newest was accepted, seconds since dedup.began; negative = before
+	id    shortID
+	at    int32 // when the newest was accepted, seconds since dedup.began; negative = before
+	shard uint32
 }
 
 // Half of a key and half of an id are kept: a million of them must not cost more than 150 bytes each. Two events are
@@ -141,24 +142,40 @@ func (d *dedup) settle(c *claim, err error) {
 		if c.conflict {
 			d.conflicts++
 		}
-		d.remember(c.identity, d.clock())
+		d.remember(c.identity, d.clock(), c.position.Shard)
 	}
 	c.err = err
 	close(c.done)
 }
 
+// forget forgets what is known of the events of a shard.
+func (d *dedup) forget(shard uint32) {
+	d.mu.Lock()
+	keys := d.known.Keys()
+	d.mu.Unlock()
+	for some := range slices.Chunk(keys, atATime) {
+		d.mu.Lock()
+		for _, key := range some {
+			if k, found := d.known.Peek(key); found && k.shard == shard {
+				d.known.Remove(key)
+			}
+		}
+		d.mu.Unlock()
+	}
+}
+
 // clock is the seconds since the start.
 func (d *dedup) clock() int32 { return int32(d.now().Sub(d.began) / time.Second) }
 
-func (d *dedup) remember(id ncs.Identity, at int32) {
+func (d *dedup) remember(id ncs.Identity, at int32, shard uint32) {
 	known := d.known
 	if d.loading != nil {
 		known = d.loading.recent
 	}
-	d.insert(known, shortKey(id.Key[:8]), short(id.ID), at)
+	d.insert(known, shortKey(id.Key[:8]), short(id.ID), at, shard)
 }
 
-func (d *dedup) insert(known *simplelru.LRU[shortKey, knownKey], key shortKey, id shortID, at int32) {
+func (d *dedup) insert(known *simplelru.LRU[shortKey, knownKey], key shortKey, id shortID, at int32, shard uint32) {
 	k, found := known.Peek(key)
 	if found && d.age(k) >= d.window { // ran out while the event was being stored
 		delete(d.others, key)
@@ -173,6 +190,7 @@ func (d *dedup) insert(known *simplelru.LRU[shortKey, knownKey], key shortKey, i
 		others := d.others[key]
 		d.others[key] = append(others[max(0, len(others)-maxConflicts+2):], id)
 	}
+	k.shard = shard
 	k.at = at // the window of the newest; the others are known longer than asked, which does no harm
 	known.Add(key, k)
 }

@@ -246,7 +246,7 @@ func dedupAgrees(t *rapid.T) {
 			model.restart(now)
 			var events []loadedEvent
 			for _, e := range model.loading {
-				events = append(events, loaded(e.id, now.Sub(e.at)))
+				events = append(events, loaded(e.id, now.Sub(e.at), 0))
 			}
 			require.NoError(t, d.load(events, config.MaxKeys))
 		},
@@ -329,8 +329,8 @@ func TestKeysBeingLoadedAreCounted(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)
 	d := testDedup(t, DedupConfig{MaxKeys: 100, Window: time.Hour}, func() time.Time { return now })
-	require.NoError(t, d.load([]loadedEvent{loaded(identity(1, 1), time.Minute), loaded(identity(2, 1), time.Minute),
-		loaded(identity(2, 2), 30*time.Second), loaded(identity(3, 1), 0)}, 100))
+	require.NoError(t, d.load([]loadedEvent{loaded(identity(1, 1), time.Minute, 0), loaded(identity(2, 1), time.Minute, 0),
+		loaded(identity(2, 2), 30*time.Second, 0), loaded(identity(3, 1), 0, 0)}, 100))
 	require.Equal(t, dedupStats{keys: 3, maxKeys: 100, window: time.Hour, oldest: time.Minute}, d.stats(), "one of them has two events")
 	c, standing := d.claim(identity(4, 1))
 	require.Equal(t, isNew, standing)

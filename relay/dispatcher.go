@@ -58,9 +58,12 @@ type dispatcher struct {
 	tracing *telemetry.Tracing
 	trail   *trail.Trail
 
-	feeds    []*feed // what is to be delivered: first what the sink is owed, then replays
+	backlog  *stream          // what the sink is owed
+	streams  []*stream        // what is to be delivered: the backlog, and replays
+	shards   []*journal.Shard // in which there are feeds
+	leaving  bool             // of some feeds only what is in flight is left
 	lanes    lanes
-	busy     map[Lane]bool   // ordered lanes of the sink with a Send in flight, from whichever feed
+	busy     map[Lane]bool   // ordered lanes of the sink with a Send in flight, from whichever stream
 	draining map[string]bool // groups that wait for their last Send before they are laned anew
 	sending  map[string]int  // Sends in flight per group
 	inFlight int             // Sends in flight
@@ -103,7 +106,8 @@ func (r sendResult) outcome(i int) (string, Reason) {
 }
 
 func newDispatcher(spec SinkSpec, sink Sink, j journal.Feeder, owed journal.Sink, log *slog.Logger, m *sinkMetrics, tracing *telemetry.Tracing, events *trail.Trail) *dispatcher {
-	return &dispatcher{
+	backlog := &stream{open: owed.Owed}
+	d := &dispatcher{
 		SinkSpec: spec,
 		sink:     sink,
 		journal:  j,
@@ -113,7 +117,8 @@ func newDispatcher(spec SinkSpec, sink Sink, j journal.Feeder, owed journal.Sink
 		health:   newHealth(spec.Retry),
 		tracing:  tracing,
 		trail:    events,
-		feeds:    []*feed{newFeed(owed)},
+		backlog:  backlog,
+		streams:  []*stream{backlog},
 		lanes:    newLanes(spec.Concurrency),
 		busy:     make(map[Lane]bool),
 		draining: make(map[string]bool),
@@ -124,6 +129,8 @@ func newDispatcher(spec SinkSpec, sink Sink, j journal.Feeder, owed journal.Sink
 		control:  make(chan func()),
 		paused:   pausedBefore(spec.Name, owed),
 	}
+	d.follow()
+	return d
 }
 
 // pausedBefore is why the sink was paused in an earlier life. Unroutable cannot be any more: it hid what was quarantined.
@@ -141,18 +148,22 @@ func (d *dispatcher) run(ctx, hard context.Context) {
 		for d.inFlight > 0 {
 			d.finish(<-d.results)
 		}
+		for _, f := range d.feeds {
+			f.End()
+		}
 	}()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 
 	for {
+		changed := d.follow()
 		appended := d.journal.Appended() // before reading, so that nothing slips in between
 		now := time.Now()
 		d.lanes.wake(now)
 		d.fill(now)
 		d.shed(now)
 		d.observe(now)
-		if d.paused == "" && !slices.ContainsFunc(d.feeds, func(f *feed) bool { return len(f.unlaned) > 0 }) {
+		if d.paused == "" && !d.unlaned() {
 			d.start(hard, now)
 		}
 		if due := d.nextDue(now); !due.IsZero() {
@@ -166,6 +177,7 @@ func (d *dispatcher) run(ctx, hard context.Context) {
 		case f := <-d.control:
 			f()
 		case <-appended:
+		case <-changed:
 		case <-timer.C:
 		}
 	}
@@ -189,8 +201,8 @@ func (d *dispatcher) nextDue(now time.Time) time.Time {
 	for _, t := range d.pace.tries {
 		at(t.at)
 	}
-	for _, f := range d.feeds {
-		at(f.readAt)
+	for s, f := range d.feeds {
+		at(s.readAt)
 		at(f.retryAt)
 	}
 	return due
@@ -198,7 +210,7 @@ func (d *dispatcher) nextDue(now time.Time) time.Time {
 
 // start sends the next batch of every ready lane for which there is a slot.
 func (d *dispatcher) start(ctx context.Context, now time.Time) {
-	var blocked []*lane // by a Send of the same lane for another feed; their turn comes when that has ended
+	var blocked []*lane // by a Send of the same lane for another stream; their turn comes when that has ended
 	defer func() {
 		for _, l := range blocked {
 			d.lanes.ready(l)
@@ -298,7 +310,7 @@ func (d *dispatcher) finish(r sendResult) {
 		d.pace.succeeded(typeOf(r.batch[0].Event))
 	}
 	for range r.taken {
-		l.feed.Settle(l.items[0].position, journal.Delivered)
+		l.stream.of(l.items[0].position).Settle(l.items[0].position, journal.Delivered)
 		d.lanes.pop(l, 0)
 	}
 	if r.taken > 0 {
@@ -307,7 +319,7 @@ func (d *dispatcher) finish(r sendResult) {
 	}
 
 	switch failed := len(r.batch) - r.taken; {
-	case l.feed.dropped:
+	case l.stream.dropped:
 		d.lanes.empty(l)
 	case failed == 0:
 		most, _ := d.sink.MaxBatch()
@@ -410,11 +422,11 @@ func (d *dispatcher) retryLater(l *lane, n int, err error, now time.Time) {
 		it.retry = tried(it.retry, err, now)
 		first = it.retry.FirstFailed
 		it.retry.Next = due
-		if reason := d.giveUp(l.feed, it, now); reason != "" {
+		if reason := d.giveUp(l.stream, it, now); reason != "" {
 			d.bury(l, i, reason, now)
 			l.batch--
 		} else {
-			l.feed.Failed(it.position, *it.retry)
+			l.stream.of(it.position).Failed(it.position, *it.retry)
 		}
 	}
 	d.health.failed(troubleOf(err, now), first, n-l.batch)
@@ -428,10 +440,10 @@ func (d *dispatcher) retryLater(l *lane, n int, err error, now time.Time) {
 }
 
 // giveUp says why a delivery whose attempt just failed is not tried again; "" = it is.
-func (d *dispatcher) giveUp(f *feed, it *item, now time.Time) string {
+func (d *dispatcher) giveUp(s *stream, it *item, now time.Time) string {
 	since := it.event.ReceivedAt
-	if f.since.After(since) {
-		since = f.since
+	if s.since.After(since) {
+		since = s.since
 	}
 	age := ageOf(since, now, d.began, now.Sub(d.began))
 	switch {
@@ -460,7 +472,7 @@ func (d *dispatcher) bury(l *lane, i int, reason string, now time.Time) {
 		letter.Retry = *it.retry
 		letter.Retry.Next = time.Time{}
 	}
-	l.feed.Bury(letter)
+	l.stream.of(it.position).Bury(letter)
 	d.logDead(it, reason, now)
 	d.lanes.pop(l, i)
 }

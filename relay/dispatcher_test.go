@@ -121,7 +121,7 @@ func (b *bubble) replay(rate float64) journaltest.Replayed {
 	b.t.Helper()
 	r, err := b.journal.AddReplay(journal.ReplaySpec{Sink: "sink", Rate: rate, Filter: []byte("{}"), CreatedAt: time.Now()})
 	require.NoError(b.t, err)
-	return journaltest.Resume(r, func(*journal.Record) bool { return true })
+	return journaltest.Resume(b.journal, r, func(*journal.Record) bool { return true })
 }
 
 // tries gives when the sink was tried, from the first try.
@@ -429,7 +429,9 @@ func TestIdleDispatcherDoesNothing(t *testing.T) {
 		require.Len(t, b.sink.received(), 1)
 		lanes := b.sink.laned
 		turns := &countedReads{}
-		b.on(func(d *dispatcher) { d.feeds = append(d.feeds, &feed{Deliveries: turns}) })
+		b.on(func(d *dispatcher) {
+			d.backlog.feeds = append(d.backlog.feeds, &feed{Deliveries: turns, shard: &journal.Shard{Number: 1, Of: 2}})
+		})
 		synctest.Wait()
 		before := turns.n
 		time.Sleep(24 * time.Hour)
@@ -444,6 +446,8 @@ type countedReads struct {
 	journal.Deliveries
 	n int
 }
+
+func (c *countedReads) End() {}
 
 func (c *countedReads) Next(int) ([]*journal.Record, error) { c.n++; return nil, nil }
 
@@ -832,7 +836,7 @@ func TestReplayCancelledInFlightLeavesLanesThatCanBeLaidOut(t *testing.T) {
 		require.Equal(t, 1, b.sink.running())
 		r.Cancel()
 		b.on(func(d *dispatcher) {
-			d.dropReplay(r.ID())
+			d.dropReplay(d.replayOf(r.ID()))
 			d.take([]journal.Position{at(1)})
 		})
 		b.sink.set(nil)
@@ -856,7 +860,7 @@ func TestReplayCancelledInFlightIsNotTriedAgain(t *testing.T) {
 				time.Sleep(time.Second)
 				require.Equal(t, 1, b.sink.running())
 				r.Cancel()
-				b.on(func(d *dispatcher) { d.dropReplay(r.ID()) })
+				b.on(func(d *dispatcher) { d.dropReplay(d.replayOf(r.ID())) })
 				time.Sleep(time.Hour)
 				require.Len(t, b.tries(), 6)
 				b.on(func(d *dispatcher) {
@@ -976,7 +980,7 @@ func TestWaitOfAnEarlierLifeGoesOnUnlessTheClockWasSetBack(t *testing.T) {
 			for wait, want := range map[time.Duration]time.Duration{
 				time.Minute: time.Minute, 50 * time.Minute: 50 * time.Minute, 24 * time.Hour: time.Hour,
 			} {
-				l := &lane{feed: d.feeds[0], items: []item{{position: at(1), retry: &journal.Retry{Attempts: 1, Next: time.Now().Add(wait)}}}}
+				l := &lane{stream: d.backlog, items: []item{{position: at(1), retry: &journal.Retry{Attempts: 1, Next: time.Now().Add(wait)}}}}
 				d.resume(l)
 				require.Equal(t, want, time.Until(l.due))
 				l.items = nil // it ends

@@ -7,23 +7,40 @@ import (
 	"ncs-relay/relay/journal"
 )
 
-// feed is one source of deliveries to the sink. Feeds are ordered within themselves, not against each other, and share
-// the sink's slots and pace.
-type feed struct {
-	journal.Deliveries
-	replay   uint32        // its number; 0 = what the sink is owed
+// stream is what a sink is owed, or a replay to it: a feed for each shard. Streams are ordered within each shard, not against
+// each other, and share the sink's slots and pace.
+type stream struct {
+	replay   journal.Replay // nil: what the sink is owed
+	number   uint32         // of the replay
+	open     func(*journal.Shard) journal.Deliveries
 	since    time.Time     // when it began; zero: deliveries are as old as their events
 	interval time.Duration // between the events of a replay; 0 = as fast as they are taken
-	finished func() bool   // nil = never
-	dropped  bool          // cancelled: what is in flight of it ends, nothing more is sent
+	readAt   time.Time     // when the rate lets more be read
+	dropped  bool          // ended or cancelled: what is in flight of it ends, nothing more is sent
+	feeds    []*feed
+	turn     int // the feed that is read next
+}
 
+// of is the feed of a delivery.
+func (s *stream) of(p journal.Position) *feed {
+	for _, f := range s.feeds {
+		if f.shard.Number == p.Shard {
+			return f
+		}
+	}
+	return nil
+}
+
+// feed is a stream's deliveries in one shard, in order. It comes and goes with the shard.
+type feed struct {
+	journal.Deliveries
+	shard   *journal.Shard
 	unlaned []item    // to be put into lanes, in order, before anything else is read
-	readAt  time.Time // when the rate lets more be read
 	retryAt time.Time // after an error: nothing is done before
 }
 
-func newFeed(d journal.Deliveries) *feed {
-	f := &feed{Deliveries: d}
+func newFeed(shard *journal.Shard, d journal.Deliveries) *feed {
+	f := &feed{Deliveries: d, shard: shard}
 	for _, p := range d.Pending() { // what an earlier life read and did not settle
 		it := item{position: p.Position}
 		if p.Retry.Attempts > 0 {
@@ -32,6 +49,62 @@ func newFeed(d journal.Deliveries) *feed {
 		f.unlaned = append(f.unlaned, it)
 	}
 	return f
+}
+
+// feeds are those of all streams.
+func (d *dispatcher) feeds(yield func(*stream, *feed) bool) {
+	for _, s := range d.streams {
+		for _, f := range s.feeds {
+			if !yield(s, f) {
+				return
+			}
+		}
+	}
+}
+
+// unlaned reports whether deliveries that were read have no lane.
+func (d *dispatcher) unlaned() bool {
+	for _, f := range d.feeds {
+		if len(f.unlaned) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// follow opens feeds in the shards that came, and ends those in the shards that went when nothing of them is in flight any more;
+// only then a shard that came back is taken again.
+func (d *dispatcher) follow() (changed <-chan struct{}) {
+	held, changed := d.journal.Shards()
+	if d.leaving || !slices.Equal(held, d.shards) {
+		d.shards, d.leaving = held, false
+		d.streams = slices.DeleteFunc(d.streams, func(s *stream) bool {
+			d.followIn(s)
+			return s.dropped && len(s.feeds) == 0
+		})
+	}
+	return changed
+}
+
+func (d *dispatcher) followIn(s *stream) {
+	s.feeds = slices.DeleteFunc(s.feeds, func(f *feed) bool {
+		if !s.dropped && slices.Contains(d.shards, f.shard) {
+			return false
+		}
+		f.unlaned = nil
+		d.takeOut(s, func(it item) bool { return it.position.Shard == f.shard.Number })
+		if d.lanes.sendingOf(s, f.shard.Number) {
+			d.leaving = true
+			return false
+		}
+		f.End()
+		return true
+	})
+	for _, shard := range d.shards {
+		if !s.dropped && s.of(journal.Position{Shard: shard.Number}) == nil {
+			s.feeds = append(s.feeds, newFeed(shard, s.open(shard)))
+		}
+	}
 }
 
 // dueNow makes due what is to be laned and waited for a retry.
@@ -45,63 +118,76 @@ func (f *feed) dueNow() {
 
 // fill brings deliveries into lanes, and drops replays that are done or cancelled.
 func (d *dispatcher) fill(now time.Time) {
-	for i := len(d.feeds) - 1; i >= 0; i-- { // some are taken out
-		if f := d.feeds[i]; f.finished != nil && f.finished() {
-			d.dropReplay(f.replay)
+	for _, s := range d.streams {
+		if s.replay != nil && s.replay.Finished() {
+			d.dropReplay(s)
 		}
-	}
-	for _, f := range d.feeds {
-		if now.Before(f.retryAt) {
-			continue
-		}
-		if err := d.fillFrom(f, now); err != nil {
-			d.log.Error("cannot read events from the journal", "replay", f.replay, "error", err)
-			d.health.cannotRead(err, now)
-			f.retryAt = now.Add(time.Second)
+		if !s.dropped {
+			d.fillFrom(s, now)
 		}
 	}
 }
 
-// fillFrom reads one feed while there is room: first what has to be laned (again), then what comes next. Replays get a
-// quarter of the room.
-func (d *dispatcher) fillFrom(f *feed, now time.Time) error {
-	if err := d.layOut(f); err != nil {
-		return err
-	}
+// fillFrom reads one stream while there is room, its shards in turn. Replays get a quarter of the room.
+func (d *dispatcher) fillFrom(s *stream, now time.Time) {
 	room, most := windowBytes, 1<<20
-	if f.replay > 0 {
+	if s.replay != nil {
 		room, most = windowBytes/4, 64<<10
 	}
-	if f.interval > 0 {
+	if s.interval > 0 {
 		most = 1 // byte: one event at a time
 	}
-	for d.lanes.loaded < room && !d.lanes.full() && !now.Before(f.readAt) {
-		records, err := f.Next(min(room-d.lanes.loaded, most))
-		if err != nil {
-			return err
-		}
-		if len(records) == 0 {
-			return nil
-		}
-		for _, r := range records {
-			ev := eventOf(r)
-			d.enqueue(f, item{position: ev.Position, event: ev})
-		}
-		if f.interval > 0 {
-			if late := now.Add(-maxLate); f.readAt.Before(late) {
-				f.readAt = late
-			}
-			f.readAt = f.readAt.Add(time.Duration(len(records)) * f.interval)
+	for _, f := range s.feeds {
+		if !now.Before(f.retryAt) {
+			d.noteReading(s, f, d.layOut(s, f), now)
 		}
 	}
-	return nil
+	for idle := 0; idle < len(s.feeds) && d.lanes.loaded < room && !d.lanes.full() && !now.Before(s.readAt); {
+		s.turn = (s.turn + 1) % len(s.feeds)
+		n := 0
+		if f := s.feeds[s.turn]; !now.Before(f.retryAt) {
+			var err error
+			n, err = d.readFrom(s, f, min(room-d.lanes.loaded, most))
+			d.noteReading(s, f, err, now)
+		}
+		if n == 0 {
+			idle++
+			continue
+		}
+		idle = 0
+		if s.interval > 0 {
+			if late := now.Add(-maxLate); s.readAt.Before(late) {
+				s.readAt = late
+			}
+			s.readAt = s.readAt.Add(time.Duration(n) * s.interval)
+		}
+	}
+}
+
+func (d *dispatcher) readFrom(s *stream, f *feed, maxBytes int) (int, error) {
+	records, err := f.Next(maxBytes)
+	for _, r := range records {
+		ev := eventOf(r)
+		d.enqueue(s, item{position: ev.Position, event: ev})
+	}
+	return len(records), err
+}
+
+// noteReading lets a feed that cannot be read rest for a moment.
+func (d *dispatcher) noteReading(s *stream, f *feed, err error, now time.Time) {
+	if err == nil {
+		return
+	}
+	d.log.Error("cannot read events from the journal", "replay", s.number, "error", err)
+	d.health.cannotRead(err, now)
+	f.retryAt = now.Add(time.Second)
 }
 
 // maxLate is how much of the time that a replay with a rate was kept from reading it may make up for, in a burst.
 const maxLate = 100 * time.Millisecond
 
 // layOut puts the unlaned items of a feed into their lanes. Lanes that begin with failed items go on where they stopped.
-func (d *dispatcher) layOut(f *feed) error {
+func (d *dispatcher) layOut(s *stream, f *feed) error {
 	if len(f.unlaned) == 0 {
 		return nil
 	}
@@ -120,7 +206,7 @@ func (d *dispatcher) layOut(f *feed) error {
 				d.lost(f, it.position)
 				continue
 			}
-			d.enqueue(f, it)
+			d.enqueue(s, it)
 		}
 		f.unlaned = f.unlaned[len(chunk):]
 	}
@@ -165,12 +251,12 @@ func (d *dispatcher) resume(l *lane) {
 }
 
 // enqueue puts a delivery into its lane.
-func (d *dispatcher) enqueue(f *feed, it item) {
-	key := laneKey{Lane: d.sink.Lane(it.event), replay: f.replay}
+func (d *dispatcher) enqueue(s *stream, it item) {
+	key := laneKey{Lane: d.sink.Lane(it.event), replay: s.number}
 	if key.Key == "" || d.Unordered {
 		key.position = it.position
 	}
-	d.lanes.put(key, f, it)
+	d.lanes.put(key, s, it)
 }
 
 // loadBatch makes sure that the events of the lane's next batch are in memory and says how many they are.
@@ -204,7 +290,7 @@ func (d *dispatcher) loadBatch(l *lane) (int, error) {
 			next++
 		}
 		for _, p := range gone {
-			d.lost(l.feed, p)
+			d.lost(l.stream.of(p), p)
 		}
 		n -= d.lanes.remove(l, func(it item) bool { return slices.Contains(gone, it.position) })
 	}

@@ -8,7 +8,7 @@ import (
 	"ncs-relay/relay/journal"
 )
 
-// laneKey is a lane of a feed, or for unordered events the lane of that one event.
+// laneKey is a lane of a stream, or for unordered events the lane of that one event.
 type laneKey struct {
 	Lane
 	replay   uint32
@@ -21,7 +21,7 @@ func (k laneKey) ordered() bool { return k.position.IsZero() }
 // lane is a queue of deliveries that are made one batch after the other.
 type lane struct {
 	key     laneKey
-	feed    *feed
+	stream  *stream
 	items   []item
 	backoff *retryBackoff // nil until a Send failed
 	batch   int           // items of the failed batch, which is sent again with the same events; 0 = free choice
@@ -79,10 +79,10 @@ func (ls *lanes) full() bool { return ls.queued*itemBytes+len(ls.all)*laneBytes 
 func (ls *lanes) failed(running int) int { return len(ls.waiting) + ls.again.len() + running }
 
 // put appends a delivery to its lane.
-func (ls *lanes) put(key laneKey, f *feed, it item) {
+func (ls *lanes) put(key laneKey, s *stream, it item) {
 	l := ls.all[key]
 	if l == nil {
-		l = &lane{key: key, feed: f}
+		l = &lane{key: key, stream: s}
 		ls.all[key] = l
 		ls.ready(l)
 	}
@@ -260,19 +260,31 @@ type queuedItem struct {
 	position journal.Position
 }
 
-// oldest gives the n oldest items that are not in flight, in order.
-func (ls *lanes) oldest(n int) []queuedItem {
+// oldest returns the n oldest items of a stream in a shard that are not in flight, in order.
+func (ls *lanes) oldest(s *stream, shard uint32, n int) []queuedItem {
 	var all []queuedItem
 	for _, l := range ls.all {
-		if l.key.replay > 0 { // replays are not part of the backlog
+		if l.stream != s {
 			continue
 		}
 		for _, it := range l.items[l.sending:min(l.sending+n, len(l.items))] {
-			all = append(all, queuedItem{l, it.position})
+			if it.position.Shard == shard {
+				all = append(all, queuedItem{l, it.position})
+			}
 		}
 	}
 	slices.SortFunc(all, func(a, b queuedItem) int { return a.position.Compare(b.position) })
 	return all[:min(n, len(all))]
+}
+
+// sendingOf reports whether something of a stream in a shard is in flight.
+func (ls *lanes) sendingOf(s *stream, shard uint32) bool {
+	for _, l := range ls.all {
+		if l.stream == s && slices.ContainsFunc(l.items[:l.sending], func(it item) bool { return it.position.Shard == shard }) {
+			return true
+		}
+	}
+	return false
 }
 
 // withdraw gives the items of a group back to their feeds, to be laned anew. Nothing of it is in flight.
@@ -283,7 +295,10 @@ func (ls *lanes) withdraw(group string) {
 		}
 		ls.unloadAll(l)
 		ls.queued -= len(l.items)
-		l.feed.unlaned = append(l.feed.unlaned, l.items...)
+		for _, it := range l.items {
+			f := l.stream.of(it.position)
+			f.unlaned = append(f.unlaned, it)
+		}
 		l.items = nil
 		ls.end(l)
 	}

@@ -29,35 +29,41 @@ func (d *dispatcher) resumeSink() {
 
 // take adds deliveries that the sink owes from now on, although others were settled that came later.
 func (d *dispatcher) take(positions []journal.Position) {
-	f := d.feeds[0]
 	for _, p := range positions {
+		f := d.backlog.of(p)
 		f.unlaned = append(f.unlaned, item{position: p})
 	}
-	slices.SortFunc(f.unlaned, byPosition)
+	for _, f := range d.backlog.feeds {
+		slices.SortFunc(f.unlaned, byPosition)
+	}
 }
 
-// skip settles deliveries that wait, and says how many. What waited behind them alone is due at once. What is being sent is
-// left alone.
+// skip settles deliveries that wait, and says how many. What is being sent is left alone.
 func (d *dispatcher) skip(positions []journal.Position) (skipped int) {
 	wanted := make(map[journal.Position]bool, len(positions))
 	for _, p := range positions {
 		wanted[p] = true
 	}
+	return d.takeOut(d.backlog, func(it item) bool {
+		if wanted[it.position] {
+			d.backlog.of(it.position).Settle(it.position, journal.Skipped)
+		}
+		return wanted[it.position]
+	})
+}
+
+// takeOut takes waiting deliveries of a stream out of their lanes, and says how many. What waited behind them alone is due at once.
+func (d *dispatcher) takeOut(s *stream, gone func(item) bool) (taken int) {
 	freed := make(map[*lane]bool)
 	for _, l := range d.lanes.all {
-		if l.key.replay > 0 || len(l.items) == 0 {
+		if l.stream != s || len(l.items) == 0 {
 			continue
 		}
 		first := l.items[0].position
-		n := d.lanes.remove(l, func(it item) bool {
-			if wanted[it.position] {
-				l.feed.Settle(it.position, journal.Skipped)
-			}
-			return wanted[it.position]
-		})
+		n := d.lanes.remove(l, gone)
 		if n > 0 {
 			l.batch = 0
-			skipped += n
+			taken += n
 			switch {
 			case d.lanes.end(l):
 				freed[l] = true // it is passed over at once, and counts as failing no more
@@ -67,24 +73,28 @@ func (d *dispatcher) skip(positions []journal.Position) (skipped int) {
 		}
 	}
 	d.lanes.wakeIf(func(l *lane) bool { return freed[l] })
-	return skipped
+	return taken
 }
 
 // shed makes the oldest deliveries dead letters while the sink is owed more than its backlog allows, so that one
-// team's outage never fills the disk of all. What is in flight is left alone. It goes a little below the limit, so
-// that it need not look for the oldest at every event.
+// team's outage never fills the disk of all. Each shard has its share of that. What is in flight is left alone. It goes a
+// little below the limit, so that it need not look for the oldest at every event.
 func (d *dispatcher) shed(now time.Time) {
-	if d.Backlog <= 0 || d.owed.PendingBytes() <= d.Backlog {
-		return
+	for _, f := range d.backlog.feeds {
+		if limit := d.Backlog / int64(f.shard.Of); limit > 0 && d.owed.PendingBytes(f.shard) > limit {
+			d.shedTo(limit-limit/20, f.shard, now)
+		}
 	}
-	enough := d.Backlog - d.Backlog/20
-	for d.owed.PendingBytes() > enough {
-		oldest := d.lanes.oldest(shedAtOnce)
+}
+
+func (d *dispatcher) shedTo(enough int64, shard *journal.Shard, now time.Time) {
+	for d.owed.PendingBytes(shard) > enough {
+		oldest := d.lanes.oldest(d.backlog, shard.Number, shedAtOnce)
 		if len(oldest) == 0 {
 			return // all is in flight, or not read yet: the next result or event comes back here
 		}
 		for _, o := range oldest {
-			if d.owed.PendingBytes() <= enough {
+			if d.owed.PendingBytes(shard) <= enough {
 				break
 			}
 			i := slices.IndexFunc(o.lane.items, func(it item) bool { return it.position == o.position })

@@ -27,8 +27,8 @@ type loadedEvent struct {
 	knownKey
 }
 
-// load takes the events of earlier processes, oldest first; finishLoading inserts them. It is called before the first
-// claim. Ages count from the newest event of all, so neither a stand-still nor a clock that was set meanwhile makes keys old.
+// load takes the events of earlier processes, oldest first; finishLoading inserts them, before
+// load is called again. Ages count from the newest event of all, so neither a stand-still nor a clock that was set meanwhile makes keys old.
 func (d *dedup) load(events []loadedEvent, maxKeys int) error {
 	recent, err := d.newLRU(maxKeys)
 	if err != nil || len(events) == 0 {
@@ -41,12 +41,14 @@ func (d *dedup) load(events []loadedEvent, maxKeys int) error {
 			l.keys++
 		}
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.loading = l
 	return nil
 }
 
-func loaded(id ncs.Identity, age time.Duration) loadedEvent {
-	return loadedEvent{shortKey(id.Key[:8]), knownKey{short(id.ID), -int32(age / time.Second)}}
+func loaded(id ncs.Identity, age time.Duration, shard uint32) loadedEvent {
+	return loadedEvent{shortKey(id.Key[:8]), knownKey{short(id.ID), -int32(age / time.Second), shard}}
 }
 
 // place is where a key is in the set, or would be. Keys are hashes already.
@@ -64,17 +66,21 @@ func (l *loading) mayHold(key ncs.Key) bool {
 	return l != nil && *l.place(short) == short
 }
 
+// atATime is how many keys are seen to before others may have the lock.
+const atATime = 512
+
 // finishLoading inserts what load took. It may run while claims are made.
 func (d *dedup) finishLoading() {
-	l := d.loading // set before anybody else could see d
+	d.mu.Lock()
+	l := d.loading
+	d.mu.Unlock()
 	if l == nil {
 		return
 	}
-	const atATime = 512
 	for i := 0; i < len(l.events); i += atATime {
 		d.mu.Lock()
 		for _, e := range l.events[i:min(i+atATime, len(l.events))] {
-			d.insert(d.known, e.key, e.id, e.at)
+			d.insert(d.known, e.key, e.id, e.at, e.shard)
 		}
 		d.mu.Unlock()
 	}

@@ -201,7 +201,10 @@ func known(r Reason) Reason {
 func (d *dispatcher) observe(now time.Time) {
 	d.metrics.inFlight.Store(int64(d.inFlight))
 	d.metrics.queued.Store(int64(d.lanes.queued))
-	unread := slices.ContainsFunc(d.feeds, func(f *feed) bool { return f.retryAt.After(now) })
+	unread := false
+	for _, f := range d.feeds {
+		unread = unread || f.retryAt.After(now)
+	}
 	d.health.observe(d.lanes.failed(d.retrying), d.pace.until, d.paused != "", unread)
 }
 

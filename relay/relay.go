@@ -6,6 +6,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,6 +54,7 @@ type Settings struct {
 type Gateway struct {
 	journal journal.Journal
 	dedup   *dedup
+	loaded  []*journal.Shard // of these New loaded the known keys
 	metrics *metrics
 	tracing *telemetry.Tracing
 	trail   *trail.Trail
@@ -126,28 +128,70 @@ func New(o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	g.ingress.Store(in)
-	if err := g.loadKeys(o.Dedup); err != nil {
+	g.loaded, _ = g.journal.Shards()
+	if err := g.loadKeys(g.loaded, o.Dedup.MaxKeys, o.Dedup.Window); err != nil {
 		return nil, fmt.Errorf("load known keys: %w", err)
 	}
 	g.observe(o.Metrics)
 	return g, nil
 }
 
-// loadKeys reads which events earlier processes accepted.
-func (g *Gateway) loadKeys(c DedupConfig) error {
+// loadKeys reads which events of some shards were accepted. Ages count from the newest of these.
+func (g *Gateway) loadKeys(shards []*journal.Shard, maxKeys int, window time.Duration) error {
 	var newest time.Time
-	err := g.journal.Keys(1, time.Time{}, func(_, _ [16]byte, at time.Time) { newest = at })
-	if err != nil || newest.IsZero() {
-		return err
+	for _, shard := range shards {
+		err := g.journal.Keys(shard, 1, time.Time{}, func(_, _ [16]byte, at time.Time) {
+			if at.After(newest) {
+				newest = at
+			}
+		})
+		if err != nil {
+			return err
+		}
 	}
 	events := make([]loadedEvent, 0, 1024)
-	err = g.journal.Keys(c.MaxKeys, newest.Add(-c.Window), func(key, id [16]byte, at time.Time) {
-		events = append(events, loaded(ncs.Identity{Key: key, ID: id}, max(0, newest.Sub(at))))
-	})
-	if err != nil {
-		return err
+	for _, shard := range shards {
+		err := g.journal.Keys(shard, max(1, maxKeys/shard.Of), newest.Add(-window), func(key, id [16]byte, at time.Time) {
+			events = append(events, loaded(ncs.Identity{Key: key, ID: id}, max(0, newest.Sub(at)), shard.Number))
+		})
+		if err != nil {
+			return err
+		}
 	}
-	return g.dedup.load(events, c.MaxKeys)
+	if len(shards) > 1 {
+		slices.SortStableFunc(events, func(a, b loadedEvent) int { return cmp.Compare(a.at, b.at) })
+	}
+	return g.dedup.load(events, maxKeys)
+}
+
+// followShards loads the known keys of shards that come, besides those that are loaded, and forgets those of shards that go.
+func (g *Gateway) followShards(ctx context.Context, loaded []*journal.Shard) {
+	for {
+		held, changed := g.journal.Shards()
+		var again <-chan time.Time
+		for _, shard := range loaded {
+			if !slices.Contains(held, shard) {
+				g.dedup.forget(shard.Number)
+			}
+		}
+		came := slices.DeleteFunc(slices.Clone(held), func(s *journal.Shard) bool { return slices.Contains(loaded, s) })
+		loaded = held
+		if len(came) > 0 {
+			bounds := g.dedup.stats()
+			if err := g.loadKeys(came, bounds.maxKeys, bounds.window); err != nil {
+				g.log.Error("known keys cannot be read: copies of events that other processes took may pass", "error", err)
+				loaded = slices.DeleteFunc(slices.Clone(held), func(s *journal.Shard) bool { return slices.Contains(came, s) })
+				again = time.After(time.Second)
+			}
+			g.dedup.finishLoading()
+		}
+		select {
+		case <-changed:
+		case <-again:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // allSinks adds the one for quarantined bodies. They take the way of all events: to a sink, which refuses each for good.
@@ -208,6 +252,7 @@ func (g *Gateway) Run(ctx context.Context, grace time.Duration) error {
 	go func() {
 		defer close(loaded)
 		g.dedup.finishLoading()
+		g.followShards(ctx, g.loaded)
 	}()
 	defer func() { <-loaded }()
 	for _, r := range g.sinks {

@@ -212,7 +212,7 @@ func (g *Gateway) CancelReplay(ctx context.Context, id uint32) error {
 		r.Cancel()
 		var err error
 		if sink := r.Spec().Sink; g.sink(sink) != nil {
-			err = g.on(ctx, sink, func(d *dispatcher) { d.dropReplay(id) })
+			err = g.on(ctx, sink, func(d *dispatcher) { d.dropReplay(d.replayOf(id)) })
 		}
 		return g.saved(err)
 	}
@@ -231,7 +231,7 @@ func matchOf(r journal.Replay) (func(*journal.Record) bool, error) {
 // addReplay begins a replay, or goes on with one of an earlier process. One that runs already is left alone: a dispatcher
 // that a reload makes finds it in the journal, too.
 func (d *dispatcher) addReplay(r journal.Replay) {
-	if slices.ContainsFunc(d.feeds, func(f *feed) bool { return f.replay == r.ID() }) {
+	if d.replayOf(r.ID()) != nil {
 		return
 	}
 	match, err := matchOf(r)
@@ -241,23 +241,36 @@ func (d *dispatcher) addReplay(r journal.Replay) {
 		return
 	}
 	spec := r.Spec()
-	f := newFeed(r.Deliveries(match))
-	f.replay, f.since, f.finished = r.ID(), spec.CreatedAt, r.Finished
+	s := &stream{replay: r, number: r.ID(), since: spec.CreatedAt,
+		open: func(shard *journal.Shard) journal.Deliveries { return r.In(shard, match) }}
 	if spec.Rate > 0 {
-		f.interval = time.Duration(min(float64(time.Second)/spec.Rate, float64(365*24*time.Hour))) // a Duration ends somewhere
+		s.interval = time.Duration(min(float64(time.Second)/spec.Rate, float64(365*24*time.Hour))) // a Duration ends somewhere
 	}
-	d.feeds = append(d.feeds, f)
+	d.streams = append(d.streams, s)
+	d.followIn(s)
 	d.log.Info("replay runs", "replay", r.ID())
 }
 
+func (d *dispatcher) replayOf(id uint32) *stream {
+	for _, s := range d.streams {
+		if s.replay != nil && s.number == id {
+			return s
+		}
+	}
+	return nil
+}
+
 // dropReplay forgets what a replay that ended, or was cancelled, has in lanes.
-func (d *dispatcher) dropReplay(id uint32) {
-	d.feeds = slices.DeleteFunc(d.feeds, func(f *feed) bool {
-		f.dropped = f.replay == id && id > 0
-		return f.dropped
-	})
+func (d *dispatcher) dropReplay(s *stream) {
+	if s == nil || s.dropped {
+		return
+	}
+	s.dropped, d.leaving = true, true
+	for _, f := range s.feeds {
+		f.unlaned = nil
+	}
 	for _, l := range d.lanes.all {
-		if l.feed.dropped {
+		if l.stream == s {
 			d.lanes.empty(l)
 		}
 	}

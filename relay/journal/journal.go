@@ -44,8 +44,23 @@ type Opened interface {
 	Close() error
 }
 
+// Shard is a part of the journal that this process has: until it is revoked, and what is assigned again later is another *Shard.
+// The disk journal has one, for ever.
+type Shard struct {
+	Number uint32
+	Of     int // so many there are
+}
+
+// Sharded says which parts of the journal are this process's.
+type Sharded interface {
+	// Shards returns those there are now, and a channel that is closed when that changes; nil when it never does.
+	Shards() (held []*Shard, changed <-chan struct{})
+}
+
 // Appender takes events.
 type Appender interface {
+	Sharded
+
 	// Append queues a copy of rec, whose Sinks the journal must know (Feeder.Sink). When it returns nil, done will be called
 	// exactly once, with the record's position, at which it is then stored to last, or with the reason why it is not known to
 	// be; the event may come to be delivered even then. done runs on the journal's goroutine and must not block. While the
@@ -55,9 +70,9 @@ type Appender interface {
 	// Ready returns why an append would probably fail now; nil = it would not. ErrFull is in the chain when room is what is missing.
 	Ready() error
 
-	// Keys calls fn with the newest keys known, at most n of them and none received before since, oldest first. It covers every
-	// record that is stored when it is called.
-	Keys(n int, since time.Time, fn func(key, id [16]byte, t time.Time)) error
+	// Keys calls fn with the newest keys known in a shard, at most n of them and none received before since, oldest first. It
+	// covers every record that is stored there when it is called.
+	Keys(shard *Shard, n int, since time.Time, fn func(key, id [16]byte, t time.Time)) error
 
 	// KeepKeys bounds how many keys are kept for Keys and Find, and for how long; 0 = for any time.
 	KeepKeys(n int, d time.Duration)
@@ -81,6 +96,8 @@ type SourceAccount interface {
 
 // Feeder hands out what sinks are owed.
 type Feeder interface {
+	Sharded
+
 	// Sink opens a sink, or returns what is open already. A new name is owed what is appended from now on, and is stored before
 	// Sink returns; a known one goes on where it was.
 	Sink(name string) (Sink, error)
@@ -95,7 +112,7 @@ type Feeder interface {
 	Replays() []Replay
 }
 
-// Deliveries are the events owed to a sink, or to be delivered again. What was handed out and settled is up to date in memory,
+// Deliveries are the events of a shard that are owed to a sink, or to be delivered again. What was handed out and settled is up to date in memory,
 // and stored a moment later: after a crash some deliveries are handed out again. Methods may be called concurrently; none but
 // Next touches the storage.
 type Deliveries interface {
@@ -116,14 +133,19 @@ type Deliveries interface {
 
 	// Bury ends a delivery that failed for good by making it a dead letter.
 	Bury(DeadLetter)
+
+	// End says that nothing of these deliveries is in flight any more, and that nobody will settle one: a shard that was revoked
+	// goes to another process when all has ended.
+	End()
 }
 
 // Sink is what one sink is owed, and what is kept for it.
 type Sink interface {
-	Deliveries
+	// Owed is what the sink is owed in a shard.
+	Owed(*Shard) Deliveries
 
-	// PendingBytes are the bodies not settled, handed out or not.
-	PendingBytes() int64
+	// PendingBytes are the bodies in a shard that are not settled, handed out or not.
+	PendingBytes(*Shard) int64
 
 	// SetPaused keeps why nothing is sent to the sink until an operator says so; "" ends the pause.
 	SetPaused(reason string)
@@ -158,9 +180,9 @@ type Replay interface {
 	// it, and would remove it then.
 	Raises(sink string, pos Position) bool
 
-	// Deliveries are those that want selects by everything but the body. Delivering a dead letter removes the letter, unless the
+	// In are the deliveries in a shard that want selects by everything but the body. Delivering a dead letter removes the letter, unless the
 	// replay is one of all that is settled and goes to another sink; burying it gives it the new reason.
-	Deliveries(want func(header *Record) bool) Deliveries
+	In(shard *Shard, want func(header *Record) bool) Deliveries
 }
 
 // Operator answers and changes what operators ask.

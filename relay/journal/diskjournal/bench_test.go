@@ -78,7 +78,7 @@ func BenchmarkBareSync(b *testing.B) {
 func BenchmarkNext(b *testing.B) {
 	j := benchmarkJournal(b, filepath.Join(b.TempDir(), "data"))
 	journaltest.Start(b, j)
-	c, err := j.Sink("a")
+	c, err := journaltest.OpenSink(j, "a")
 	require.NoError(b, err)
 	rec := benchmarkRecord("a")
 	b.ReportAllocs()
@@ -111,7 +111,7 @@ func BenchmarkOpen(b *testing.B) {
 	for b.Loop() {
 		j := benchmarkJournal(b, dir)
 		keys := 0
-		require.NoError(b, j.Keys(1_000_000, time.Time{}, func(_, _ [16]byte, _ time.Time) { keys++ }))
+		require.NoError(b, j.Keys(nil, 1_000_000, time.Time{}, func(_, _ [16]byte, _ time.Time) { keys++ }))
 		require.Equal(b, 1_000_000, keys)
 		b.StopTimer()
 		require.NoError(b, j.Close())

@@ -237,7 +237,7 @@ func (j *Journal) KeepKeys(n int, d time.Duration) {
 
 // Keys calls fn with the newest keys known, at most n of them and none received before since, oldest first. It covers
 // every record on disk when it is called. It is meant for the start: nothing is saved while it runs.
-func (j *Journal) Keys(n int, since time.Time, fn func(key, id [16]byte, t time.Time)) error {
+func (j *Journal) Keys(_ *journal.Shard, n int, since time.Time, fn func(key, id [16]byte, t time.Time)) error {
 	j.saving.Lock()
 	defer j.saving.Unlock()
 	j.mu.Lock()

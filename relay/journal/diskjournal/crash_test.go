@@ -64,7 +64,7 @@ type machine struct {
 	dir   string
 	opts  diskjournal.Options
 	j     *diskjournal.Journal
-	sinks []journal.Sink
+	sinks []journaltest.Owed
 	names []string
 
 	next     int                      // number of the next record
@@ -109,7 +109,7 @@ func (m *machine) open() bool {
 	}
 	m.j, m.sinks = j, nil
 	for _, name := range m.names {
-		c, err := j.Sink(name)
+		c, err := journaltest.OpenSink(j, name)
 		if err != nil {
 			_ = m.j.Close()
 			m.j = nil
@@ -276,13 +276,13 @@ func (m *machine) verify() {
 		m.verifySink(s, c)
 	}
 	keys := map[[16]byte]bool{}
-	require.NoError(m.t, m.j.Keys(1<<20, time.Time{}, func(key, _ [16]byte, _ time.Time) { keys[key] = true }))
+	require.NoError(m.t, m.j.Keys(nil, 1<<20, time.Time{}, func(key, _ [16]byte, _ time.Time) { keys[key] = true }))
 	for num := range m.acked {
 		require.True(m.t, keys[journaltest.Record(num).Key], "key of record %d is forgotten", num)
 	}
 }
 
-func (m *machine) verifySink(s int, c journal.Sink) {
+func (m *machine) verifySink(s int, c journaltest.Owed) {
 	m.t.Helper()
 	name := m.names[s]
 	dead := map[journal.Position]bool{}

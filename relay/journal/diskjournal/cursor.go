@@ -201,8 +201,14 @@ func (c *Cursor) totals() Totals { // Journal.mu and c.mu are held
 		Pending: c.owed - c.settled()}
 }
 
+// Owed are the deliveries of the one shard there is.
+func (c *Cursor) Owed(*journal.Shard) journal.Deliveries { return c }
+
+// End does nothing: nobody else takes the deliveries over.
+func (c *Cursor) End() {}
+
 // PendingBytes are the bodies not settled, read or not.
-func (c *Cursor) PendingBytes() int64 {
+func (c *Cursor) PendingBytes(*journal.Shard) int64 {
 	c.j.mu.Lock()
 	defer c.j.mu.Unlock()
 	c.mu.Lock()

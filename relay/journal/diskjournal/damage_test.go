@@ -81,7 +81,7 @@ func (s *specimen) open(state, segment []byte) ([]*journal.Record, journal.DiskS
 	opts.FS = fs
 	j, err := diskjournal.Open(s.dir, opts)
 	require.NoError(s.t, err)
-	c, err := j.Sink("a")
+	c, err := journaltest.OpenSink(j, "a")
 	require.NoError(s.t, err)
 	recs := journaltest.Drain(s.t, c, 1)
 	totals := journaltest.StatusOf(j, "a").Totals
@@ -216,7 +216,7 @@ func TestImageOfARecordInABodyIsNotBelieved(t *testing.T) {
 	}
 	const marker = "here it is"
 	j, crashFS := openCrashFS(t, testOptions())
-	c, err := j.Sink("a")
+	c, err := journaltest.OpenSink(j, "a")
 	require.NoError(t, err)
 	for n, b := range [][]byte{nil, append([]byte(marker), body...), nil} {
 		r := journaltest.Record(100+n, "a")

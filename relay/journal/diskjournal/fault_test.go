@@ -180,7 +180,7 @@ func TestSinkThatSeemedNotToBeCreated(t *testing.T) {
 		require.NoError(t, m.j.Close())
 		j, err := diskjournal.Open(m.dir, m.opts)
 		require.NoError(t, err)
-		again, err := j.Sink("new")
+		again, err := journaltest.OpenSink(j, "new")
 		require.NoError(t, err)
 		require.Len(t, journaltest.Drain(t, again, 1), 1)
 		require.NoError(t, j.Close())

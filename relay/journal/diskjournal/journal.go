@@ -79,6 +79,7 @@ type Journal struct {
 	queue   *queue
 	writer  *committer
 	space   *space
+	shards  []*journal.Shard
 	sweeps  chan struct{} // asks for room
 	changed chan struct{} // asks for a checkpoint
 
@@ -116,7 +117,7 @@ func Open(dir string, opts Options) (_ *Journal, err error) {
 	if opts.FS == nil {
 		opts.FS = DiskFS{}
 	}
-	j := &Journal{dir: dir, opts: opts, fs: opts.FS, logger: opts.Logger, queue: newQueue(), sweeps: make(chan struct{}, 1), changed: make(chan struct{}, 1),
+	j := &Journal{dir: dir, opts: opts, fs: opts.FS, logger: opts.Logger, queue: newQueue(), shards: []*journal.Shard{{Of: 1}}, sweeps: make(chan struct{}, 1), changed: make(chan struct{}, 1),
 		sinks: make(map[string]*Cursor), byID: make(map[sinkID]*Cursor), accounts: make(map[string]*sourceAccount)}
 	defer func() {
 		if err != nil {
@@ -440,6 +441,9 @@ func (j *Journal) recovered() { // j.mu is held
 
 // Appended returns a channel that is closed when Cursor.Next or Replay.Next may find more. Take it before calling them.
 func (j *Journal) Appended() <-chan struct{} { return j.log.wakeup() }
+
+// Shards is the one there is.
+func (j *Journal) Shards() ([]*journal.Shard, <-chan struct{}) { return j.shards, nil }
 
 // Frontier is the position of the last record on disk.
 func (j *Journal) Frontier() journal.Cut { return cut(j.log.front()) }

@@ -24,7 +24,7 @@ func appendForever(dir string) error {
 	if err != nil {
 		return err
 	}
-	c, err := j.Sink("a")
+	c, err := journaltest.OpenSink(j, "a")
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func checkKilled(t *testing.T, dir string, acked map[int]bool) {
 	t.Helper()
 	j, err := diskjournal.Open(dir, testOptions())
 	require.NoError(t, err)
-	c, err := j.Sink("a")
+	c, err := journaltest.OpenSink(j, "a")
 	require.NoError(t, err)
 	held := c.Pending()
 	recs := journaltest.Drain(t, c, 1<<20)

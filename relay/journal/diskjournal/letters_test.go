@@ -32,7 +32,7 @@ func TestDeadLettersBeyondTheirLimitsAreDropped(t *testing.T) {
 			opts := testOptions()
 			opts.Dead = tt.dead
 			j, _ := openCrashFS(t, opts)
-			c, err := j.Sink("a")
+			c, err := journaltest.OpenSink(j, "a")
 			require.NoError(t, err)
 			now := time.Now()
 			for n := range 100 {
@@ -62,7 +62,7 @@ func TestDeadLettersKeepWithinTheirSize(t *testing.T) {
 	opts := testOptions()
 	opts.Dead = journal.DeadConfig{MaxSize: 20 << 10}
 	j, _ := openCrashFS(t, opts)
-	c, err := j.Sink("a")
+	c, err := journaltest.OpenSink(j, "a")
 	require.NoError(t, err)
 	for n := range 300 {
 		require.NoError(t, appendOne(t, j, n, "a"))
@@ -91,7 +91,7 @@ func TestDamagedLetterIsMended(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	j, err := diskjournal.Open(dir, testOptions())
 	require.NoError(t, err)
-	c, err := j.Sink("a")
+	c, err := journaltest.OpenSink(j, "a")
 	require.NoError(t, err)
 	for n := range 100 {
 		require.NoError(t, appendOne(t, j, n, "a"))
@@ -117,7 +117,7 @@ func TestDamagedLetterIsMended(t *testing.T) {
 	j, err = diskjournal.Open(dir, testOptions())
 	require.NoError(t, err)
 	defer j.Close()
-	c, err = j.Sink("a")
+	c, err = journaltest.OpenSink(j, "a")
 	require.NoError(t, err)
 	_, err = j.DeadLetters("a", journal.Position{}, 10)
 	require.ErrorIs(t, err, diskjournal.ErrDamaged)

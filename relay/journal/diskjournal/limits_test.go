@@ -41,7 +41,7 @@ func openCrashFS(t *testing.T, opts diskjournal.Options) (*diskjournal.Journal, 
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	j, fs := openCrashFS(t, testOptions())
-	c, err := j.Sink("a")
+	c, err := journaltest.OpenSink(j, "a")
 	require.NoError(t, err)
 	require.NoError(t, appendOne(t, j, 0, "a"))
 	for n, tt := range []struct {
@@ -73,7 +73,7 @@ func TestMaxSize(t *testing.T) {
 	opts := testOptions()
 	opts.MaxSize = 40 << 10
 	j, _ := openCrashFS(t, opts)
-	c, err := j.Sink("a")
+	c, err := journaltest.OpenSink(j, "a")
 	require.NoError(t, err)
 	full := func() int {
 		for n := range 1000 {
@@ -122,7 +122,7 @@ func TestSettledHistoryMakesRoomInTime(t *testing.T) {
 				j, err := diskjournal.Open(dir, opts)
 				require.NoError(t, err)
 				stop := journaltest.Start(t, j)
-				c, err := j.Sink("a")
+				c, err := journaltest.OpenSink(j, "a")
 				require.NoError(t, err)
 				var unsettled []journal.Position
 				for n := range 2000 {
@@ -152,7 +152,7 @@ func TestMinFreeTakesNothingThatIsOwedOrDead(t *testing.T) {
 	opts.MinFree = 100 << 10
 	j, fs := openCrashFS(t, opts)
 	fs.SetVolume(200 << 10)
-	c, err := j.Sink("a")
+	c, err := journaltest.OpenSink(j, "a")
 	require.NoError(t, err)
 	n := 0
 	for ; err == nil; n++ {
@@ -255,7 +255,7 @@ func TestReplayGivesWayToMaxSize(t *testing.T) {
 	opts := testOptions()
 	opts.MaxSize = 60 << 10
 	j, _ := openCrashFS(t, opts)
-	c, err := j.Sink("a")
+	c, err := journaltest.OpenSink(j, "a")
 	require.NoError(t, err)
 	later := time.Now().AddDate(10, 0, 0)
 	fill := func(from, n int) {

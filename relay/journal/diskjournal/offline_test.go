@@ -89,7 +89,7 @@ func deposit(t *testing.T) (dir string, want []journal.Position) {
 	j, err := diskjournal.Open(dir, testOptions())
 	require.NoError(t, err)
 	stop := journaltest.Start(t, j)
-	c, err := j.Sink("a")
+	c, err := journaltest.OpenSink(j, "a")
 	require.NoError(t, err)
 	fill := func(from, n int) {
 		for i := range n {
@@ -165,7 +165,7 @@ func TestVerifyMissesFiles(t *testing.T) {
 	j, err := diskjournal.Open(dir, testOptions())
 	require.NoError(t, err)
 	require.EqualValues(t, len(want)-len(got), j.DiskStats().LostRecords)
-	c, err := j.Sink("a")
+	c, err := journaltest.OpenSink(j, "a")
 	require.NoError(t, err)
 	held := c.Pending()
 	positions := make([]journal.Position, len(held))

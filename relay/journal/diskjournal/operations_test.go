@@ -54,7 +54,7 @@ func all(*journal.Record) bool { return true }
 // replayOn reads on, and settles some of what is pending.
 func (m *machine) replayOn(replay journal.Replay, maxBytes, how int) {
 	m.t.Helper()
-	r := journaltest.Resume(replay, all)
+	r := journaltest.Resume(m.j, replay, all)
 	known := m.replays[r.ID()]
 	recs, err := r.Next(maxBytes)
 	if err != nil {
@@ -111,7 +111,7 @@ func (m *machine) verifyReplays() {
 		m.replayBalanced(r)
 		known := m.replays[r.ID()]
 		known.settled = maps.Clone(known.saved) // of the rest nothing is known
-		r := journaltest.Resume(r, all)
+		r := journaltest.Resume(m.j, r, all)
 		var held []journal.Position
 		for _, p := range r.Pending() {
 			m.replaySeen(r.Replay, p.Position)
@@ -125,7 +125,7 @@ func (m *machine) verifyReplays() {
 func (m *machine) finishReplays() {
 	m.t.Helper()
 	for _, replay := range m.j.Replays() {
-		r := journaltest.Resume(replay, all)
+		r := journaltest.Resume(m.j, replay, all)
 		known := m.replays[r.ID()]
 		for !slices.Equal(r.Totals().Read, r.Spec().To) {
 			recs, err := r.Next(1 << 20)

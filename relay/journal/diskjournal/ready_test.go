@@ -123,7 +123,7 @@ func TestHealthyJournalDoesNotPoll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j, fs, stop := startOnCrashFS(t, dir)
 		require.NoError(t, journalAppend(j))
-		c, err := j.Sink("a")
+		c, err := journaltest.OpenSink(j, "a")
 		require.NoError(t, err)
 		for n := range 100 { // some are pending, some dead letters, and some of these kept apart from the log
 			pos, err := journaltest.Append(j, journaltest.Record(n, "a"))
@@ -149,7 +149,7 @@ func TestEveryChangeIsSavedInTime(t *testing.T) {
 	dir := stateDir(t)
 	synctest.Test(t, func(t *testing.T) {
 		j, fs, stop := startOnCrashFS(t, dir)
-		c, err := j.Sink("a")
+		c, err := journaltest.OpenSink(j, "a")
 		require.NoError(t, err)
 		account := j.Account("recording")
 		letter := func(pos journal.Position) journal.DeadLetter {
@@ -239,7 +239,7 @@ func TestKeysAgeByTheNewest(t *testing.T) {
 			j, err := diskjournal.Open(dir, opts)
 			require.NoError(t, err)
 			defer func() { require.NoError(t, j.Close()) }()
-			require.NoError(t, j.Keys(1000, time.Time{}, func(_, _ [16]byte, _ time.Time) { n++ }))
+			require.NoError(t, j.Keys(nil, 1000, time.Time{}, func(_, _ [16]byte, _ time.Time) { n++ }))
 			return n
 		}
 		run := func(fn func(j *diskjournal.Journal)) {

@@ -158,8 +158,11 @@ type replayBatch struct {
 	at   place
 }
 
-// Deliveries are those that want selects.
-func (r *Replay) Deliveries(want func(header *Record) bool) journal.Deliveries {
+// End does nothing, as with a Cursor.
+func (r *Replay) End() {}
+
+// In are the deliveries that want selects.
+func (r *Replay) In(_ *journal.Shard, want func(header *Record) bool) journal.Deliveries {
 	return wantedOf{r, want}
 }
 

@@ -166,7 +166,7 @@ func testReplayRetention(t *testing.T, open opener) {
 	stop()
 	j = open(t)
 	stop = journaltest.Start(t, j)
-	r := journaltest.Resume(j.Replays()[0], all)
+	r := journaltest.Resume(j, j.Replays()[0], all)
 	journaltest.Sink(t, j, "a")
 	got := journaltest.DrainReplay(t, r)
 	require.Equal(t, journaltest.Positions(recs[:151]), journaltest.Positions(got))

@@ -46,12 +46,12 @@ func testStartUp(t *testing.T, read bool) {
 	var err error
 	timed("open", func() { j, err = diskjournal.Open(dir, startUpOptions()) })
 	require.NoError(t, err)
-	c, err := j.Sink("a")
+	c, err := journaltest.OpenSink(j, "a")
 	require.NoError(t, err)
 	keys := 0
 	count := func(_, _ [16]byte, _ time.Time) { keys++ }
-	timed("newest key", func() { require.NoError(t, j.Keys(1, time.Time{}, count)) })
-	timed("keys", func() { require.NoError(t, j.Keys(*startUpEvents, time.Time{}, count)) })
+	timed("newest key", func() { require.NoError(t, j.Keys(nil, 1, time.Time{}, count)) })
+	timed("keys", func() { require.NoError(t, j.Keys(nil, *startUpEvents, time.Time{}, count)) })
 	require.Equal(t, *startUpEvents+1, keys)
 	require.EqualValues(t, *startUpEvents+startUpTail, journaltest.StatusOf(j, "a").Totals.Pending)
 	timed("first append", func() {
@@ -95,7 +95,7 @@ func makeBacklog(t *testing.T, dir string, n int, read bool) {
 	j, err := diskjournal.Open(dir, startUpOptions())
 	require.NoError(t, err)
 	journaltest.Start(t, j)
-	c, err := j.Sink("a")
+	c, err := journaltest.OpenSink(j, "a")
 	require.NoError(t, err)
 	errs := make(chan error, n+startUpTail)
 	add := func(from, n int) {

@@ -63,7 +63,7 @@ func observe(dir string) (what string, err error) {
 		return "", err
 	}
 	defer func() { _ = j.Close() }()
-	c, err := j.Sink("a")
+	c, err := journaltest.OpenSink(j, "a")
 	if err != nil {
 		return "", err
 	}

@@ -122,9 +122,18 @@ func Fill(t testing.TB, j journal.Appender, from, n int, sinks ...string) []*jou
 	return recs
 }
 
-// Owed is an open sink that knows its name and its account.
+// Shard is the shard of a journal that has one only.
+func Shard(t testing.TB, j journal.Sharded) *journal.Shard {
+	t.Helper()
+	held, _ := j.Shards()
+	require.Len(t, held, 1)
+	return held[0]
+}
+
+// Owed is an open sink with its deliveries, which knows its name and its account.
 type Owed struct {
 	journal.Sink
+	journal.Deliveries
 	name string
 	j    journal.Operator
 }
@@ -132,9 +141,19 @@ type Owed struct {
 // Sink opens a sink.
 func Sink(t testing.TB, j journal.Journal, name string) Owed {
 	t.Helper()
-	s, err := j.Sink(name)
+	owed, err := OpenSink(j, name)
 	require.NoError(t, err)
-	return Owed{s, name, j}
+	return owed
+}
+
+// OpenSink opens a sink of a journal that has one shard only, which may fail.
+func OpenSink(j journal.Journal, name string) (Owed, error) {
+	s, err := j.Sink(name)
+	if err != nil {
+		return Owed{}, err
+	}
+	held, _ := j.Shards()
+	return Owed{s, s.Owed(held[0]), name, j}, nil
 }
 
 // Totals are the sink's.
@@ -422,7 +441,7 @@ func testKeys(t *testing.T, open Opener) {
 	check := func(n int, since time.Time, want []*journal.Record) {
 		t.Helper()
 		var got, all []known
-		require.NoError(t, j.Keys(n, since, func(key, id [16]byte, at time.Time) {
+		require.NoError(t, j.Keys(Shard(t, j), n, since, func(key, id [16]byte, at time.Time) {
 			got = append(got, known{key, id, at})
 		}))
 		for _, r := range want {
@@ -457,7 +476,7 @@ func testTotals(t *testing.T, open Opener) {
 	for _, r := range recs[4:] {
 		size += len(r.Body)
 	}
-	require.EqualValues(t, size, c.PendingBytes())
+	require.EqualValues(t, size, c.PendingBytes(Shard(t, j)))
 	stop()
 	j = open(t)
 	Start(t, j)

@@ -35,16 +35,17 @@ type Replayed struct {
 }
 
 // Resume goes on with a replay.
-func Resume(r journal.Replay, want func(*journal.Record) bool) Replayed {
-	return Replayed{r, r.Deliveries(want)}
+func Resume(j journal.Sharded, r journal.Replay, want func(*journal.Record) bool) Replayed {
+	held, _ := j.Shards()
+	return Replayed{r, r.In(held[0], want)}
 }
 
 // Begin begins a replay.
-func Begin(t testing.TB, j journal.Operator, spec journal.ReplaySpec, want func(*journal.Record) bool) Replayed {
+func Begin(t testing.TB, j journal.Journal, spec journal.ReplaySpec, want func(*journal.Record) bool) Replayed {
 	t.Helper()
 	r, err := j.AddReplay(spec)
 	require.NoError(t, err)
-	return Resume(r, want)
+	return Resume(j, r, want)
 }
 
 // DrainReplay reads until a replay finds nothing more.
@@ -333,7 +334,7 @@ func testMove(t *testing.T, open Opener) {
 	check := func() {
 		t.Helper()
 		require.Equal(t, journal.Totals{Owed: 10, Delivered: 4, Dead: 1, Skipped: 5}, balanced(t, a))
-		require.Zero(t, a.PendingBytes())
+		require.Zero(t, a.PendingBytes(Shard(t, j)))
 		require.Equal(t, journal.Totals{Owed: uint64(len(positions) + 5), Pending: uint64(len(positions) + 5)}, balanced(t, b))
 	}
 	check()
@@ -384,7 +385,7 @@ func testDropPending(t *testing.T, open Opener) {
 	Start(t, j)
 	a = Sink(t, j, "a")
 	require.Equal(t, journal.Totals{Owed: 60, Delivered: 3, Dropped: 57}, balanced(t, a))
-	require.Zero(t, a.PendingBytes())
+	require.Zero(t, a.PendingBytes(Shard(t, j)))
 	require.Empty(t, Pending(a))
 	more := Fill(t, j, 60, 2, a.name)
 	require.Empty(t, cmp.Diff(more, Drain(t, a, 1)))
@@ -434,7 +435,7 @@ func testReplay(t *testing.T, open Opener) {
 	j = open(t)
 	stop = Start(t, j)
 	require.Len(t, j.Replays(), 1)
-	r = Resume(j.Replays()[0], even)
+	r = Resume(j, j.Replays()[0], even)
 	spec.Of, spec.To = "a", j.Frontier()
 	require.Empty(t, cmp.Diff(spec, r.Spec()))
 	require.Equal(t, totals, r.Totals())
@@ -467,7 +468,7 @@ func testReplay(t *testing.T, open Opener) {
 	require.True(t, j.Replays()[0].Finished())
 	require.True(t, j.Replays()[1].Finished())
 	require.False(t, j.Replays()[2].Finished())
-	require.Len(t, Pending(Resume(j.Replays()[2], every)), 65)
+	require.Len(t, Pending(Resume(j, j.Replays()[2], every)), 65)
 }
 
 func testReplayLetters(t *testing.T, open Opener) {
@@ -508,7 +509,7 @@ func testReplayLetters(t *testing.T, open Opener) {
 	require.EqualValues(t, 9, j.Snapshot().Sinks[0].Letters)
 	require.EqualValues(t, 10, j.Snapshot().Sinks[0].Totals.Dead)
 	require.Equal(t, journal.Totals{}, j.Snapshot().Sinks[1].Totals)
-	r = Resume(j.Replays()[0], every)
+	r = Resume(j, j.Replays()[0], every)
 	require.Equal(t, Positions(got[3:]), Pending(r))
 	loaded, err := j.Load(Pending(r))
 	require.NoError(t, err)
