@@ -53,7 +53,6 @@ func TestRealKafkaSecurity(t *testing.T) {
 	}
 	users := `user_relay="` + password + `" user_guest="` + password + `"`
 	config := map[string]string{
-		"producer.id.expiration.ms":                                         "1000",
 		"producer.id.expiration.check.interval.ms":                          "100",
 		"authorizer.class.name":                                             "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
 		"super.users":                                                       "User:ANONYMOUS;User:broker", // of the plain listener: the test itself
@@ -284,7 +283,7 @@ func (s *secured) sessionEnds(t *testing.T) {
 	require.NotContains(t, log.String(), "gives no producer ids", "the right to write is enough")
 }
 
-// forgotten sends again after the broker has forgotten the producer, which it does here after a second.
+// forgotten sends again after the broker has forgotten the producer, as it does a day after its last record.
 func (s *secured) forgotten(t *testing.T) {
 	s.cluster.CreateTopic(t, "forgotten", 1, nil)
 	sink := newSinkOf(t, configured(s.cluster.Addresses(), "forgotten"), discard)
@@ -292,6 +291,7 @@ func (s *secured) forgotten(t *testing.T) {
 	lane := learn(t, sink, batch)
 	send(t, sink, lane, batch[:2])
 	require.NotZero(t, s.cluster.Producers(t, "forgotten"))
+	s.cluster.Configure(t, "producer.id.expiration.ms", "1")
 	require.Eventually(t, func() bool { return s.cluster.Producers(t, "forgotten") == 0 }, 20*time.Second, 100*time.Millisecond)
 	taken, err := sink.Send(t.Context(), lane, batch[2:])
 	require.NoError(t, err)

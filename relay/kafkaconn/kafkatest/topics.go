@@ -200,6 +200,29 @@ func (c *Cluster) DeleteTopic(t testing.TB, name string) {
 	}
 }
 
+// Configure sets a dynamic setting of all brokers until the end of the test.
+func (c *Cluster) Configure(t testing.TB, name, value string) {
+	t.Helper()
+	c.configure(t, name, value, kmsg.IncrementalAlterConfigOpSet)
+	t.Cleanup(func() { c.configure(t, name, "", kmsg.IncrementalAlterConfigOpDelete) })
+}
+
+func (c *Cluster) configure(t testing.TB, name, value string, op kmsg.IncrementalAlterConfigOp) {
+	setting := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+	setting.Name, setting.Op, setting.Value = name, op, &value
+	all := kmsg.NewIncrementalAlterConfigsRequestResource()
+	all.ResourceType, all.Configs = kmsg.ConfigResourceTypeBroker, []kmsg.IncrementalAlterConfigsRequestResourceConfig{setting}
+	request := kmsg.NewPtrIncrementalAlterConfigsRequest()
+	request.Resources = []kmsg.IncrementalAlterConfigsRequestResource{all}
+	response, err := request.RequestWith(context.Background(), c.admin) // also after the test
+	if err == nil {
+		err = kerr.ErrorForCode(response.Resources[0].ErrorCode)
+	}
+	if err != nil {
+		t.Fatalf("configure %s: %v", name, err)
+	}
+}
+
 // Producers tells how many producers the leader of the topic's first partition remembers.
 func (c *Cluster) Producers(t testing.TB, name string) int {
 	t.Helper()
