@@ -1,8 +1,8 @@
 package relay
 
 import (
-	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -204,10 +204,10 @@ type certificate struct {
 	log               *slog.Logger
 	said              telemetry.Repetition
 
-	mu         sync.Mutex // guards what follows
-	pair       *tls.Certificate
-	chain, key []byte // of pair
-	checked    time.Time
+	mu      sync.Mutex // guards what follows
+	pair    *tls.Certificate
+	digest  [sha256.Size]byte // of the files of pair
+	checked time.Time
 }
 
 const certificateCheck = 10 * time.Second
@@ -227,21 +227,14 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 }
 
 func (c *certificate) load() error {
-	chain, err := keyfile.PEM(c.certFile)
-	if err != nil {
-		return fmt.Errorf("certificate: %w", err)
-	}
-	key, err := keyfile.PEM(c.keyFile)
-	if err != nil {
-		return fmt.Errorf("certificate: %w", err)
-	}
-	if bytes.Equal(chain, c.chain) && bytes.Equal(key, c.key) {
+	now := keyfile.Digest(c.certFile, c.keyFile) // before reading, so that a change in between is seen next time
+	if now == c.digest {
 		return nil
 	}
-	pair, err := keyfile.Pair(c.certFile, c.keyFile, chain, key)
+	pair, err := keyfile.LoadPair(c.certFile, c.keyFile)
 	if err != nil {
 		return fmt.Errorf("certificate: %w", err)
 	}
-	c.pair, c.chain, c.key = &pair, chain, key
+	c.pair, c.digest = &pair, now
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 
 	"ncs-relay/config"
 	"ncs-relay/relay"
+	"ncs-relay/relay/keyfile"
 	"ncs-relay/relay/telemetry"
 )
 
@@ -136,18 +137,7 @@ func (r *reloader) files() []string {
 	return append([]string{r.file}, r.inUse.Files()...)
 }
 
-func (r *reloader) fingerprint() [sha256.Size]byte {
-	h := sha256.New()
-	for _, f := range r.files() {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			b = []byte(err.Error())
-		}
-		sum := sha256.Sum256(b)
-		h.Write(sum[:])
-	}
-	return [sha256.Size]byte(h.Sum(nil))
-}
+func (r *reloader) fingerprint() [sha256.Size]byte { return keyfile.Digest(r.files()...) }
 
 func (r *reloader) lastLoaded() [sha256.Size]byte {
 	r.mu.Lock()

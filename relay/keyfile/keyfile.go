@@ -5,6 +5,7 @@
 package keyfile
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -57,11 +58,11 @@ func HasInvisibleEdge(secret string) bool {
 	return strings.TrimFunc(secret, invisible) != secret
 }
 
-// PEM reads a file with certificates or a key.
-func PEM(name string) ([]byte, error) { return read(name, maxPEM) }
+// readPEM reads a file with certificates or a key.
+func readPEM(name string) ([]byte, error) { return read(name, maxPEM) }
 
-// Authorities returns the certificates in data, which is what file holds.
-func Authorities(file string, data []byte) (*x509.CertPool, error) {
+// authorities returns the certificates in data, which is what file holds.
+func authorities(file string, data []byte) (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(data) {
 		return nil, fmt.Errorf("file %q holds no certificate in PEM", file)
@@ -80,20 +81,20 @@ func Pair(certFile, keyFile string, chain, key []byte) (tls.Certificate, error) 
 
 // LoadAuthorities reads a file of certificates.
 func LoadAuthorities(file string) (*x509.CertPool, error) {
-	data, err := PEM(file)
+	data, err := readPEM(file)
 	if err != nil {
 		return nil, err
 	}
-	return Authorities(file, data)
+	return authorities(file, data)
 }
 
 // LoadPair reads a certificate chain and its private key.
 func LoadPair(certFile, keyFile string) (tls.Certificate, error) {
-	chain, err := PEM(certFile)
+	chain, err := readPEM(certFile)
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	key, err := PEM(keyFile)
+	key, err := readPEM(keyFile)
 	if err != nil {
 		return tls.Certificate{}, err
 	}
@@ -107,14 +108,14 @@ func CheckTLS(caFile, certFile, keyFile string, report func(path, problem, hint 
 		if file == "" {
 			return nil
 		}
-		data, err := PEM(file)
+		data, err := readPEM(file)
 		if err != nil {
 			report(key, err.Error(), "")
 		}
 		return data
 	}
 	if ca := look("ca_file", caFile); ca != nil {
-		if _, err := Authorities(caFile, ca); err != nil {
+		if _, err := authorities(caFile, ca); err != nil {
 			report("ca_file", err.Error(), "")
 		}
 	}
@@ -155,6 +156,21 @@ func blocks(data []byte) (all []*pem.Block) {
 // encrypted reports whether a block is a private key under a passphrase: PKCS #8, or the older form of OpenSSL.
 func encrypted(b *pem.Block) bool {
 	return b.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(b.Headers["Proc-Type"], "ENCRYPTED")
+}
+
+// Digest changes when what a file holds does, or whether it can be read; its times and its place on the disk do not count,
+// which tools that copy or restore files leave as they were.
+func Digest(names ...string) [sha256.Size]byte {
+	all := sha256.New()
+	for _, name := range names {
+		data, err := read(name, maxPEM)
+		if err != nil {
+			data = []byte(err.Error())
+		}
+		sum := sha256.Sum256(data)
+		all.Write(sum[:])
+	}
+	return [sha256.Size]byte(all.Sum(nil))
 }
 
 // OpenToAll reports whether everybody on this machine can read a file.

@@ -1,7 +1,7 @@
 package keyfile
 
 import (
-	"bytes"
+	"crypto/sha256"
 	"crypto/tls"
 	"slices"
 	"sync"
@@ -29,44 +29,6 @@ func (t *TLS) Check(report func(path, problem, hint string)) {
 	CheckTLS(t.CAFile, t.CertFile, t.KeyFile, report)
 }
 
-// tlsFiles are the contents of the files of a TLS.
-type tlsFiles [3][]byte
-
-func (t *TLS) read() (files tlsFiles, err error) {
-	for i, name := range []string{t.CAFile, t.CertFile, t.KeyFile} {
-		if name == "" {
-			continue
-		}
-		if files[i], err = PEM(name); err != nil {
-			return files, err
-		}
-	}
-	return files, nil
-}
-
-func (t *TLS) config(files tlsFiles) (*tls.Config, error) {
-	config := &tls.Config{
-		MinVersion:         tls.VersionTLS12,
-		ServerName:         t.ServerName,
-		InsecureSkipVerify: t.InsecureSkipVerify,
-		ClientSessionCache: tls.NewLRUClientSessionCache(0), // many connections to one server are opened at once
-	}
-	var err error
-	if ca := files[0]; ca != nil {
-		if config.RootCAs, err = Authorities(t.CAFile, ca); err != nil {
-			return nil, err
-		}
-	}
-	if chain, key := files[1], files[2]; chain != nil {
-		pair, err := Pair(t.CertFile, t.KeyFile, chain, key)
-		if err != nil { // also while one of the files is changed and the other is not yet
-			return nil, err
-		}
-		config.Certificates = []tls.Certificate{pair}
-	}
-	return config, nil
-}
-
 // Names are the files that t needs.
 func (t *TLS) Names() []string {
 	if t == nil {
@@ -75,16 +37,32 @@ func (t *TLS) Names() []string {
 	return slices.DeleteFunc([]string{t.CAFile, t.CertFile, t.KeyFile}, func(name string) bool { return name == "" })
 }
 
-// Config returns the configuration of what the files hold now; nil, that of Go, if t is nil.
+// Config returns the configuration of what the files hold now; nil, that of Go, if t is nil. It fails also while a
+// certificate and its key are changed one after the other.
 func (t *TLS) Config() (*tls.Config, error) {
 	if t == nil {
 		return nil, nil
 	}
-	files, err := t.read()
-	if err != nil {
-		return nil, err
+	config := &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		ServerName:         t.ServerName,
+		InsecureSkipVerify: t.InsecureSkipVerify,
+		ClientSessionCache: tls.NewLRUClientSessionCache(0), // many connections to one server are opened at once
 	}
-	return t.config(files)
+	var err error
+	if t.CAFile != "" {
+		if config.RootCAs, err = LoadAuthorities(t.CAFile); err != nil {
+			return nil, err
+		}
+	}
+	if t.CertFile != "" {
+		pair, err := LoadPair(t.CertFile, t.KeyFile)
+		if err != nil {
+			return nil, err
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
 }
 
 // Follower makes configurations of a TLS for connections that are made now and then. It may be used by several goroutines.
@@ -92,21 +70,21 @@ type Follower struct {
 	TLS *TLS
 
 	mu     sync.Mutex // guards what follows
-	files  tlsFiles
-	config *tls.Config // of files; nil = none yet
+	digest [sha256.Size]byte
+	config *tls.Config // of the files with that digest; nil = none yet
 }
 
-// Current returns the configuration of today's files, which must not be changed. Files that cannot be used, as happens while a certificate and its key
-// are changed one after the other, leave it as it was.
+// Current returns the configuration of today's files, which must not be changed. Files that cannot be used leave it as it was.
 func (f *Follower) Current() (*tls.Config, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	files, err := f.TLS.read()
-	if err == nil && (f.config == nil || !slices.EqualFunc(files[:], f.files[:], bytes.Equal)) {
-		var config *tls.Config
-		if config, err = f.TLS.config(files); err == nil {
-			f.files, f.config = files, config
-		}
+	now := Digest(f.TLS.Names()...) // before reading, so that a change in between is seen next time
+	if f.config != nil && now == f.digest {
+		return f.config, nil
+	}
+	config, err := f.TLS.Config()
+	if err == nil {
+		f.digest, f.config = now, config
 	}
 	if f.config == nil {
 		return nil, err

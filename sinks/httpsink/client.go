@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/keyfile"
 )
 
 // client is what calls are made with: all that depends on files. A new one takes its place when one of them changes.
@@ -56,14 +57,6 @@ func (s *Sink) newClient() (*client, error) {
 	return c, nil
 }
 
-func (s *Sink) stamps() []stamp {
-	var stamps []stamp
-	for _, name := range s.files {
-		stamps = append(stamps, stampOf(name))
-	}
-	return stamps
-}
-
 // client gives the one to use for a call; release it afterwards.
 func (s *Sink) client() *client {
 	s.mu.Lock()
@@ -99,8 +92,8 @@ func (s *Sink) clientOfChangedFiles() *client {
 		return nil
 	}
 	s.looked = time.Now()
-	now := s.stamps() // before reading, so that a change in between is seen next time
-	if slices.EqualFunc(now, s.seen, stamp.same) {
+	now := keyfile.Digest(s.files...) // before reading, so that a change in between is seen next time
+	if now == s.seen {
 		return nil
 	}
 	s.seen = now

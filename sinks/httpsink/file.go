@@ -3,9 +3,7 @@ package httpsink
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"time"
 
@@ -108,27 +106,6 @@ func (c *Config) watched() []string {
 		names = append(names, f.file)
 	}
 	return append(names, c.TLS.Names()...)
-}
-
-// stamp tells whether a file is still the one that was read.
-type stamp struct {
-	info fs.FileInfo // nil: it is not there
-}
-
-func stampOf(name string) stamp {
-	info, err := os.Stat(name)
-	if err != nil {
-		return stamp{}
-	}
-	return stamp{info}
-}
-
-func (s stamp) same(o stamp) bool {
-	if s.info == nil || o.info == nil {
-		return s.info == nil && o.info == nil
-	}
-	// Replaced (another file, as Kubernetes and careful editors do) or written over.
-	return os.SameFile(s.info, o.info) && s.info.Size() == o.info.Size() && s.info.ModTime().Equal(o.info.ModTime())
 }
 
 // lookEvery is how often files are looked at while calls are made.

@@ -67,6 +67,12 @@ func TestSecretsOfFilesAreFollowed(t *testing.T) {
 	require.Equal(t, "Bearer canary-2", call(bearer).Get("Authorization"))
 	write(t, names[0], []byte("canary-3"))
 	require.Equal(t, "Bearer canary-3", call(bearer).Get("Authorization"))
+
+	before, err := os.Stat(names[0])
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(names[0], []byte("canary-4"), 0o600))
+	require.NoError(t, os.Chtimes(names[0], before.ModTime(), before.ModTime()))
+	require.Equal(t, "Bearer canary-4", call(bearer).Get("Authorization"), "the same file by number, size and time")
 }
 
 func TestConfigIsNotChangedByItsFiles(t *testing.T) {

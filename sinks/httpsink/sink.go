@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +24,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/keyfile"
 	"ncs-relay/relay/telemetry"
 )
 
@@ -48,8 +50,8 @@ type Sink struct {
 
 	mu      sync.Mutex // guards what follows
 	current *client
-	looked  time.Time // when the files were looked at
-	seen    []stamp   // what they were then
+	looked  time.Time         // when the files were looked at
+	seen    [sha256.Size]byte // what they held then
 }
 
 var _ relay.Reconnecter = (*Sink)(nil)
@@ -76,7 +78,7 @@ func New(cfg Config, userAgent string, log *slog.Logger) (*Sink, error) {
 			s.limiter.SetBurst(cfg.Rate)
 		}
 	}
-	s.seen = s.stamps()
+	s.seen = keyfile.Digest(s.files...)
 	if s.current, err = s.newClient(); err != nil {
 		return nil, err
 	}
