@@ -140,10 +140,9 @@ func newTransport(cfg *Config) (*http.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &http.Transport{
+	t := &http.Transport{
 		Proxy:                  proxy,
 		OnProxyConnectResponse: tunnelled,
-		DialContext:            dialer.DialContext,
 		TLSClientConfig:        tlsConfig,
 		TLSHandshakeTimeout:    min(cfg.Timeout, maxConnectTime),
 		MaxIdleConns:           cfg.Concurrency,
@@ -156,7 +155,9 @@ func newTransport(cfg *Config) (*http.Transport, error) {
 		// An HTTP/2 connection that died silently would take calls until TCP gives up, many minutes. StrictMaxConcurrentRequests
 		// stays off: with it, calls to a server that allows few streams were stuck until their time-out.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
-	}, nil
+	}
+	noteAnswers(t, dialer.DialContext)
+	return t, nil
 }
 
 // tunnelled tells a proxy that opened no tunnel to the receiver. Without it, all that is known of its answer is its words.

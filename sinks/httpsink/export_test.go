@@ -24,7 +24,7 @@ func (s *Sink) Resolve(r *net.Resolver) error {
 		return err
 	}
 	dialer.Resolver = r
-	s.current.transport.DialContext = dialer.DialContext
+	noteAnswers(s.current.transport, dialer.DialContext)
 	return nil
 }
 
@@ -35,7 +35,7 @@ func (s *Sink) Header(a relay.Attempt) http.Header {
 
 // Dial makes the sink connect to what dial gives.
 func (s *Sink) Dial(dial func() net.Conn) {
-	s.current.transport.DialContext = func(context.Context, string, string) (net.Conn, error) { return dial(), nil }
+	noteAnswers(s.current.transport, func(context.Context, string, string) (net.Conn, error) { return dial(), nil })
 }
 
 // LookAgain lets the next call look at the files.

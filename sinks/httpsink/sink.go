@@ -47,6 +47,7 @@ type Sink struct {
 	host      string        // all that errors say of the URL: the rest may hold tokens
 	limiter   *rate.Limiter // nil = no limit
 	files     []string      // that the client is made of
+	refused   telemetry.Repetition
 
 	mu      sync.Mutex // guards what follows
 	current *client
@@ -153,13 +154,19 @@ func (s *Sink) post(ctx context.Context, c *client, a relay.Attempt, keepBody bo
 	}
 	call, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	if x.request, err = s.request(call, c, a); err != nil {
+	var conn *noting
+	if x.request, err = s.request(noteTo(call, &conn), c, a); err != nil {
 		return x, err
 	}
 	x.answer, err = c.transport.RoundTrip(x.request)
 	if err != nil {
-		x.answer = nil
-		return x, s.noAnswer(ctx, call, c, err)
+		if x.answer = conn.answer(); x.answer == nil {
+			return x, s.noAnswer(ctx, call, c, err)
+		}
+		if suppressed, ok := s.refused.Allow(time.Now()); ok {
+			s.log.Warn("the receiver's answers are not HTTP as it should be: only their status is used, and each costs a connection",
+				"error", c.excerpt(err.Error(), maxExcerpt), "suppressed", suppressed)
+		}
 	}
 	defer x.answer.Body.Close()
 	trace.SpanFromContext(ctx).SetAttributes(telemetry.HTTPStatus(x.answer.StatusCode)) // of the attempt, if it is recorded

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
@@ -32,6 +33,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/keyfile"
 	"ncs-relay/sinks/httpsink"
 	"ncs-relay/sinks/sinktest"
 )
@@ -613,7 +615,21 @@ func TestMisbehavingServers(t *testing.T) {
 			io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
 			hold(c)
 		}, "101 Switching Protocols"},
-		{"two content lengths", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab") }, "Content-Length"},
+		{"two content lengths", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab") }, ""},
+		{"two content lengths, 500", time.Minute, func(c net.Conn) {
+			io.WriteString(c, "HTTP/1.1 500 No\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab")
+		}, "answered 500 Internal Server Error"},
+		{"not encoded", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"Transfer-Encoding: identity\r\n\r\nok") }, ""},
+		{"not encoded, 503", time.Minute, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 503 No\r\nTransfer-Encoding: identity\r\n\r\nno") },
+			"answered 503 Service Unavailable"},
+		{"chunked twice", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n") }, ""},
+		{"chunked and chunked", time.Minute, func(c net.Conn) {
+			io.WriteString(c, ok+"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+		}, ""},
+		{"not encoded, behind 1xx", time.Minute, func(c net.Conn) {
+			io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"+ok+"Transfer-Encoding: identity\r\n\r\nok")
+		}, ""},
+		{"a header without a colon", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"odd\r\nContent-Length: 0\r\n\r\n") }, ""},
 		{"endless trailers", time.Minute, func(c net.Conn) {
 			io.WriteString(c, "HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n")
 			forever(c, "X-A: "+strings.Repeat("a", 1000)+"\r\n")
@@ -638,8 +654,8 @@ func TestMisbehavingServers(t *testing.T) {
 		{"status of two digits", time.Minute, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 20 OK\r\n\r\n") }, "malformed"},
 		{"status of four digits", time.Minute, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 2000 OK\r\n\r\n") }, "malformed"},
 		{"negative status", time.Minute, func(c net.Conn) { io.WriteString(c, "HTTP/1.1 -20 OK\r\n\r\n") }, "malformed"},
-		{"negative length", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"Content-Length: -1\r\n\r\n") }, "Content-Length"},
-		{"odd encoding", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"Transfer-Encoding: gzip, chunked\r\n\r\n") }, "transfer encoding"},
+		{"negative length", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"Content-Length: -1\r\n\r\n") }, ""},
+		{"odd encoding", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"Transfer-Encoding: gzip, chunked\r\n\r\n") }, ""},
 		{"breaks off in the headers", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"X-A: b\r\n") }, "EOF"},
 		{"reset", time.Minute, func(c net.Conn) { c.(*net.TCPConn).SetLinger(0) }, "call to "},
 		{"reset in the headers", time.Minute, func(c net.Conn) { io.WriteString(c, ok+"X-A: b\r\n"); c.(*net.TCPConn).SetLinger(0) }, "call to "},
@@ -669,6 +685,50 @@ func TestMisbehavingServers(t *testing.T) {
 			}
 			require.ErrorContains(t, err, tt.want)
 			require.False(t, relay.IsPermanent(err))
+		})
+	}
+}
+
+// TestARefusedAnswerIsThatOfItsCall lets answers of odd framing follow ones that are right, on one connection, and in TLS.
+func TestARefusedAnswerIsThatOfItsCall(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	cert, key := ca.issue("billing.internal")
+	pair, err := tls.X509KeyPair(cert, key)
+	require.NoError(t, err)
+	statuses := []int{200, 500, 200, 410, 200, 200}
+	for _, secure := range []bool{false, true} {
+		t.Run(fmt.Sprintf("TLS %v", secure), func(t *testing.T) {
+			t.Parallel()
+			var call atomic.Int64
+			addr := listen(t, func(c net.Conn) {
+				if secure {
+					c = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"http/1.1"}})
+				}
+				for in := bufio.NewReader(c); ; {
+					r, err := http.ReadRequest(in)
+					if err != nil {
+						return
+					}
+					io.Copy(io.Discard, r.Body)
+					n := int(call.Add(1)) - 1
+					framing := "Content-Length: 0"
+					if n%2 == 1 {
+						framing = "Transfer-Encoding: identity"
+					}
+					fmt.Fprintf(c, "HTTP/1.1 %d It\r\n%s\r\n\r\n", statuses[n], framing)
+				}
+			})
+			scheme := map[bool]string{false: "http://", true: "https://"}[secure]
+			s := newSink(t, config(scheme+addr, func(c *httpsink.Config) {
+				c.TLS = &keyfile.TLS{CAFile: files(t, ca.pem)[0], ServerName: "billing.internal"}
+			}))
+			var got []string
+			for i := range statuses {
+				got = append(got, verdict(send(t, s, sinktest.Event(i, "sid"))))
+			}
+			require.Equal(t, []string{"delivered", "tried again", "delivered", "paused", "delivered", "delivered"}, got)
+			require.EqualValues(t, len(statuses), call.Load(), "nothing is sent twice")
 		})
 	}
 }
