@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -63,8 +64,13 @@ func addConfigFlag(cmd *cobra.Command, file *string) {
 	cmd.Flags().StringVarP(file, "config", "c", "relay.yaml", "the configuration file")
 }
 
+// heapFloor keeps the garbage collector from running for every few hundred calls while little is in memory: a quarter of the
+// processor time of a busy relay. It is never written, so it takes no memory itself; what waits for collection is larger by it.
+const heapFloor = 32 << 20
+
 // serve builds the relay from the bottom up, runs it until ctx ends or a part of it fails, and takes it down from the top.
 func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logger) (err error) {
+	defer runtime.KeepAlive(make([]byte, heapFloor))
 	var stack teardown
 	defer func() {
 		if err = errors.Join(err, stack.run(log)); err == nil {
