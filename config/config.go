@@ -10,14 +10,13 @@
 //     may be numbers; `credential`, text that is read like a secret; with `path`, `secret`, the file holds one secret, and
 //     `private`, nobody else may read the file. A time.Duration is written 10s, 5m or 14d; what implements encoding.TextUnmarshaler is text.
 //   - SetDefaults() fills a new struct before it is decoded.
-//   - Check(report func(path, problem, hint string)) is called on each struct after decoding; path is relative to it. So is
+//   - Check(report problem.Report) is called on each struct after decoding; path is relative to it. So is
 //     Warn, for what is legal and probably not meant.
 //
 // Watching the file, and what a reload changes in a running relay, is left to the caller.
 package config
 
 import (
-	"fmt"
 	"net"
 	"strconv"
 
@@ -25,6 +24,7 @@ import (
 	"ncs-relay/relay/admin"
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/keyfile"
+	"ncs-relay/relay/problem"
 	"ncs-relay/relay/route"
 	"ncs-relay/relay/telemetry"
 	"ncs-relay/sinks"
@@ -61,12 +61,10 @@ func (c *Config) SetDefaults() {
 }
 
 // Check reports what is wrong with the settings that are no section of their own.
-func (c *Config) Check(report func(path, problem, hint string)) {
-	if problem := checkListen(c.Listen); problem != "" {
-		report("listen", problem, "write host:port, or :port for all addresses")
-	}
+func (c *Config) Check(report problem.Report) {
+	checkListen(c.Listen, report)
 	if c.HealthPath != "" && !relay.ValidPath(c.HealthPath) {
-		report("health_path", fmt.Sprintf("path %q is not allowed", c.HealthPath), relay.PathRule)
+		report("health_path", "path %q is not allowed", relay.PathRule, c.HealthPath)
 	}
 	if c.DataDir == "" {
 		report("data_dir", "no directory given", "remove the key to get ./data")
@@ -76,15 +74,14 @@ func (c *Config) Check(report func(path, problem, hint string)) {
 	}
 }
 
-func checkListen(address string) (problem string) {
+func checkListen(address string, report problem.Report) {
+	const hint = "write host:port, or :port for all addresses"
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return fmt.Sprintf("%q is not an address", address)
+		report("listen", "%q is not an address", hint, address)
+	} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		report("listen", "%q has no valid port", hint, address)
 	}
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return fmt.Sprintf("%q has no valid port", address)
-	}
-	return ""
 }
 
 // TLS names the files of the ingress certificate.
@@ -94,7 +91,7 @@ type TLS struct {
 }
 
 // Check reports what is wrong with t.
-func (t *TLS) Check(report func(path, problem, hint string)) {
+func (t *TLS) Check(report problem.Report) {
 	if t.CertFile == "" {
 		report("cert_file", "no certificate given", "TLS needs cert_file and key_file")
 	}

@@ -28,8 +28,10 @@ type decoder struct {
 	at      map[string]position // of every value, by path
 	failed  map[string]bool     // paths with an error; what is checked later below them is not reported again
 	written map[string]string   // values in which variables were replaced, as they stand in the file
-	used    map[string][]variable
-	secrets map[string]string // values that no report may show, with what it shows instead
+	foreign map[string]expanded // values with variables in them
+	numbers map[string]int64    // of foreign, those that are numbers, durations or sizes
+	secrets map[string]string   // values that no report may show, with what it shows instead
+	masks   *strings.Replacer   // of secrets; nil = to be made
 	files   []namedFile
 }
 
@@ -39,7 +41,8 @@ func newDecoder(report *Report, dir string, env func(string) (string, bool)) *de
 		at:      map[string]position{},
 		failed:  map[string]bool{},
 		written: map[string]string{},
-		used:    map[string][]variable{},
+		foreign: map[string]expanded{},
+		numbers: map[string]int64{},
 		secrets: map[string]string{},
 	}
 }
@@ -317,29 +320,32 @@ func (d *decoder) scalar(n ast.Node, v reflect.Value, f field, path string) {
 	if problem, hint := d.assign(t, n, v, f, path); problem != "" {
 		d.fail(at, path, problem, hint)
 	}
+	if _, ok := d.foreign[path]; ok && v.CanInt() {
+		d.numbers[path] = v.Int()
+	}
 }
 
 func (d *decoder) text(n ast.Node, path string, secret bool) (text, error) {
 	raw, quoted := scalarText(n)
-	value, used, err := expand(raw, d.env)
+	e, err := expand(raw, d.env)
 	if err != nil {
 		return text{}, err
 	}
-	t := text{value: value, plain: !quoted && len(used) == 0, replace: len(used) > 0, shown: strconv.Quote(clip(raw))}
+	t := text{value: e.value, plain: !quoted && len(e.used) == 0, replace: len(e.used) > 0, shown: strconv.Quote(clip(raw))}
 	if secret {
 		t.shown = hidden
 	}
-	if len(used) > 0 {
-		d.used[path] = used
+	if len(e.used) > 0 {
 		d.written[path] = raw
+		d.foreign[path] = e
 	}
-	for _, v := range used {
+	for _, v := range e.used {
 		if !v.written {
-			d.hide(v.value, "${"+v.name+"}")
+			d.hide(v.value, v.reference())
 		}
 	}
 	if secret {
-		d.hide(value, hidden)
+		d.hide(e.value, hidden)
 	}
 	return t, nil
 }

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+
+	"ncs-relay/relay/problem"
 )
 
 // Load reads and checks a file. The Config is nil when the report has errors. env looks up environment variables, as
@@ -36,7 +38,6 @@ func Parse(name string, data []byte, dir string, env func(string) (string, bool)
 	d := newDecoder(&Report{File: name}, dir, env)
 	c := d.config(data)
 	d.report.finish(data)
-	d.redact()
 	if d.report.Err() != nil {
 		return nil, d.report
 	}
@@ -74,14 +75,18 @@ func (d *decoder) check(v reflect.Value, path string) {
 		}
 	case reflect.Struct:
 		if c, ok := v.Addr().Interface().(interface {
-			Check(report func(path, problem, hint string))
+			Check(report problem.Report)
 		}); ok {
-			c.Check(func(relative, problem, hint string) { d.problem(Error, join(path, relative), problem, hint) })
+			c.Check(func(relative, message, hint string, values ...any) {
+				d.problem(Error, join(path, relative), message, hint, values...)
+			})
 		}
 		if w, ok := v.Addr().Interface().(interface {
-			Warn(report func(path, problem, hint string))
+			Warn(report problem.Report)
 		}); ok {
-			w.Warn(func(relative, problem, hint string) { d.problem(Warning, join(path, relative), problem, hint) })
+			w.Warn(func(relative, message, hint string, values ...any) {
+				d.problem(Warning, join(path, relative), message, hint, values...)
+			})
 		}
 		for _, f := range fieldsOf(v.Type()) {
 			d.check(v.Field(f.index), join(path, f.name))
@@ -90,8 +95,8 @@ func (d *decoder) check(v reflect.Value, path string) {
 }
 
 // problem reports what is wrong with a decoded value, unless it, or what it is in, could not be decoded: then it has not
-// got the value that the file gives it.
-func (d *decoder) problem(severity Severity, path, message, hint string) {
+// got the value that the file gives it. The values fill the verbs of message and hint.
+func (d *decoder) problem(severity Severity, path, message, hint string, values ...any) {
 	for p := path; ; p = parent(p) {
 		if d.failed[p] {
 			return
@@ -101,6 +106,7 @@ func (d *decoder) problem(severity Severity, path, message, hint string) {
 		}
 	}
 	at := d.nearest(path)
+	message, hint = problem.Text(d.shownAt(path), message, hint, values...)
 	d.report.add(Problem{Line: at.line, Column: at.column, Path: path, Message: message, Hint: hint, Severity: severity})
 }
 

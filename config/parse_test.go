@@ -47,7 +47,8 @@ func TestExpand(t *testing.T) {
 		"${NONE:?ask the operator}": "error: variable NONE is not set: ask the operator",
 		"${EMPTY:?needed}":          "error: variable EMPTY is not set: needed",
 	} {
-		got, _, err := expand(in, env)
+		e, err := expand(in, env)
+		got := e.value
 		if err != nil {
 			got = "error: " + err.Error()
 		}
@@ -317,7 +318,18 @@ sinks:
     retry: {initial: "${CANARY}", max_interval: "${CANARY}", max_age: "${CANARY}", max_attempts: "${CANARY}"}
     backlog: {max_size: "${CANARY}"}
     propagate_trace: "${CANARY}"
-    kafka: {brokers: ["${CANARY}"], topic: "${CANARY}", client_id: "${CANARY}", cloudevents: "${CANARY}"}
+    kafka:
+      brokers: ["${CANARY}"]
+      topic: "${CANARY}"
+      client_id: "${CANARY}"
+      cloudevents: "${CANARY}"
+      compression: "${CANARY}"
+      partitioner: "${CANARY}"
+      create_topics: {partitions: "${CANARY}", configs: {a: "${CANARY}"}}
+      tls: {ca_file: "${CANARY}", cert_file: "x${CANARY}", key_file: "${CANARY}", server_name: "${CANARY}"}
+      sasl: {mechanism: "${CANARY}", username: "${CANARY}", password: "${CANARY}", password_file: "${CANARY}"}
+  - {name: o, kafka: {topic: "{${CANARY}}", sasl: {mechanism: oauthbearer, token_url: "${CANARY}", auth_style: "${CANARY}", client_secret_file: "${CANARY}",
+      extensions: {auth: "${CANARY}"}, token_form: {scope: "${CANARY}"}}}}
   - name: b
     http:
       url: "${CANARY}"
@@ -326,7 +338,12 @@ sinks:
       headers: {Host: "${CANARY}", X-A: "${CANARY}"}
       bearer_token: "${CANARY}"
       basic_auth: {username: "${CANARY}", password: "${CANARY}"}
-      standard_webhooks: {secrets: ["${CANARY}"]}
+      standard_webhooks: {secrets: ["${CANARY}"], secret_files: ["${CANARY}"]}
+      header_files: {X-B: "${CANARY}"}
+      verdicts: {"404": "${CANARY}"}
+      proxy: "${CANARY}"
+      egress: {allow: ["${CANARY}"], deny: ["x${CANARY}"]}
+  - {name: u, http: {url: "https://a/{${CANARY}}"}}
   - {name: c, file: {path: "${CANARY}", max_size: "${CANARY}", max_files: "${CANARY}"}}
   - {name: d, file: {path: "${CANARY}"}}
 routes:

@@ -52,6 +52,11 @@ func parseDuration(text string) (time.Duration, error) {
 	return days + d, nil
 }
 
+// size prints as a file gives it.
+type size int64
+
+func (s size) String() string { return printSize(int64(s)) }
+
 var sizeUnits = map[string]int64{
 	"": 1, "B": 1,
 	"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,

@@ -38,7 +38,7 @@ func (d *decoder) readSecrets(c *Config) {
 			at := fmt.Sprintf("%s.secret_files[%d]", path, j)
 			secret, err := relay.ReadSecret(file)
 			if err != nil {
-				d.problem(Error, at, err.Error(), "")
+				d.problem(Error, at, "%v", "", err)
 				continue
 			}
 			d.warnWeak(secret, at)
@@ -56,7 +56,7 @@ func (d *decoder) lookAtFiles() {
 	for _, f := range d.files {
 		secret := f.field.is("secret")
 		if (secret || f.field.is("private")) && keyfile.OpenToAll(f.name) {
-			d.problem(Warning, f.path, fmt.Sprintf("file %q can be read by everybody on this machine", f.name), "chmod o-r")
+			d.problem(Warning, f.path, "file %q can be read by everybody on this machine", "chmod o-r", f.name)
 		}
 		if !secret {
 			continue

@@ -17,7 +17,7 @@ func (d *decoder) checkTogether(c *Config) {
 	d.checkSinks(c)
 	d.compileRoutes(c)
 	if clash(c.Listen, c.Admin.Listen) {
-		d.problem(Error, "admin.listen", fmt.Sprintf("%q is taken by the ingress, which listens on %q", c.Admin.Listen, c.Listen), "use another port")
+		d.problem(Error, "admin.listen", "%q is taken by the ingress, which listens on %q", "use another port", c.Admin.Listen, c.Listen)
 	}
 	if host, _, err := net.SplitHostPort(c.Admin.Listen); err == nil && !isLoopback(host) && !c.Admin.Token.IsSet() {
 		d.problem(Note, "admin.token", "no token is given, so the admin API is closed to everybody", "metrics and health need none")
@@ -39,7 +39,7 @@ func (t taken) by(value, path string) (first string, again bool) {
 
 func (d *decoder) unique(t taken, what, value, path string) {
 	if first, again := t.by(value, path); again {
-		d.problem(Error, path, fmt.Sprintf("%s %q is taken by %s", what, value, first), "")
+		d.problem(Error, path, what+" %q is taken by "+first, "", value)
 	}
 }
 
@@ -52,12 +52,12 @@ func (d *decoder) checkSources(c *Config) {
 		d.unique(paths, "path", s.Path, at+"path")
 		for j, p := range s.Products {
 			if _, err := ncs.ParseProduct(p); err != nil {
-				d.problem(Error, fmt.Sprintf("%sproducts[%d]", at, j), fmt.Sprintf("unknown product %q", p), spelling.Hint(p, ncs.ProductNames()))
+				d.problem(Error, fmt.Sprintf("%sproducts[%d]", at, j), "unknown product %q", spelling.Hint(p, ncs.ProductNames()), p)
 			}
 		}
 		if s.TestMatch != "" {
 			if _, err := route.CompileExpr(s.TestMatch); err != nil {
-				d.problem(Error, at+"test_match", err.Error(), "")
+				d.problem(Error, at+"test_match", "%v", "", err)
 			}
 		}
 		if s.Signature == "any" {
@@ -73,8 +73,7 @@ func (d *decoder) checkSinks(c *Config) {
 		backlogs += min(s.Backlog.MaxSize, math.MaxInt64-backlogs)
 	}
 	if backlogs > c.Journal.MaxSize {
-		d.problem(Warning, "journal.max_size", fmt.Sprintf("the backlogs of %d sinks may add up to %s, and the journal holds %s",
-			len(c.Sinks), printSize(backlogs), printSize(c.Journal.MaxSize)), "raise it, or lower backlog.max_size: a full journal refuses notifications")
+		d.problem(Warning, "journal.max_size", "the backlogs of %d sinks may add up to %s, and the journal holds %s", "raise it, or lower backlog.max_size: a full journal refuses notifications", len(c.Sinks), size(backlogs), size(c.Journal.MaxSize))
 	}
 	for i, s := range c.Sinks {
 		at := fmt.Sprintf("sinks[%d].", i)
@@ -88,8 +87,8 @@ func (d *decoder) checkSinks(c *Config) {
 func isLoopback(host string) bool { return host == "localhost" || net.ParseIP(host).IsLoopback() }
 
 func (d *decoder) compileRoutes(c *Config) {
-	o := route.Options{Rules: c.Routes, Unmatched: c.Unmatched, Report: func(s route.Severity, path, problem, hint string) {
-		d.problem(severities[s], path, problem, hint)
+	o := route.Options{Rules: c.Routes, Unmatched: c.Unmatched, Report: func(s route.Severity, path, message, hint string, values ...any) {
+		d.problem(severities[s], path, message, hint, values...)
 	}}
 	for _, s := range c.Sinks {
 		o.Sinks = append(o.Sinks, s.Name)

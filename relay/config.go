@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"ncs-relay/relay/problem"
 )
 
 // SourceConfig is one ingress path with its secrets.
@@ -31,7 +33,7 @@ func (c *SourceConfig) SetDefaults() {
 
 // Check reports what is wrong with c. Whether the products exist, the files can be read and the expression compiles is
 // seen by the config package.
-func (c *SourceConfig) Check(report func(path, problem, hint string)) {
+func (c *SourceConfig) Check(report problem.Report) {
 	c.checkNames(report)
 	if len(c.Secrets)+len(c.SecretFiles) == 0 {
 		report("secrets", "no secret given", "give secrets or secret_files; Agora's Console shows the secret of each product")
@@ -45,26 +47,26 @@ func (c *SourceConfig) Check(report func(path, problem, hint string)) {
 		report("products", "is an empty list", "leave the key out to take all products")
 	}
 	if c.Signature != "v2" && c.Signature != "any" {
-		report("signature", fmt.Sprintf("unknown signature rule %q", c.Signature), "use v2 or any")
+		report("signature", "unknown signature rule %q", "use v2 or any", c.Signature)
 	}
 	const most = 64 << 20 // bodies are read into memory; Agora's have a few KiB
 	if c.MaxBody < 1<<10 || c.MaxBody > most {
-		report("max_body", fmt.Sprintf("%d bytes is out of range", c.MaxBody), "use 1KiB to 64MiB")
+		report("max_body", "%d bytes is out of range", "use 1KiB to 64MiB", c.MaxBody)
 	}
 }
 
-func (c *SourceConfig) checkNames(report func(path, problem, hint string)) {
+func (c *SourceConfig) checkNames(report problem.Report) {
 	switch {
 	case c.Name == "":
 		report("name", "no name given", NameRule)
 	case !ValidName(c.Name):
-		report("name", fmt.Sprintf("name %q is not allowed", c.Name), NameRule)
+		report("name", "name %q is not allowed", NameRule, c.Name)
 	}
 	switch {
 	case c.Path == "":
 		report("path", "no path given", "for example /ncs/recording")
 	case !ValidPath(c.Path):
-		report("path", fmt.Sprintf("path %q is not allowed", c.Path), PathRule)
+		report("path", "path %q is not allowed", PathRule, c.Path)
 	}
 }
 
@@ -104,16 +106,16 @@ func (c *DedupConfig) SetDefaults() {
 }
 
 // Check reports what is wrong with c.
-func (c *DedupConfig) Check(report func(path, problem, hint string)) {
+func (c *DedupConfig) Check(report problem.Report) {
 	const most = 1 << 30 // beyond the memory of any machine
 	if c.MaxKeys <= 0 || c.MaxKeys > most {
-		report("max_keys", fmt.Sprintf("%d is out of range", c.MaxKeys), "use 1 or more; each key takes some hundred bytes of memory")
+		report("max_keys", "%d is out of range", "use 1 or more; each key takes some hundred bytes of memory", c.MaxKeys)
 	}
 	if c.Window <= 0 {
 		report("window", "the window is empty", "use the longest time after which a copy may come, such as 24h")
 	}
 	if c.OnConflict != "deliver" && c.OnConflict != "drop" {
-		report("on_conflict", fmt.Sprintf("unknown choice %q", c.OnConflict), "use deliver or drop")
+		report("on_conflict", "unknown choice %q", "use deliver or drop", c.OnConflict)
 	}
 }
 
@@ -136,22 +138,21 @@ func (c *LimitsConfig) SetDefaults() {
 }
 
 // Check reports what is wrong with c.
-func (c *LimitsConfig) Check(report func(path, problem, hint string)) {
+func (c *LimitsConfig) Check(report problem.Report) {
 	if c.Connections <= 0 {
-		report("connections", fmt.Sprintf("%d is out of range", c.Connections), "use 1 or more")
+		report("connections", "%d is out of range", "use 1 or more", c.Connections)
 	}
 	if c.InFlight <= 0 {
-		report("in_flight", fmt.Sprintf("%d is out of range", c.InFlight), "use 1 or more")
+		report("in_flight", "%d is out of range", "use 1 or more", c.InFlight)
 	}
 	if c.InFlightBytes < 1<<20 {
-		report("in_flight_bytes", fmt.Sprintf("%d bytes is too small", c.InFlightBytes), "use 1MiB or more")
+		report("in_flight_bytes", "%d bytes is too small", "use 1MiB or more", c.InFlightBytes)
 	}
 	if c.ReadTimeout < 10*time.Second {
-		report("read_timeout", fmt.Sprintf("%v is too short", c.ReadTimeout), "use 10s or more: Agora waits 10s for a call")
+		report("read_timeout", "%v is too short", "use 10s or more: Agora waits 10s for a call", c.ReadTimeout)
 	}
 	if c.IdleTimeout <= time.Minute {
-		report("idle_timeout", fmt.Sprintf("%v is too short", c.IdleTimeout),
-			"use more than 60s: load balancers keep idle connections that long, and a call on one just closed is lost")
+		report("idle_timeout", "%v is too short", "use more than 60s: load balancers keep idle connections that long, and a call on one just closed is lost", c.IdleTimeout)
 	}
 }
 
@@ -168,9 +169,9 @@ func (c *ShutdownConfig) SetDefaults() {
 }
 
 // Check reports what is wrong with c.
-func (c *ShutdownConfig) Check(report func(path, problem, hint string)) {
+func (c *ShutdownConfig) Check(report problem.Report) {
 	if c.Timeout < time.Second {
-		report("timeout", fmt.Sprintf("%v is too short", c.Timeout), "use 1s or more: calls and attempts in flight are cut off after it")
+		report("timeout", "%v is too short", "use 1s or more: calls and attempts in flight are cut off after it", c.Timeout)
 	}
 }
 
@@ -190,15 +191,15 @@ func (c *RetryConfig) SetDefaults() {
 }
 
 // Check reports what is wrong with c.
-func (c *RetryConfig) Check(report func(path, problem, hint string)) {
+func (c *RetryConfig) Check(report problem.Report) {
 	if c.Initial < time.Millisecond {
-		report("initial", fmt.Sprintf("%v is too short", c.Initial), "use 1ms or more")
+		report("initial", "%v is too short", "use 1ms or more", c.Initial)
 	}
 	if c.MaxInterval < c.Initial {
-		report("max_interval", fmt.Sprintf("%v is shorter than initial, which is %v", c.MaxInterval, c.Initial), "")
+		report("max_interval", "%v is shorter than initial, which is %v", "", c.MaxInterval, c.Initial)
 	}
 	if c.MaxAttempts < 0 {
-		report("max_attempts", fmt.Sprintf("%d is negative", c.MaxAttempts), "use 0 for no limit")
+		report("max_attempts", "%d is negative", "use 0 for no limit", c.MaxAttempts)
 	}
 }
 
@@ -211,9 +212,9 @@ type BacklogConfig struct {
 func (c *BacklogConfig) SetDefaults() { c.MaxSize = 4 << 30 }
 
 // Check reports what is wrong with c.
-func (c *BacklogConfig) Check(report func(path, problem, hint string)) {
+func (c *BacklogConfig) Check(report problem.Report) {
 	if c.MaxSize < 1<<20 {
-		report("max_size", fmt.Sprintf("%d bytes is too small", c.MaxSize), "use 1MiB or more")
+		report("max_size", "%d bytes is too small", "use 1MiB or more", c.MaxSize)
 	}
 }
 

@@ -232,9 +232,9 @@ func compileRoutes(t testing.TB, routes []route.RuleConfig, sinks []string) *rou
 	t.Helper()
 	return route.Compile(route.Options{
 		Rules: routes, Sinks: sinks, Sources: []route.Source{{Name: "main"}},
-		Report: func(s route.Severity, path, problem, hint string) {
+		Report: func(s route.Severity, path, problem, hint string, values ...any) {
 			if s == route.Error {
-				require.Failf(t, "routes", "%s: %s (%s)", path, problem, hint)
+				require.Failf(t, "routes", "%s: %s (%s) %v", path, problem, hint, values)
 			}
 		},
 	})

@@ -14,6 +14,7 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/ncs"
+	"ncs-relay/relay/problem"
 	"ncs-relay/relay/route"
 	"ncs-relay/sinks/filesink"
 	"ncs-relay/sinks/httpsink"
@@ -38,14 +39,14 @@ type Config struct {
 func (c *Config) SetDefaults() { c.Order = "entity" }
 
 // Check reports what is wrong with the common settings.
-func (c *Config) Check(report func(path, problem, hint string)) {
+func (c *Config) Check(report problem.Report) {
 	switch {
 	case c.Name == "":
 		report("name", "no name given", relay.NameRule)
 	case c.Name == relay.Unroutable:
-		report("name", fmt.Sprintf("name %q is reserved", c.Name), "it holds signed calls that could not be understood")
+		report("name", "name %q is reserved", "it holds signed calls that could not be understood", c.Name)
 	case !relay.ValidName(c.Name):
-		report("name", fmt.Sprintf("name %q is not allowed", c.Name), relay.NameRule)
+		report("name", "name %q is not allowed", relay.NameRule, c.Name)
 	}
 	c.checkOrder(report)
 	switch kinds := c.kinds(); len(kinds) {
@@ -58,12 +59,12 @@ func (c *Config) Check(report func(path, problem, hint string)) {
 }
 
 // checkOrder refuses order: none where it would only take the batches away: a file and a partition have one order.
-func (c *Config) checkOrder(report func(path, problem, hint string)) {
+func (c *Config) checkOrder(report problem.Report) {
 	switch {
 	case c.Order != "entity" && c.Order != "none":
-		report("order", fmt.Sprintf("unknown order %q", c.Order), "use entity or none")
+		report("order", "unknown order %q", "use entity or none", c.Order)
 	case c.Order == "none" && c.HTTP == nil && len(c.kinds()) == 1:
-		report("order", fmt.Sprintf("%q is for http sinks only", c.Order), "remove it: "+c.kinds()[0]+" keeps order at no cost")
+		report("order", "%q is for http sinks only", "remove it: "+c.kinds()[0]+" keeps order at no cost", c.Order)
 	}
 }
 

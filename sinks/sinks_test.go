@@ -87,7 +87,7 @@ func TestCheck(t *testing.T) {
 	for name, tt := range tests {
 		c := config(tt.with)
 		var got []string
-		c.Check(func(path, _, _ string) { got = append(got, path) })
+		c.Check(func(path, _, _ string, _ ...any) { got = append(got, path) })
 		require.Equal(t, tt.want, got, name)
 	}
 }

@@ -25,6 +25,7 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/admin"
+	"ncs-relay/relay/problem"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -348,16 +349,17 @@ func TestConfigCheck(t *testing.T) {
 			t.Parallel()
 			var got string
 			cfg := admin.Config{Listen: listen, Token: relay.NewSecret(canary)}
-			cfg.Check(func(path, problem, hint string) {
-				got = path + ": " + problem
-				require.NotContains(t, problem+hint, canary)
+			cfg.Check(func(path, message, hint string, values ...any) {
+				message, hint = problem.Text(nil, message, hint, values...)
+				got = path + ": " + message
+				require.NotContains(t, message+hint, canary)
 			})
 			require.Equal(t, want, got)
 		})
 	}
 	var cfg admin.Config
 	cfg.SetDefaults()
-	cfg.Check(func(path, problem, _ string) { t.Errorf("%s: %s", path, problem) })
+	cfg.Check(func(path, message, _ string, _ ...any) { t.Errorf("%s: %s", path, message) })
 }
 
 // Handler alone judges by the configured address, so it can be mounted in tests.

@@ -1,13 +1,13 @@
 package admin
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
 	"strings"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/problem"
 )
 
 // Config of the admin address.
@@ -21,14 +21,14 @@ func (c *Config) SetDefaults() { c.Listen = "127.0.0.1:9464" }
 
 // Check reports an address that cannot be listened on. An address off loopback without a token is no mistake: metrics
 // and probes work, and /api/ says why it is closed.
-func (c *Config) Check(report func(path, problem, hint string)) {
+func (c *Config) Check(report problem.Report) {
 	_, port, err := net.SplitHostPort(c.Listen)
 	if err != nil {
-		report("listen", fmt.Sprintf("%q is not an address", c.Listen), `host:port, such as "127.0.0.1:9464" or ":9464"`)
+		report("listen", "%q is not an address", `host:port, such as "127.0.0.1:9464" or ":9464"`, c.Listen)
 		return
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		report("listen", fmt.Sprintf("port %q is not a number from 0 to 65535", port), "")
+		report("listen", "port %q is not a number from 0 to 65535", "", port)
 	}
 }
 

@@ -1,8 +1,9 @@
 package journal
 
 import (
-	"fmt"
 	"time"
+
+	"ncs-relay/relay/problem"
 )
 
 // Config bounds the journal on disk.
@@ -19,13 +20,13 @@ func (c *Config) SetDefaults() {
 }
 
 // Check reports what is wrong with c.
-func (c *Config) Check(report func(path, problem, hint string)) {
+func (c *Config) Check(report problem.Report) {
 	const least = 128 << 20 // two segments: one is written while the other is read
 	if c.MaxSize < least {
-		report("max_size", fmt.Sprintf("%d bytes is too small", c.MaxSize), "use 128MiB or more")
+		report("max_size", "%d bytes is too small", "use 128MiB or more", c.MaxSize)
 	}
 	if c.Retention < time.Minute {
-		report("retention", fmt.Sprintf("%v is too short", c.Retention), "use 1m or more; it is how far back a replay can reach")
+		report("retention", "%v is too short", "use 1m or more; it is how far back a replay can reach", c.Retention)
 	}
 }
 
@@ -42,11 +43,11 @@ func (c *DeadConfig) SetDefaults() {
 }
 
 // Check reports what is wrong with c.
-func (c *DeadConfig) Check(report func(path, problem, hint string)) {
+func (c *DeadConfig) Check(report problem.Report) {
 	if c.MaxSize < 1<<20 {
-		report("max_size", fmt.Sprintf("%d bytes is too small", c.MaxSize), "use 1MiB or more")
+		report("max_size", "%d bytes is too small", "use 1MiB or more", c.MaxSize)
 	}
 	if c.Retention < time.Minute {
-		report("retention", fmt.Sprintf("%v is too short", c.Retention), "use 1m or more; after it a dead letter is gone")
+		report("retention", "%v is too short", "use 1m or more; after it a dead letter is gone", c.Retention)
 	}
 }

@@ -21,6 +21,7 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/keyfile"
+	"ncs-relay/relay/problem"
 )
 
 // Config says where a cluster is and how to connect to it. Brokers, TLS and SASL must have passed their checks.
@@ -48,7 +49,7 @@ func SplitBrokers(list []string) []string {
 }
 
 // CheckBrokers reports what is wrong with the addresses of brokers, at the path "brokers".
-func CheckBrokers(brokers []string, report func(path, problem, hint string)) {
+func CheckBrokers(brokers []string, report problem.Report) {
 	if len(brokers) == 0 {
 		report("brokers", "no broker given", `brokers: ["kafka-1.internal:9092"]`)
 	}
@@ -59,7 +60,7 @@ func CheckBrokers(brokers []string, report func(path, problem, hint string)) {
 		}
 		for _, address := range addresses {
 			if problem := checkHostPort(address); problem != "" {
-				report(fmt.Sprintf("brokers[%d]", i), problem, "write host:port, for example kafka-1.internal:9092")
+				report(fmt.Sprintf("brokers[%d]", i), "%q "+problem, "write host:port, for example kafka-1.internal:9092", address)
 			}
 		}
 	}
@@ -69,23 +70,23 @@ func checkHostPort(address string) string {
 	host, port, err := net.SplitHostPort(address)
 	switch {
 	case err != nil:
-		return fmt.Sprintf("%q is not host:port", address)
+		return "is not host:port"
 	case host == "":
-		return fmt.Sprintf("%q has no host", address)
+		return "has no host"
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return fmt.Sprintf("%q has no valid port", address)
+		return "has no valid port"
 	}
 	return ""
 }
 
 // WarnOfSecrets reports connections on which others can read what they must not.
-func WarnOfSecrets(t *keyfile.TLS, s *SASL, report func(path, problem, hint string)) {
+func WarnOfSecrets(t *keyfile.TLS, s *SASL, report problem.Report) {
 	if t != nil && t.InsecureSkipVerify {
 		report("tls.insecure_skip_verify", "the certificates of the brokers are not verified: anybody on the way can read events and credentials", "use ca_file")
 	}
 	if t == nil && s != nil && (s.Mechanism == saslPlain || s.Mechanism == saslOAuthBearer) {
-		report("sasl.mechanism", fmt.Sprintf("%q sends its secret as it is, and there is no TLS", s.Mechanism), "add tls: {}")
+		report("sasl.mechanism", "%q sends its secret as it is, and there is no TLS", "add tls: {}", s.Mechanism)
 	}
 }
 

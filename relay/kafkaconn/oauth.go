@@ -18,6 +18,7 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/keyfile"
+	"ncs-relay/relay/problem"
 )
 
 // tokenSource gives OAuth tokens. It may be asked by several connections at once.
@@ -25,7 +26,7 @@ type tokenSource interface {
 	token(ctx context.Context) (relay.Secret, error)
 }
 
-func (c *SASL) checkTokenURL(report func(path, problem, hint string)) {
+func (c *SASL) checkTokenURL(report problem.Report) {
 	// The address may hold a secret, so it is not shown.
 	if u, err := url.Parse(c.TokenURL); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil {
 		report("token_url", "is not an http or https address without user", "for example https://id.example.com/oauth2/token")
@@ -35,11 +36,11 @@ func (c *SASL) checkTokenURL(report func(path, problem, hint string)) {
 	}
 	checkSecret(report, "client_secret", c.ClientSecret, c.ClientSecretFile)
 	if c.AuthStyle != "" && c.AuthStyle != authInHeader && c.AuthStyle != authInBody {
-		report("auth_style", fmt.Sprintf("unknown auth_style %q", c.AuthStyle), "use header or body")
+		report("auth_style", "unknown auth_style %q", "use header or body", c.AuthStyle)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.TokenForm)) {
 		if slices.Contains([]string{"grant_type", "scope", "client_id", "client_secret"}, name) {
-			report("token_form["+name+"]", fmt.Sprintf("%q is set by other keys", name), "use scopes, client_id and client_secret")
+			report("token_form["+name+"]", "%q is set by other keys", "use scopes, client_id and client_secret", name)
 		}
 	}
 }

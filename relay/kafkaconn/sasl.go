@@ -16,6 +16,7 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/keyfile"
+	"ncs-relay/relay/problem"
 )
 
 // SASL says who we are to the brokers. Files are read again for each new connection.
@@ -45,7 +46,7 @@ const (
 )
 
 // Check reports what is wrong with c.
-func (c *SASL) Check(report func(path, problem, hint string)) {
+func (c *SASL) Check(report problem.Report) {
 	switch c.Mechanism {
 	case saslPlain, saslSCRAM256, saslSCRAM512:
 		c.checkPassword(report)
@@ -54,23 +55,23 @@ func (c *SASL) Check(report func(path, problem, hint string)) {
 	case "":
 		report("mechanism", "no mechanism given", "use plain, scram-sha-256, scram-sha-512 or oauthbearer")
 	default:
-		report("mechanism", fmt.Sprintf("unknown mechanism %q", c.Mechanism), "use plain, scram-sha-256, scram-sha-512 or oauthbearer")
+		report("mechanism", "unknown mechanism %q", "use plain, scram-sha-256, scram-sha-512 or oauthbearer", c.Mechanism)
 	}
 }
 
-func (c *SASL) checkPassword(report func(path, problem, hint string)) {
+func (c *SASL) checkPassword(report problem.Report) {
 	if c.Username == "" {
 		report("username", "no user name given", "")
 	}
 	checkSecret(report, "password", c.Password, c.PasswordFile)
 	if c.TokenFile != "" || c.TokenURL != "" || len(c.Extensions) > 0 {
-		report("mechanism", fmt.Sprintf("%q uses no token", c.Mechanism), "use oauthbearer, or remove the token")
+		report("mechanism", "%q uses no token", "use oauthbearer, or remove the token", c.Mechanism)
 	}
 }
 
-func (c *SASL) checkToken(report func(path, problem, hint string)) {
+func (c *SASL) checkToken(report problem.Report) {
 	if c.Username != "" || c.Password.IsSet() || c.PasswordFile != "" {
-		report("mechanism", fmt.Sprintf("%q uses no user name and password", c.Mechanism), "remove them")
+		report("mechanism", "%q uses no user name and password", "remove them", c.Mechanism)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Extensions)) {
 		if value := c.Extensions[name]; name == "auth" || !extensionName.MatchString(name) || !extensionValue.MatchString(value) {
@@ -84,7 +85,7 @@ func (c *SASL) checkToken(report func(path, problem, hint string)) {
 		report("token_file", "cannot be combined with token_url", "keep one of them")
 	case c.TokenFile != "":
 		if _, err := relay.ReadSecret(c.TokenFile); err != nil {
-			report("token_file", err.Error(), "")
+			report("token_file", "%v", "", err)
 		}
 	default:
 		c.checkTokenURL(report)
@@ -98,7 +99,7 @@ var (
 )
 
 // checkSecret reports a secret that is given neither in the configuration nor in a file, or in both.
-func checkSecret(report func(path, problem, hint string), path string, secret relay.Secret, file string) {
+func checkSecret(report problem.Report, path string, secret relay.Secret, file string) {
 	switch {
 	case !secret.IsSet() && file == "":
 		report(path, "neither "+path+" nor "+path+"_file is given", "")
@@ -106,7 +107,7 @@ func checkSecret(report func(path, problem, hint string), path string, secret re
 		report(path+"_file", "cannot be combined with "+path, "keep one of them")
 	case file != "":
 		if _, err := relay.ReadSecret(file); err != nil {
-			report(path+"_file", err.Error(), "")
+			report(path+"_file", "%v", "", err)
 		}
 	}
 }

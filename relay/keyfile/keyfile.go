@@ -10,13 +10,14 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"slices"
 	"strings"
 	"unicode"
+
+	"ncs-relay/relay/problem"
 )
 
 const (
@@ -33,9 +34,9 @@ func Secret(name string) (string, error) {
 	secret, err := Clean(string(data))
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("file %q %w", name, err)
+		return "", problem.Errorf("file %q %w", name, err)
 	case secret == "":
-		return "", fmt.Errorf("file %q is empty", name)
+		return "", problem.Errorf("file %q is empty", name)
 	}
 	return secret, nil
 }
@@ -44,10 +45,10 @@ func Secret(name string) (string, error) {
 // mark before it, line breaks after it. What cannot be meant is refused; the error completes a sentence about the secret.
 func Clean(text string) (string, error) {
 	if strings.HasPrefix(text, "\xff\xfe") || strings.HasPrefix(text, "\xfe\xff") {
-		return "", errors.New("is UTF-16, which nobody expects in a secret: save it as UTF-8")
+		return "", problem.Errorf("is UTF-16, which nobody expects in a secret: save it as UTF-8")
 	}
 	if strings.ContainsRune(text, 0) {
-		return "", errors.New("holds a NUL byte: write it anew as plain text, UTF-8")
+		return "", problem.Errorf("holds a NUL byte: write it anew as plain text, UTF-8")
 	}
 	return strings.TrimRight(strings.TrimPrefix(text, "\ufeff"), "\r\n"), nil
 }
@@ -65,7 +66,7 @@ func readPEM(name string) ([]byte, error) { return read(name, maxPEM) }
 func authorities(file string, data []byte) (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("file %q holds no certificate in PEM", file)
+		return nil, problem.Errorf("file %q holds no certificate in PEM", file)
 	}
 	return pool, nil
 }
@@ -103,20 +104,20 @@ func LoadPair(certFile, keyFile string) (tls.Certificate, error) {
 
 // CheckTLS reads the files of a configuration's TLS section and reports what is wrong with each, at its key. An empty name is
 // a file that is not given.
-func CheckTLS(caFile, certFile, keyFile string, report func(path, problem, hint string)) {
+func CheckTLS(caFile, certFile, keyFile string, report problem.Report) {
 	look := func(key, file string) (data []byte) {
 		if file == "" {
 			return nil
 		}
 		data, err := readPEM(file)
 		if err != nil {
-			report(key, err.Error(), "")
+			report(key, "%v", "", err)
 		}
 		return data
 	}
 	if ca := look("ca_file", caFile); ca != nil {
 		if _, err := authorities(caFile, ca); err != nil {
-			report("ca_file", err.Error(), "")
+			report("ca_file", "%v", "", err)
 		}
 	}
 	chain, key := look("cert_file", certFile), look("key_file", keyFile)
@@ -124,7 +125,7 @@ func CheckTLS(caFile, certFile, keyFile string, report func(path, problem, hint 
 		return
 	}
 	if _, err := Pair(certFile, keyFile, chain, key); err != nil {
-		report("cert_file", err.Error(), "")
+		report("cert_file", "%v", "", err)
 	}
 }
 
@@ -133,14 +134,14 @@ func noPair(certFile, keyFile string, chain, key []byte) error {
 	keys := blocks(key)
 	switch {
 	case !slices.ContainsFunc(blocks(chain), func(b *pem.Block) bool { return b.Type == "CERTIFICATE" }):
-		return fmt.Errorf("file %q holds no certificate in PEM", certFile)
+		return problem.Errorf("file %q holds no certificate in PEM", certFile)
 	case slices.ContainsFunc(keys, encrypted):
-		return fmt.Errorf("the private key in file %q is encrypted, and nobody can type its passphrase: decrypt it with "+
+		return problem.Errorf("the private key in file %q is encrypted, and nobody can type its passphrase: decrypt it with "+
 			"openssl pkey -in KEY -out NEW, and let nobody else read the result", keyFile)
 	case !slices.ContainsFunc(keys, func(b *pem.Block) bool { return strings.HasSuffix(b.Type, "PRIVATE KEY") }):
-		return fmt.Errorf("file %q holds no private key in PEM", keyFile)
+		return problem.Errorf("file %q holds no private key in PEM", keyFile)
 	}
-	return fmt.Errorf("certificate %q and private key %q do not belong together, or cannot be read as what they say they are", certFile, keyFile)
+	return problem.Errorf("certificate %q and private key %q do not belong together, or cannot be read as what they say they are", certFile, keyFile)
 }
 
 func blocks(data []byte) (all []*pem.Block) {
@@ -182,14 +183,14 @@ func OpenToAll(name string) bool {
 // read reads a regular file: reading a pipe would wait for its writer.
 func read(name string, limit int64) ([]byte, error) {
 	if name == "" {
-		return nil, errors.New("the file has no name")
+		return nil, problem.Errorf("the file has no name")
 	}
 	info, err := os.Stat(name)
 	switch {
 	case err != nil:
 		return nil, cannotRead(name, err)
 	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%q is not a file", name)
+		return nil, problem.Errorf("%q is not a file", name)
 	}
 	f, err := os.Open(name)
 	if err != nil {
@@ -201,7 +202,7 @@ func read(name string, limit int64) ([]byte, error) {
 	case err != nil:
 		return nil, cannotRead(name, err)
 	case int64(len(data)) > limit:
-		return nil, fmt.Errorf("file %q has more than %d bytes", name, limit)
+		return nil, problem.Errorf("file %q has more than %d bytes", name, limit)
 	}
 	return data, nil
 }
@@ -211,5 +212,5 @@ func cannotRead(name string, err error) error {
 	if errors.As(err, &pe) {
 		err = pe.Err // without the name, which is said already
 	}
-	return fmt.Errorf("file %q cannot be read: %w", name, err)
+	return problem.Errorf("file %q cannot be read: %w", name, err)
 }

@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"slices"
 	"sync"
+
+	"ncs-relay/relay/problem"
 )
 
 // TLS says whom to trust and with which certificate to connect. Whether its files are followed when they change is said
@@ -18,7 +20,7 @@ type TLS struct {
 }
 
 // Check reports what is wrong with t.
-func (t *TLS) Check(report func(path, problem, hint string)) {
+func (t *TLS) Check(report problem.Report) {
 	if (t.CertFile == "") != (t.KeyFile == "") {
 		report("", "has only one of cert_file and key_file", "a certificate needs its key")
 		return

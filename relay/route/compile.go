@@ -26,9 +26,9 @@ const (
 	Note                    // worth knowing, and often meant
 )
 
-// Report takes one finding. The path is that of the configuration, such as "routes[2].match.event[0]"; problem says what
-// is wrong, including the value; hint says what to do, "" if that is obvious.
-type Report func(s Severity, path, problem, hint string)
+// Report takes one finding. The path is that of the configuration, such as "routes[2].match.event[0]"; the rest is as in
+// problem.Report.
+type Report func(s Severity, path, problem, hint string, values ...any)
 
 // Options are what a Router is compiled from.
 type Options struct {
@@ -82,10 +82,10 @@ type compiler struct {
 	products []int // ids that rules name
 }
 
-func (c *compiler) report(s Severity, path, problem, hint string) {
+func (c *compiler) report(s Severity, path, problem, hint string, values ...any) {
 	c.failed = c.failed || s == Error
 	if c.Report != nil {
-		c.Report(s, path, problem, hint)
+		c.Report(s, path, problem, hint, values...)
 	}
 }
 
@@ -136,7 +136,7 @@ func (c *compiler) productIDs(path string, names []string) []int {
 	for i, name := range names {
 		id, err := ncs.ParseProduct(name)
 		if err != nil {
-			c.report(Error, index(path, i), fmt.Sprintf("unknown product %q", name), productHint(name))
+			c.report(Error, index(path, i), "unknown product %q", productHint(name), name)
 			continue
 		}
 		ids[i] = id
@@ -172,9 +172,9 @@ func (c *compiler) events(path string, m MatchConfig) []ncs.Selector {
 			}
 			continue
 		}
-		problem, hint := eventProblem(products, event)
+		problem, hint, values := eventProblem(products, event)
 		if !unsure || strings.HasPrefix(problem, "unknown") {
-			c.report(Error, index(path, i), problem, hint)
+			c.report(Error, index(path, i), problem, hint, values...)
 		}
 	}
 	c.repeated(path, m.Event)
@@ -182,39 +182,38 @@ func (c *compiler) events(path string, m MatchConfig) []ncs.Selector {
 }
 
 // eventProblem says what is wrong with an event that ncs.ParseEvent refused.
-func eventProblem(products []string, event string) (problem, hint string) {
+func eventProblem(products []string, event string) (problem, hint string, values []any) {
 	if number, err := strconv.Atoi(event); err == nil && len(products) != 1 {
-		return numberProblem(number)
+		return "event %s needs exactly one product, because numbers mean something else in each product", numberHint(number), []any{event}
 	}
 	if _, err := ncs.ParseEvent(nil, event); err == nil {
-		return fmt.Sprintf("%s is an event of %s, not of %s", event, andList(productsWith(event)), orList(products)), ""
+		return "%s is an event of %s, not of %s", "", []any{event, andList(productsWith(event)), orList(products)}
 	}
 	product, name, qualified := strings.Cut(event, ".")
 	if !qualified {
-		return fmt.Sprintf("unknown event %q", event), spelling.Hint(event, eventNames(products))
+		return "unknown event %q", spelling.Hint(event, eventNames(products)), []any{event}
 	}
 	if _, err := ncs.ParseProduct(product); err != nil {
-		return fmt.Sprintf("unknown product %q in event %q", product, event), spelling.Hint(product, ncs.ProductNames())
+		return "unknown product %q in event %q", spelling.Hint(product, ncs.ProductNames()), []any{product, event}
 	}
-	problem = fmt.Sprintf("unknown event %q", event)
-	if hint = spelling.Hint(name, eventNames([]string{product})); hint == "" && len(productsWith(name)) > 0 {
-		hint = fmt.Sprintf("%s is an event of %s", name, andList(productsWith(name)))
+	hint, values = spelling.Hint(name, eventNames([]string{product})), []any{event}
+	if of := productsWith(name); hint == "" && len(of) > 0 {
+		hint, values = "%s is an event of %s", append(values, name, andList(of))
 	}
-	return problem, hint
+	return "unknown event %q", hint, values
 }
 
-func numberProblem(number int) (problem, hint string) {
+func numberHint(number int) string {
 	var meanings []string
 	for _, info := range ncs.Catalogue() {
 		if info.EventType == number {
 			meanings = append(meanings, info.Product+"."+info.Event)
 		}
 	}
-	problem = fmt.Sprintf("event %d needs exactly one product, because numbers mean something else in each product", number)
 	if len(meanings) == 0 {
-		return problem, "add one product"
+		return "add one product"
 	}
-	return problem, "add one product, or write " + orList(meanings)
+	return "add one product, or write " + orList(meanings)
 }
 
 // productsWith lists the products that have an event of that name, which may name a product itself.
@@ -238,7 +237,7 @@ func (c *compiler) namedByNow(path, event string, s ncs.Selector) {
 	}
 	for _, info := range ncs.Catalogue() {
 		if s.Matches(info) {
-			c.report(Note, path, fmt.Sprintf("%s has a name by now", event), "write "+info.Product+"."+info.Event)
+			c.report(Note, path, "%s has a name by now", "write "+info.Product+"."+info.Event, event)
 		}
 	}
 }
@@ -248,7 +247,7 @@ func (c *compiler) serviceTypes(path string, values []string) []int {
 	for i, v := range values {
 		number, err := strconv.Atoi(v)
 		if err != nil || number < 0 {
-			c.report(Error, index(path, i), fmt.Sprintf("service type %q is not a number", v), "for example 2, the uploader")
+			c.report(Error, index(path, i), "service type %q is not a number", "for example 2, the uploader", v)
 		}
 		numbers[i] = number
 	}
@@ -261,7 +260,7 @@ func (c *compiler) globs(path string, patterns []string) []glob {
 	c.notEmpty(path, patterns)
 	for i, p := range patterns {
 		if strings.ContainsAny(p, `?[\`) {
-			c.report(Note, index(path, i), fmt.Sprintf("only * is special in channel %q: the rest is taken literally", p), "")
+			c.report(Note, index(path, i), "only * is special in channel %q: the rest is taken literally", "", p)
 		}
 		globs[i] = compileGlob(p)
 	}
@@ -275,7 +274,7 @@ func (c *compiler) when(path, src string) *Expr {
 	}
 	x, err := CompileExpr(src)
 	if err != nil {
-		c.report(Error, path, err.Error(), exprHint(err))
+		c.report(Error, path, "%v", exprHint(err), err)
 	}
 	return x
 }
@@ -294,7 +293,7 @@ func exprHint(err error) string {
 
 func (c *compiler) to(path string, names []string) []int {
 	if len(names) == 0 {
-		c.report(Error, path, "no sink", "name at least one of: "+strings.Join(c.Sinks, ", "))
+		c.report(Error, path, "no sink", "name at least one of: %s", strings.Join(c.Sinks, ", "))
 	}
 	c.sinkNames(path, names)
 	var to []int
@@ -312,7 +311,11 @@ func (c *compiler) sinkNames(path string, names []string) { c.names(path, names,
 func (c *compiler) names(path string, names []string, what string, known []string) {
 	for i, name := range names {
 		if !slices.Contains(known, name) {
-			c.report(Error, index(path, i), fmt.Sprintf("unknown %s %q", what, name), spelling.Hint(name, known))
+			hint, values := "", []any{name}
+			if meant := spelling.Nearest(name, known); meant != "" {
+				hint, values = "did you mean %q?", append(values, meant)
+			}
+			c.report(Error, index(path, i), "unknown "+what+" %q", hint, values...)
 		}
 	}
 	c.repeated(path, names)
@@ -329,7 +332,7 @@ func (c *compiler) notEmpty(path string, values []string) {
 func (c *compiler) repeated(path string, values []string) {
 	for i, v := range values {
 		if slices.Contains(values[:i], v) {
-			c.report(Warning, index(path, i), fmt.Sprintf("%q is listed twice", v), "")
+			c.report(Warning, index(path, i), "%q is listed twice", "", v)
 		}
 	}
 }
@@ -340,11 +343,11 @@ func (c *compiler) reachability(path string, r *rule, router *Router) {
 		return slices.ContainsFunc(r.conditions, func(c condition) bool { return c.decidedByKind() && !c.possible(k) })
 	})
 	if len(selected) == 0 {
-		c.report(Warning, path, "no event can match: there is none with "+andList(wantsOf(r)), "")
+		c.report(Warning, path, "no event can match: there is none with %s", "", andList(wantsOf(r)))
 		return
 	}
 	if !slices.ContainsFunc(selected, func(k kind) bool { return k.arrivesAt(router.sources) }) {
-		c.report(Warning, path, "no event can match: no source lets in "+andList(wantsOf(r)), "")
+		c.report(Warning, path, "no event can match: no source lets in %s", "", andList(wantsOf(r)))
 		return
 	}
 	for _, condition := range r.conditions {
@@ -373,11 +376,11 @@ func (c *compiler) unable(path, key string, able int, unable, kinds []kind) {
 		reason = "the source does not let them in"
 	}
 	if able == 0 {
-		c.report(Warning, path, fmt.Sprintf("no event the rule names can match: %s (%s)", reason, summary(unable, kinds)), "")
+		c.report(Warning, path, "no event the rule names can match: "+reason+" ("+summary(unable, kinds)+")", "")
 		return
 	}
 	if key != "source" { // taking only what a source lets in is what a source in a rule is for
-		c.report(Note, path, fmt.Sprintf("never holds for %s: %s", summary(unable, kinds), reason), "")
+		c.report(Note, path, "never holds for "+summary(unable, kinds)+": "+reason, "")
 	}
 }
 
@@ -423,8 +426,7 @@ func (c *compiler) sameConditions() {
 	for i, rc := range c.Rules {
 		conditions := fmt.Sprintf("%q %q", rc.Match, rc.When)
 		if j, ok := first[conditions]; ok {
-			c.report(Warning, fmt.Sprintf("routes[%d]", i), fmt.Sprintf("same conditions as routes[%d]", j),
-				"put the sinks of both into one rule")
+			c.report(Warning, fmt.Sprintf("routes[%d]", i), fmt.Sprintf("same conditions as routes[%d]", j), "put the sinks of both into one rule")
 			continue
 		}
 		first[conditions] = i
@@ -438,7 +440,7 @@ func (c *compiler) unusedSinks() {
 	}
 	for i, name := range c.Sinks {
 		if !slices.Contains(used, name) {
-			c.report(Warning, index("sinks", i), fmt.Sprintf("no rule sends anything to sink %q", name), "")
+			c.report(Warning, index("sinks", i), "no rule sends anything to sink %q", "", name)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay/ncs"
+	"ncs-relay/relay/problem"
 	"ncs-relay/relay/route"
 )
 
@@ -20,8 +21,9 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 func findings(o route.Options) (string, *route.Router) {
 	var b strings.Builder
 	severities := map[route.Severity]string{route.Error: "error", route.Warning: "warning", route.Note: "note"}
-	o.Report = func(s route.Severity, path, problem, hint string) {
-		fmt.Fprintf(&b, "%s: %s: %s", severities[s], path, problem)
+	o.Report = func(s route.Severity, path, message, hint string, values ...any) {
+		message, hint = problem.Text(nil, message, hint, values...)
+		fmt.Fprintf(&b, "%s: %s: %s", severities[s], path, message)
 		if hint != "" {
 			fmt.Fprintf(&b, " [%s]", hint)
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"ncs-relay/relay/ncs"
+	"ncs-relay/relay/problem"
 )
 
 // Bounds of an expression. Expressions are the operator's own and so are trusted to mean well, but a mistake in one must
@@ -77,14 +78,14 @@ func CompileExpr(src string) (_ *Expr, err error) {
 	// A library that parses, checks and folds outside text is not trusted to never panic.
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("cannot be compiled: %v", p)
+			err = problem.Errorf("cannot be compiled: %v", p)
 		}
 	}()
 	if len(src) > maxExprLength {
-		return nil, fmt.Errorf("%d bytes long, at most %d are allowed", len(src), maxExprLength)
+		return nil, problem.Errorf("%d bytes long, at most %d are allowed", len(src), maxExprLength)
 	}
 	if !utf8.ValidString(src) {
-		return nil, errors.New("not UTF-8")
+		return nil, problem.Errorf("not UTF-8")
 	}
 	tree, err := parser.Parse(src)
 	if err != nil {
@@ -127,7 +128,7 @@ func (x *Expr) eval(e *evaluation) (bool, error) {
 	}
 	holds, ok := out.(bool)
 	if !ok {
-		return false, fmt.Errorf("gives a %T, not a bool", out)
+		return false, problem.Errorf("gives a %T, not a bool", out)
 	}
 	return holds, nil
 }
@@ -168,7 +169,7 @@ func decodePayload(raw []byte) (map[string]any, error) {
 	}
 	object, ok := v.(map[string]any)
 	if !ok {
-		return nil, errors.New("payload is no object")
+		return nil, problem.Errorf("payload is no object")
 	}
 	return object, nil
 }
@@ -335,7 +336,7 @@ func oneLine(src string, err error) error {
 	if !errors.As(err, &fe) || fe.Line == 0 {
 		return errors.New(strings.Join(strings.Fields(err.Error()), " "))
 	}
-	message := strings.Join(strings.Fields(fe.Message), " ")
+	message := errors.New(strings.Join(strings.Fields(fe.Message), " ")) // in which words and values are one
 	lines := strings.Split(src, "\n")
 	where := fmt.Sprintf("at character %d", fe.Column+1)
 	if len(lines) > 1 {
@@ -344,7 +345,7 @@ func oneLine(src string, err error) error {
 	rest := []rune(lines[min(fe.Line, len(lines))-1])
 	rest = rest[min(fe.Column, len(rest)):]
 	if text := strings.TrimSpace(string(rest[:min(30, len(rest))])); text != "" {
-		return fmt.Errorf("%s (%s: %s)", message, where, text)
+		return problem.Errorf("%w ("+where+": %s)", message, text)
 	}
-	return fmt.Errorf("%s (%s, the end)", message, where)
+	return problem.Errorf("%w ("+where+", the end)", message)
 }

@@ -54,21 +54,21 @@ func (h *rehearsal) reportFailures(c *compiler, path string) {
 	if first == nil {
 		return
 	}
-	problem := fmt.Sprintf("fails, and so does not apply, on %d of the %d sample events that its rule takes, such as %s: %v",
-		len(fails), len(h.samples), nameOf(fails[0]), first)
-	c.report(Warning, path, problem, h.remedy(fails))
+	problem := fmt.Sprintf("fails, and so does not apply, on %d of the %d sample events that its rule takes, such as %s: ",
+		len(fails), len(h.samples), nameOf(fails[0]))
+	if better := h.guarded(); better != "" && len(fails) < len(h.samples) {
+		c.report(Warning, path, problem+"%v", "write %s", first, better)
+	} else {
+		c.report(Warning, path, problem+"%v", h.remedy(fails), first)
+	}
 }
 
 func nameOf(s *evaluation) string { return s.n.Info.Product + "." + s.n.Info.Event }
 
-// remedy is an expression that decides the same where this one does, and is false where this one fails; otherwise the
-// events that it is for.
+// remedy says what to do where no expression that is a little longer would do.
 func (h *rehearsal) remedy(fails []*evaluation) string {
 	if len(fails) == len(h.samples) {
 		return "ncs-relay events show EVENT says what a payload holds"
-	}
-	if better := h.guarded(); better != "" {
-		return "write " + better
 	}
 	var names []string
 	for _, s := range h.samples {
@@ -83,7 +83,8 @@ func (h *rehearsal) remedy(fails []*evaluation) string {
 	return "it is for " + andList(names) + ": name that in match.event"
 }
 
-// guarded puts a check in front for each member that may be missing, as few as will do.
+// guarded is an expression that decides the same where this one does, and is false where this one fails; "" if there is none. It
+// puts a check in front for each member that may be missing, as few as will do.
 func (h *rehearsal) guarded() string {
 	src := h.when.program.Source().String()
 	tree, err := parser.Parse(src)
@@ -168,8 +169,7 @@ func (h *rehearsal) reportBytes(c *compiler, path string) {
 			continue
 		}
 		if i := slices.IndexFunc(h.samples, func(s *evaluation) bool { return isText(program, s) }); i >= 0 {
-			c.report(Warning, path, fmt.Sprintf("%s is a text in %s: its elements are bytes (numbers), and equal no text", of, nameOf(h.samples[i])),
-				fmt.Sprintf("%s[0:1] is a text", of))
+			c.report(Warning, path, "%s is a text in "+nameOf(h.samples[i])+": its elements are bytes (numbers), and equal no text", "%s[0:1] is a text", of, of)
 		}
 	}
 }

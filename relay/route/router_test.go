@@ -45,8 +45,8 @@ func compile(t testing.TB, unmatched []string, rules ...route.RuleConfig) *route
 	o := route.Options{
 		Rules: rules, Unmatched: unmatched, Sinks: []string{"a", "b", "c", "rest"},
 		Sources: []route.Source{{Name: "recording"}, {Name: "rtc"}},
-		Report: func(s route.Severity, path, problem, hint string) {
-			require.NotEqual(t, route.Error, s, "%s: %s (%s)", path, problem, hint)
+		Report: func(s route.Severity, path, problem, hint string, values ...any) {
+			require.NotEqual(t, route.Error, s, "%s: %s (%s) %v", path, problem, hint, values)
 		},
 	}
 	for i := range o.Rules {

@@ -1,8 +1,9 @@
 package telemetry
 
 import (
-	"fmt"
 	"log/slog"
+
+	"ncs-relay/relay/problem"
 )
 
 // LogConfig says what is logged and how.
@@ -18,14 +19,14 @@ func (c *LogConfig) SetDefaults() {
 }
 
 // Check reports unknown levels and formats.
-func (c *LogConfig) Check(report func(path, problem, hint string)) {
+func (c *LogConfig) Check(report problem.Report) {
 	if _, ok := c.level(); !ok {
-		report("level", fmt.Sprintf("unknown level %q", c.Level), "one of debug, info, warn, error")
+		report("level", "unknown level %q", "one of debug, info, warn, error", c.Level)
 	}
 	switch c.Format {
 	case "auto", "json", "text":
 	default:
-		report("format", fmt.Sprintf("unknown format %q", c.Format), "one of auto, json, text")
+		report("format", "unknown format %q", "one of auto, json, text", c.Format)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/problem"
 	"ncs-relay/relay/telemetry"
 )
 
@@ -89,11 +90,14 @@ func TestLogConfigFaults(t *testing.T) {
 	t.Parallel()
 	var good telemetry.LogConfig
 	good.SetDefaults()
-	good.Check(func(path, problem, _ string) { t.Errorf("%s: %s", path, problem) })
+	good.Check(func(path, message, _ string, _ ...any) { t.Errorf("%s: %s", path, message) })
 
 	bad := telemetry.LogConfig{Level: "loud", Format: "xml"}
 	var got []string
-	bad.Check(func(path, problem, _ string) { got = append(got, path+": "+problem) })
+	bad.Check(func(path, message, hint string, values ...any) {
+		message, _ = problem.Text(nil, message, hint, values...)
+		got = append(got, path+": "+message)
+	})
 	require.Empty(t, cmp.Diff([]string{`level: unknown level "loud"`, `format: unknown format "xml"`}, got))
 
 	for _, cfg := range []telemetry.LogConfig{{Level: "loud", Format: "json"}, {Level: "info", Format: "xml"}} {

@@ -10,6 +10,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"ncs-relay/relay/keyfile"
+	"ncs-relay/relay/problem"
 )
 
 // Warning is a variable whose value is not used. The specification wants it said, and nothing to fail for it.
@@ -118,8 +119,9 @@ func (o Options) oddExporter(signal string) []Warning {
 	for _, prefix := range []string{"OTEL_EXPORTER_OTLP_", "OTEL_EXPORTER_OTLP_" + signal + "_"} {
 		ca, cert, key := prefix+"CERTIFICATE", prefix+"CLIENT_CERTIFICATE", prefix+"CLIENT_KEY"
 		names := map[string]string{"ca_file": ca, "cert_file": cert, "key_file": key}
-		keyfile.CheckTLS(o.Getenv(ca), o.Getenv(cert), o.Getenv(key), func(setting, problem, _ string) {
-			found = append(found, Warning{names[setting], problem})
+		keyfile.CheckTLS(o.Getenv(ca), o.Getenv(cert), o.Getenv(key), func(setting, message, hint string, values ...any) {
+			message, _ = problem.Text(nil, message, hint, values...)
+			found = append(found, Warning{names[setting], message})
 		})
 	}
 	return found

@@ -1,6 +1,6 @@
 package filesink
 
-import "fmt"
+import "ncs-relay/relay/problem"
 
 // Config of a file sink.
 type Config struct {
@@ -16,15 +16,15 @@ func (c *Config) SetDefaults() { c.MaxSize = 100 << 20 }
 const minMaxSize = 4 << 10
 
 // Check reports what is wrong.
-func (c *Config) Check(report func(path, problem, hint string)) {
+func (c *Config) Check(report problem.Report) {
 	if c.Path == "" {
 		report("path", "is missing", "the file to write to, such as ./archive/events.jsonl")
 	}
 	if c.MaxSize < 0 || c.MaxSize > 0 && c.MaxSize < minMaxSize {
-		report("max_size", fmt.Sprintf("%d bytes are less than %d", c.MaxSize, minMaxSize), "a size such as 100MiB, or 0 for no limit")
+		report("max_size", "%d bytes are less than %d", "a size such as 100MiB, or 0 for no limit", c.MaxSize, minMaxSize)
 	}
 	if c.MaxFiles < 0 {
-		report("max_files", fmt.Sprintf("%d is negative", c.MaxFiles), "0 keeps all")
+		report("max_files", "%d is negative", "0 keeps all", c.MaxFiles)
 	}
 	if c.MaxFiles > 0 && c.MaxSize == 0 {
 		report("max_files", "has no effect without max_size", "set max_size too")

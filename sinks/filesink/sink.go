@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/problem"
 )
 
 const (
@@ -47,7 +48,7 @@ var _ relay.Sink = (*Sink)(nil)
 // error. Neither is a disk that is full or away, which may pass: events wait, and nobody else does.
 func New(cfg Config, name string, logger *slog.Logger) (*Sink, error) {
 	s := &Sink{cfg: cfg, logger: logger.With("sink", name), open: openAppend, now: time.Now}
-	if err := check(cfg); err != nil {
+	if err := problem.Collect(cfg.Check); err != nil {
 		return nil, err
 	}
 	switch err := s.reopen(); {
@@ -58,12 +59,6 @@ func New(cfg Config, name string, logger *slog.Logger) (*Sink, error) {
 		s.logger.Error("the file cannot be written; events wait until it can", "path", cfg.Path, "error", err)
 	}
 	return s, s.Close()
-}
-
-func check(cfg Config) error {
-	var problems []error
-	cfg.Check(func(path, problem, _ string) { problems = append(problems, fmt.Errorf("%s: %s", path, problem)) })
-	return errors.Join(problems...)
 }
 
 // Lane is the same for all events: a file has one order.

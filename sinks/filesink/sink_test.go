@@ -731,7 +731,7 @@ func TestCheck(t *testing.T) {
 	for name, tt := range tests {
 		cfg := config("events.jsonl", tt.change)
 		var got []string
-		cfg.Check(func(path, _, _ string) { got = append(got, path) })
+		cfg.Check(func(path, _, _ string, _ ...any) { got = append(got, path) })
 		require.Equal(t, tt.want, got, name)
 	}
 }

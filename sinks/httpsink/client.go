@@ -14,6 +14,7 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/keyfile"
+	"ncs-relay/relay/problem"
 )
 
 // client is what calls are made with: all that depends on files. A new one takes its place when one of them changes.
@@ -191,7 +192,7 @@ func proxyFunc(proxy relay.Secret) (func(*http.Request) (*url.URL, error), error
 	}
 	u, err := url.Parse(proxy.Reveal())
 	if err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) {
-		return nil, errors.New("is not the URL of a proxy")
+		return nil, problem.Errorf("is not the URL of a proxy")
 	}
 	return http.ProxyURL(u), nil
 }

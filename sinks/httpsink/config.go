@@ -2,7 +2,6 @@ package httpsink
 
 import (
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -16,6 +15,7 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/keyfile"
+	"ncs-relay/relay/problem"
 )
 
 // Config of an HTTP sink.
@@ -70,20 +70,20 @@ const (
 
 // Check reports what is wrong, also in the structs below c but TLS: their mistakes show only together. It reads the files
 // that c names.
-func (c *Config) Check(report func(path, problem, hint string)) {
+func (c *Config) Check(report problem.Report) {
 	c.checkURL(report)
 	if c.Timeout <= 0 {
-		report("timeout", fmt.Sprintf("%s is not a positive time", c.Timeout), "")
+		report("timeout", "%s is not a positive time", "", c.Timeout)
 	}
 	if c.Concurrency < 1 || c.Concurrency > maxConcurrency {
-		report("concurrency", fmt.Sprintf("%d is not between 1 and %d", c.Concurrency, maxConcurrency), "")
+		report("concurrency", "%d is not between 1 and %d", "", c.Concurrency, maxConcurrency)
 	}
 	c.checkRate(report)
 	if c.IdleTimeout <= 0 {
-		report("idle_timeout", fmt.Sprintf("%s is not a positive time", c.IdleTimeout), "")
+		report("idle_timeout", "%s is not a positive time", "", c.IdleTimeout)
 	}
 	if c.MaxConnectionAge <= 0 {
-		report("max_connection_age", fmt.Sprintf("%s is not a positive time", c.MaxConnectionAge), "")
+		report("max_connection_age", "%s is not a positive time", "", c.MaxConnectionAge)
 	}
 	c.checkHeaders(report)
 	c.checkAuth(report)
@@ -91,13 +91,13 @@ func (c *Config) Check(report func(path, problem, hint string)) {
 	c.checkFiles(report)
 	checkVerdicts(c.Verdicts, report)
 	if _, err := proxyFunc(c.Proxy); err != nil {
-		report("proxy", err.Error(), "env, none or a URL such as http://proxy.internal:3128")
+		report("proxy", "%v", "env, none or a URL such as http://proxy.internal:3128", err)
 	}
 	c.Egress.check(report)
 }
 
 // Warn reports what is legal and probably not meant.
-func (c *Config) Warn(report func(path, problem, hint string)) {
+func (c *Config) Warn(report problem.Report) {
 	if u, err := url.Parse(c.URL); err == nil && u.Scheme == "http" && !isLoopback(u.Hostname()) {
 		report("url", "events travel in clear", "use https")
 	}
@@ -113,14 +113,14 @@ func (c *Config) Warn(report func(path, problem, hint string)) {
 func isLoopback(host string) bool { return host == "localhost" || net.ParseIP(host).IsLoopback() }
 
 // checkURL prints no more of the URL than its scheme: it may hold a token.
-func (c *Config) checkURL(report func(path, problem, hint string)) {
+func (c *Config) checkURL(report problem.Report) {
 	if c.URL == "" {
 		report("url", "is missing", "where to post, such as https://billing.internal/hooks/agora")
 		return
 	}
 	t, err := parseTarget(c.URL)
 	if err != nil {
-		report("url", err.Error(), "placeholders are {product}, {event}, {category}, {entity} and {channel}, behind the host")
+		report("url", "%v", "placeholders are {product}, {event}, {category}, {entity} and {channel}, behind the host", err)
 		return
 	}
 	u, err := url.Parse(t.example())
@@ -130,7 +130,7 @@ func (c *Config) checkURL(report func(path, problem, hint string)) {
 	}
 	switch {
 	case u.Scheme != "http" && u.Scheme != "https":
-		report("url", fmt.Sprintf("scheme %q is not supported", u.Scheme), "http:// or https://")
+		report("url", "scheme %q is not supported", "http:// or https://", u.Scheme)
 	case u.Hostname() == "":
 		report("url", "has no host", "")
 	}
@@ -142,13 +142,13 @@ func (c *Config) checkURL(report func(path, problem, hint string)) {
 	}
 }
 
-func (c *Config) checkRate(report func(path, problem, hint string)) {
+func (c *Config) checkRate(report problem.Report) {
 	if c.Rate < 0 || c.Rate > maxRate {
-		report("rate", fmt.Sprintf("%d is not between 0 and %d", c.Rate, maxRate), "calls per second; 0 for no limit")
+		report("rate", "%d is not between 0 and %d", "calls per second; 0 for no limit", c.Rate, maxRate)
 	}
 	switch {
 	case c.Burst < 0 || c.Burst > maxRate:
-		report("burst", fmt.Sprintf("%d is not between 0 and %d", c.Burst, maxRate), "")
+		report("burst", "%d is not between 0 and %d", "", c.Burst, maxRate)
 	case c.Burst > 0 && c.Rate == 0:
 		report("burst", "is there without rate", "give the calls per second as rate")
 	}
@@ -168,7 +168,7 @@ func reserved(name string) bool {
 
 const notSendable = "a line break or another control character is in it"
 
-func (c *Config) checkHeaders(report func(path, problem, hint string)) {
+func (c *Config) checkHeaders(report problem.Report) {
 	seen := map[string]string{} // where it is given, by canonical name
 	name := func(path, name string) {
 		canonical := http.CanonicalHeaderKey(name)
@@ -204,7 +204,7 @@ func (c *Config) checkHeaders(report func(path, problem, hint string)) {
 
 func (c *Config) hasBearer() bool { return c.BearerToken.IsSet() || c.BearerTokenFile != "" }
 
-func (c *Config) checkAuth(report func(path, problem, hint string)) {
+func (c *Config) checkAuth(report problem.Report) {
 	if c.BearerToken.IsSet() && !sendable(c.BearerToken) {
 		report("bearer_token", "has a value that cannot be sent", notSendable)
 	}
@@ -231,7 +231,7 @@ func (c *Config) checkAuth(report func(path, problem, hint string)) {
 
 func sendable(s relay.Secret) bool { return httpguts.ValidHeaderFieldValue(s.Reveal()) }
 
-func (c *Config) checkWebhooks(report func(path, problem, hint string)) {
+func (c *Config) checkWebhooks(report problem.Report) {
 	w := c.StandardWebhooks
 	if w == nil {
 		return
@@ -241,7 +241,7 @@ func (c *Config) checkWebhooks(report func(path, problem, hint string)) {
 	}
 	for i, secret := range w.Secrets {
 		if _, err := webhookKey(secret); err != nil {
-			report(fmt.Sprintf("standard_webhooks.secrets[%d]", i), err.Error(), "make one with: echo whsec_$(openssl rand -base64 32)")
+			report(fmt.Sprintf("standard_webhooks.secrets[%d]", i), "%v", "make one with: echo whsec_$(openssl rand -base64 32)", err)
 		}
 	}
 }
@@ -251,10 +251,10 @@ func (c *Config) checkWebhooks(report func(path, problem, hint string)) {
 func webhookKey(secret relay.Secret) ([]byte, error) {
 	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret.Reveal(), "whsec_"))
 	if err != nil {
-		return nil, errors.New("is not base64") // the decoder's own words tell where
+		return nil, problem.Errorf("is not base64") // the decoder's own words tell where
 	}
 	if len(key) < 24 || len(key) > 64 {
-		return nil, fmt.Errorf("holds %d bytes, not 24 to 64", len(key))
+		return nil, problem.Errorf("holds %d bytes, not 24 to 64", len(key))
 	}
 	return key, nil
 }

@@ -2,7 +2,6 @@ package httpsink_test
 
 import (
 	"log/slog"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -10,6 +9,7 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/keyfile"
+	"ncs-relay/relay/problem"
 	"ncs-relay/sinks/httpsink"
 )
 
@@ -166,14 +166,16 @@ func TestCheck(t *testing.T) {
 			t.Parallel()
 			cfg := config("https://billing.internal/hooks", tt.change)
 			var got []string
-			report := func(path, problem, hint string) {
+			report := problem.Report(func(path, message, hint string, values ...any) {
 				got = append(got, path)
-				require.NotEmpty(t, problem)
-				require.NotContains(t, problem+hint, "canary")
-			}
+				message, hint = problem.Text(nil, message, hint, values...)
+				require.NotEmpty(t, message)
+				require.NotContains(t, message+hint, "canary")
+				require.NotContains(t, message+hint, "%!")
+			})
 			cfg.Check(report)
 			if cfg.TLS != nil {
-				cfg.TLS.Check(func(path, problem, hint string) { report(strings.TrimSuffix("tls."+path, "."), problem, hint) })
+				cfg.TLS.Check(report.In("tls"))
 			}
 			require.Empty(t, cmp.Diff(tt.want, got))
 			s, err := httpsink.New(cfg, "ncs-relay/test", slog.New(slog.DiscardHandler))

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/problem"
 )
 
 // Egress says which addresses the sink may connect to. It is asked for each address that is dialled, after the name was
@@ -43,11 +44,11 @@ func prefixes(texts ...string) []netip.Prefix {
 	return made
 }
 
-func (e *Egress) check(report func(path, problem, hint string)) {
+func (e *Egress) check(report problem.Report) {
 	for name, ranges := range map[string][]string{"allow": e.Allow, "deny": e.Deny} {
 		for i, text := range ranges {
 			if _, err := parseRange(text); err != nil {
-				report(fmt.Sprintf("egress.%s[%d]", name, i), fmt.Sprintf("%q is not an address range", text), "10.0.0.0/8, fd00::/8 or a single address")
+				report(fmt.Sprintf("egress.%s[%d]", name, i), "%q is not an address range", "10.0.0.0/8, fd00::/8 or a single address", text)
 			}
 		}
 	}

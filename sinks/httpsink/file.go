@@ -1,13 +1,13 @@
 package httpsink
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"time"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/problem"
 )
 
 // secretFile is a setting that names a file with one secret.
@@ -46,7 +46,7 @@ func anyValue(relay.Secret) error { return nil }
 
 func headerValue(s relay.Secret) error {
 	if !sendable(s) {
-		return errors.New("has a value that cannot be sent")
+		return problem.Errorf("has a value that cannot be sent")
 	}
 	return nil
 }
@@ -62,15 +62,15 @@ func (f secretFile) read() (relay.Secret, error) {
 		return secret, err
 	}
 	if err := f.ok(secret); err != nil {
-		return secret, fmt.Errorf("file %q %w", f.file, err)
+		return secret, problem.Errorf("file %q %w", f.file, err)
 	}
 	return secret, nil
 }
 
-func (c *Config) checkFiles(report func(path, problem, hint string)) {
+func (c *Config) checkFiles(report problem.Report) {
 	for _, f := range c.secretFiles() {
 		if _, err := f.read(); err != nil {
-			report(f.path, err.Error(), "")
+			report(f.path, "%v", "", err)
 		}
 	}
 }

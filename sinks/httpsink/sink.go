@@ -25,6 +25,7 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/keyfile"
+	"ncs-relay/relay/problem"
 	"ncs-relay/relay/telemetry"
 )
 
@@ -88,12 +89,12 @@ func New(cfg Config, userAgent string, log *slog.Logger) (*Sink, error) {
 }
 
 func check(cfg Config) error {
-	var problems []error
-	cfg.Check(func(path, problem, _ string) { problems = append(problems, fmt.Errorf("%s: %s", path, problem)) })
-	if cfg.TLS != nil {
-		cfg.TLS.Check(func(path, problem, _ string) { problems = append(problems, fmt.Errorf("tls.%s: %s", path, problem)) })
-	}
-	return errors.Join(problems...)
+	return problem.Collect(func(report problem.Report) {
+		cfg.Check(report)
+		if cfg.TLS != nil {
+			cfg.TLS.Check(report.In("tls"))
+		}
+	})
 }
 
 // announce says at each start what weakens the sink.

@@ -369,7 +369,7 @@ func TestDeliverOfAnotherCallIsWarnedOf(t *testing.T) {
 	} {
 		cfg := config("https://far.test", func(c *httpsink.Config) { c.Verdicts = map[string]string{verdicts[0]: verdicts[1]} })
 		var warned []string
-		cfg.Warn(func(path, problem, _ string) { warned = append(warned, path+" "+problem) })
+		cfg.Warn(func(path, problem, _ string, _ ...any) { warned = append(warned, path+" "+problem) })
 		require.Equal(t, want, len(warned) > 0, "%v: %v", verdicts, warned)
 	}
 }

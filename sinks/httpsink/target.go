@@ -2,7 +2,6 @@ package httpsink
 
 import (
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -10,6 +9,7 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/ncs"
+	"ncs-relay/relay/problem"
 )
 
 // notURL stands for the errors of url.Parse, which print the URL.
@@ -57,7 +57,7 @@ func parseTarget(raw string) (target, error) {
 		return t, nil
 	}
 	if strings.ContainsAny(t.base, "{}") {
-		return t, errors.New("has a placeholder in scheme, host or port")
+		return t, problem.Errorf("has a placeholder in scheme, host or port")
 	}
 	path, query, hasQuery := strings.Cut(rest[end:], "?")
 	for segment := range strings.SplitSeq(strings.TrimPrefix(path, "/"), "/") {
@@ -82,13 +82,13 @@ func parseTemplate(text string) (template, error) {
 		at := placeholder.FindStringIndex(text)
 		if at == nil {
 			if strings.ContainsAny(text, "{}") {
-				return nil, errors.New("has a { or } that belongs to no placeholder")
+				return nil, problem.Errorf("has a { or } that belongs to no placeholder")
 			}
 			return append(t, text), nil
 		}
 		name := text[at[0]:at[1]]
 		if strings.ContainsAny(text[:at[0]], "{}") || placeholders[name] == nil {
-			return nil, fmt.Errorf("has the unknown placeholder %s", name)
+			return nil, problem.Errorf("has the unknown placeholder %s", name)
 		}
 		t = append(t, text[:at[0]], name)
 		text = text[at[1]:]

@@ -155,6 +155,6 @@ func TestInsecureIsLoud(t *testing.T) {
 	require.Contains(t, out.String(), "level=WARN")
 	require.Contains(t, out.String(), "NOT verified")
 	var warned []string
-	cfg.Warn(func(path, _, _ string) { warned = append(warned, path) })
+	cfg.Warn(func(path, _, _ string, _ ...any) { warned = append(warned, path) })
 	require.Equal(t, []string{"tls.insecure_skip_verify"}, warned)
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/problem"
 )
 
 // Verdicts on an answer.
@@ -41,7 +42,7 @@ var passing = append([]int{
 var ofAnotherCall = []int{http.StatusConflict, http.StatusLocked, http.StatusTooEarly}
 
 // warnVerdicts warns of verdicts that lose an event when the receiver means a call that is not done.
-func warnVerdicts(verdicts map[string]string, report func(path, problem, hint string)) {
+func warnVerdicts(verdicts map[string]string, report problem.Report) {
 	for _, status := range slices.Sorted(maps.Keys(verdicts)) {
 		code, _ := strconv.Atoi(status)
 		if verdicts[status] == deliver && (status == "4xx" || slices.Contains(ofAnotherCall, code)) {
@@ -53,14 +54,14 @@ func warnVerdicts(verdicts map[string]string, report func(path, problem, hint st
 
 var verdictKey = regexp.MustCompile(`^[2-5]([0-9]{2}|xx)$`)
 
-func checkVerdicts(verdicts map[string]string, report func(path, problem, hint string)) {
+func checkVerdicts(verdicts map[string]string, report problem.Report) {
 	for _, status := range slices.Sorted(maps.Keys(verdicts)) {
 		path := "verdicts[" + status + "]"
 		if !verdictKey.MatchString(status) {
 			report(path, "is neither a status nor a class", `such as "404" or "5xx", from 200 to 599`)
 		}
 		if v := verdicts[status]; !slices.Contains([]string{deliver, retry, dead, pause}, v) {
-			report(path, fmt.Sprintf("unknown verdict %q", v), "use deliver, retry, dead or pause")
+			report(path, "unknown verdict %q", "use deliver, retry, dead or pause", v)
 		}
 	}
 }

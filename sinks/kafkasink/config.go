@@ -1,13 +1,12 @@
 package kafkasink
 
 import (
-	"fmt"
-
 	"github.com/segmentio/kafka-go/compress"
 
 	"ncs-relay/relay/kafkaconn"
 	"ncs-relay/relay/keyfile"
 	"ncs-relay/relay/ncs"
+	"ncs-relay/relay/problem"
 )
 
 // Config of a Kafka sink.
@@ -66,53 +65,53 @@ func (c *Config) partitioner() partitioner {
 }
 
 // Check reports what is wrong with c.
-func (c *Config) Check(report func(path, problem, hint string)) {
+func (c *Config) Check(report problem.Report) {
 	kafkaconn.CheckBrokers(c.Brokers, report)
 	c.checkTopic(report)
 	if _, known := codecs[c.Compression]; !known {
-		report("compression", fmt.Sprintf("unknown compression %q", c.Compression), "use none, gzip, snappy, lz4 or zstd")
+		report("compression", "unknown compression %q", "use none, gzip, snappy, lz4 or zstd", c.Compression)
 	}
 	if partitioners[c.Partitioner] == nil {
-		report("partitioner", fmt.Sprintf("unknown partitioner %q", c.Partitioner), "use java, librdkafka or sarama")
+		report("partitioner", "unknown partitioner %q", "use java, librdkafka or sarama", c.Partitioner)
 	}
 	if c.MaxBatchEvents < 1 || c.MaxBatchEvents > mostBatchEvents {
-		report("max_batch_events", fmt.Sprintf("%d is not between 1 and %d", c.MaxBatchEvents, mostBatchEvents), "the default is 500")
+		report("max_batch_events", "%d is not between 1 and %d", "the default is 500", c.MaxBatchEvents, mostBatchEvents)
 	}
 	if c.MaxBatchBytes < 1 || c.MaxBatchBytes > mostBatchBytes {
-		report("max_batch_bytes", fmt.Sprintf("%d is not between 1 and 64MiB", c.MaxBatchBytes), "the default is 640KiB")
+		report("max_batch_bytes", "%d is not between 1 and 64MiB", "the default is 640KiB", c.MaxBatchBytes)
 	}
 }
 
 // Warn reports what is legal and probably not meant.
-func (c *Config) Warn(report func(path, problem, hint string)) {
+func (c *Config) Warn(report problem.Report) {
 	kafkaconn.WarnOfSecrets(c.TLS, c.SASL, report)
 }
 
 // Check reports what is wrong with c.
-func (c *CreateTopics) Check(report func(path, problem, hint string)) {
+func (c *CreateTopics) Check(report problem.Report) {
 	const most = 10_000
 	if c.Partitions < 0 || c.Partitions > most {
-		report("partitions", fmt.Sprintf("%d is not between 0 and %d", c.Partitions, most), "0 = the cluster's default")
+		report("partitions", "%d is not between 0 and %d", "0 = the cluster's default", c.Partitions, most)
 	}
 	if c.Replication < 0 || c.Replication > 100 {
-		report("replication", fmt.Sprintf("%d is not between 0 and 100", c.Replication), "0 = the cluster's default")
+		report("replication", "%d is not between 0 and 100", "0 = the cluster's default", c.Replication)
 	}
 }
 
-func (c *Config) checkTopic(report func(path, problem, hint string)) {
+func (c *Config) checkTopic(report problem.Report) {
 	if c.Topic == "" {
 		report("topic", "no topic given", `topic: "ncs.{product}.{category}"`)
 		return
 	}
 	template, err := parseTopic(c.Topic)
 	if err != nil {
-		report("topic", err.Error(), "the placeholders are {product}, {category} and {event}")
+		report("topic", "%v", "the placeholders are {product}, {category} and {event}", err)
 		return
 	}
 	// Placeholders stand for short names made of legal characters, so one name decides; only the length needs them all.
 	for _, topic := range template.all() {
-		if problem := checkTopicName(topic); problem != "" {
-			report("topic", problem, "a topic has 1 to 249 of the characters a-z A-Z 0-9 . _ -")
+		if err := checkTopicName(topic); err != nil {
+			report("topic", "%v", "a topic has 1 to 249 of the characters a-z A-Z 0-9 . _ -", err)
 			return
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"ncs-relay/relay/kafkaconn"
 	"ncs-relay/relay/keyfile"
 	"ncs-relay/relay/ncs"
+	"ncs-relay/relay/problem"
 	"ncs-relay/sinks/kafkasink"
 )
 
@@ -49,8 +50,9 @@ func TestCheckReportsEveryMistake(t *testing.T) {
 			t.Parallel()
 			cfg := configured(test.brokers, test.topic)
 			var got []string
-			cfg.Check(func(path, problem, hint string) {
-				got = append(got, path+": "+problem)
+			cfg.Check(func(path, message, hint string, values ...any) {
+				message, hint = problem.Text(nil, message, hint, values...)
+				got = append(got, path+": "+message)
 				require.NotEmpty(t, hint)
 			})
 			require.Empty(t, cmp.Diff(test.want, got))
@@ -62,9 +64,10 @@ func TestATemplateIsTooLongWhenOneOfItsTopicsIs(t *testing.T) {
 	t.Parallel()
 	cfg := configured([]string{"k1:9092"}, strings.Repeat("x", 240)+"{event}")
 	problems := 0
-	cfg.Check(func(path, problem, hint string) {
+	cfg.Check(func(path, message, hint string, values ...any) {
 		problems++
-		require.Contains(t, problem, "Kafka allows 249")
+		message, _ = problem.Text(nil, message, hint, values...)
+		require.Contains(t, message, "Kafka allows 249")
 	})
 	require.Equal(t, 1, problems)
 }
@@ -111,7 +114,7 @@ func TestWarningsAboutSecretsThatOthersCanRead(t *testing.T) {
 			cfg := configured([]string{"k1:9092"}, "t")
 			cfg.TLS, cfg.SASL = test.tls, test.sasl
 			var got []string
-			cfg.Warn(func(path, _, _ string) { got = append(got, path) })
+			cfg.Warn(func(path, _, _ string, _ ...any) { got = append(got, path) })
 			require.Equal(t, test.want, got)
 		})
 	}

@@ -29,6 +29,7 @@ import (
 	"ncs-relay/relay/kafkaconn"
 	"ncs-relay/relay/kafkaconn/kafkatest"
 	"ncs-relay/relay/keyfile"
+	"ncs-relay/relay/problem"
 	"ncs-relay/sinks/kafkasink"
 )
 
@@ -163,7 +164,10 @@ func (s *secured) taken(t *testing.T) {
 
 func requireCheck(t *testing.T, cfg kafkasink.Config) {
 	t.Helper()
-	report := func(path, problem, hint string) { t.Errorf("%s: %s", path, problem) }
+	report := func(path, message, hint string, values ...any) {
+		message, _ = problem.Text(nil, message, hint, values...)
+		t.Errorf("%s: %s", path, message)
+	}
 	cfg.Check(report)
 	if cfg.TLS != nil {
 		cfg.TLS.Check(report)

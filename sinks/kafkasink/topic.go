@@ -1,12 +1,12 @@
 package kafkasink
 
 import (
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 
 	"ncs-relay/relay/ncs"
+	"ncs-relay/relay/problem"
 )
 
 // unknown stands for every name that is not in the catalogue, so that senders cannot make up topics.
@@ -35,10 +35,10 @@ func parseTopic(text string) (*topicTemplate, error) {
 		}
 		name, after, closed := strings.Cut(after, "}")
 		if !closed {
-			return nil, fmt.Errorf("topic %q has a { without }", text)
+			return nil, problem.Errorf("topic %q has a { without }", text)
 		}
 		if !slices.Contains([]string{"product", "category", "event"}, name) {
-			return nil, fmt.Errorf("topic %q: {%s} is not a placeholder", text, name)
+			return nil, problem.Errorf("topic %q: {%s} is not a placeholder", text, name)
 		}
 		t.parts = append(t.parts, name)
 		rest = after
@@ -93,12 +93,12 @@ func (t *topicTemplate) all() []string {
 	return t.expandAll(append(infos, ncs.Info{}))
 }
 
-func checkTopicName(topic string) string {
+func checkTopicName(topic string) error {
 	switch {
 	case len(topic) > maxTopicLength:
-		return fmt.Sprintf("topic %q has %d characters, Kafka allows %d", topic, len(topic), maxTopicLength)
+		return problem.Errorf("topic %q has %d characters, Kafka allows %d", topic, len(topic), maxTopicLength)
 	case topic == "." || topic == ".." || !legalTopic.MatchString(topic):
-		return fmt.Sprintf("%q is not a legal topic", topic)
+		return problem.Errorf("%q is not a legal topic", topic)
 	}
-	return ""
+	return nil
 }
