@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -20,13 +21,9 @@ func eventsCommand() *cobra.Command {
 		Short: "List the products, event types, names and categories that rules can use",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			infos := ncs.Catalogue()
-			if product != "" {
-				id, err := ncs.ParseProduct(product)
-				if err != nil {
-					return &usageError{err}
-				}
-				infos = slices.DeleteFunc(infos, func(i ncs.Info) bool { return i.ProductID != id })
+			infos, err := ofProduct(product)
+			if err != nil {
+				return err
 			}
 			if len(infos) == 0 {
 				return fmt.Errorf("no event types are published for product %s", product)
@@ -44,19 +41,47 @@ func eventsCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&product, "product", "", "only this product, such as cloud_recording")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.AddCommand(eventsShowCommand())
+	cmd.AddCommand(eventsShowCommand(), eventsSchemaCommand())
 	return cmd
 }
 
-// eventType is an entry of the catalogue; Codes and Samples are for events show.
+// ofProduct lists the event types of a product, or all.
+func ofProduct(name string) ([]ncs.Info, error) {
+	infos := ncs.Catalogue()
+	if name == "" {
+		return infos, nil
+	}
+	id, err := ncs.ParseProduct(name)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	return slices.DeleteFunc(infos, func(i ncs.Info) bool { return i.ProductID != id }), nil
+}
+
+// namedTypes lists the event types of a name, which may be one in several products.
+func namedTypes(name string) ([]ncs.Info, error) {
+	selected, err := ncs.ParseEvent(nil, name)
+	if err != nil {
+		return nil, usagef("%v; ncs-relay events lists them", err)
+	}
+	infos := slices.DeleteFunc(ncs.Catalogue(), func(i ncs.Info) bool { return !selected.Matches(i) })
+	if len(infos) == 0 {
+		return nil, usagef("%s is not in the catalogue; ncs-relay events lists it", name)
+	}
+	return infos, nil
+}
+
+// eventType is an entry of the catalogue; the rest is for events show.
 type eventType struct {
-	Product   string        `json:"product"`
-	ProductID int           `json:"product_id"`
-	EventType int           `json:"event_type"`
-	Event     string        `json:"event"`
-	Category  string        `json:"category"`
-	Codes     []ncs.Fact    `json:"codes,omitempty"`
-	Samples   []eventSample `json:"samples,omitempty"`
+	Product   string `json:"product"`
+	ProductID int    `json:"product_id"`
+	EventType int    `json:"event_type"`
+	Event     string `json:"event"`
+	Category  string `json:"category"`
+
+	*ncs.Explanation
+	Codes   []ncs.Fact    `json:"codes,omitempty"`
+	Samples []eventSample `json:"samples,omitempty"`
 }
 
 type eventSample struct {
@@ -81,18 +106,19 @@ func eventsShowCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "show EVENT",
-		Short: "Show what the codes of an event type mean, and sample bodies of it with what they say",
-		Args:  rangeArgs(1, 1, "an event type, such as cloud_recording.uploaded"),
+		Short: "Explain an event type: meaning, fields, codes, open questions, and sample bodies with what they say",
+		Long: `show explains an event type: what it means and when it comes, the fields below payload with their types, what their codes
+mean, what is undocumented or contradictory, and sample bodies with what they say. A ? behind a type: not in every event.
+ncs-relay knows it all from Agora's pages and from bodies that receivers have shown; no relay is asked or needed.`,
+		Args: rangeArgs(1, 1, "an event type, such as cloud_recording.uploaded"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			selected, err := ncs.ParseEvent(nil, args[0])
+			infos, err := namedTypes(args[0])
 			if err != nil {
-				return &usageError{err}
+				return err
 			}
-			var types []eventType
-			for _, i := range ncs.Catalogue() {
-				if selected.Matches(i) {
-					types = append(types, describeType(i))
-				}
+			types := make([]eventType, len(infos))
+			for i, info := range infos {
+				types[i] = describeType(info)
 			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), types)
@@ -109,7 +135,8 @@ func eventsShowCommand() *cobra.Command {
 
 func describeType(i ncs.Info) eventType {
 	t := newEventType(i)
-	t.Codes = i.Codes()
+	x := i.Explain()
+	t.Explanation, t.Codes = &x, i.Codes()
 	for _, s := range ncs.Samples() {
 		if s.Info == i {
 			t.Samples = append(t.Samples, eventSample{s.Name, s.Body(), s.Facts()})
@@ -120,13 +147,74 @@ func describeType(i ncs.Info) eventType {
 
 func printEventType(out io.Writer, t *eventType) {
 	fmt.Fprintf(out, "%s.%s: product %d, type %d, category %s\n", t.Product, t.Event, t.ProductID, t.EventType, t.Category)
-	printFacts(out, "code", t.Codes)
-	if len(t.Samples) == 0 {
-		fmt.Fprintln(out, "  its payload is not published")
+	for _, line := range []string{t.Means, t.When, t.Page} {
+		if line != "" {
+			fmt.Fprintf(out, "  %s\n", line)
+		}
+	}
+	printFields(out, t.Fields)
+	for _, note := range slices.Concat(t.Notes, t.ProductNotes) {
+		fmt.Fprintf(out, "  note: %s\n", note)
 	}
 	for _, s := range t.Samples {
 		fmt.Fprintf(out, "\nsample %s\n  %s\n", s.Name, s.Body)
 		printFacts(out, "says", s.Facts)
 	}
 	fmt.Fprintln(out)
+}
+
+func printFields(out io.Writer, fields []ncs.Field) {
+	if len(fields) == 0 {
+		fmt.Fprintln(out, "  its payload is not published")
+		return
+	}
+	longest := slices.MaxFunc(fields, func(a, b ncs.Field) int { return len(a.Name) - len(b.Name) })
+	for _, f := range fields {
+		kind := strings.Join(f.Types, "|")
+		if f.Sometimes {
+			kind += "?"
+		}
+		codes := f.Codes
+		f.Codes = nil // below, each on its line
+		fmt.Fprintln(out, strings.TrimRight(fmt.Sprintf("  %-*s  %-14s  %s", len(longest.Name), f.Name, kind, f.Describe()), " "))
+		for _, c := range codes {
+			_, beside, ok := strings.Cut(c.Field, " beside ")
+			if ok {
+				beside = " (with " + beside + ")"
+			}
+			fmt.Fprintf(out, "      %s = %s%s\n", c.Value, c.Meaning, beside)
+		}
+	}
+}
+
+func eventsSchemaCommand() *cobra.Command {
+	var product string
+	cmd := &cobra.Command{
+		Use:   "schema [EVENT]",
+		Short: "Print the JSON Schema of an event type's bodies, or of all",
+		Long: `schema prints a JSON Schema, draft 2020-12, of the bodies of an event type: to generate types from, or to check bodies
+with. It takes fields and values that nobody has described, as Agora may add them at any time. Without EVENT, or where the name
+is of several products, it is one document that judges each body by its type and takes those of types unknown today.`,
+		Args: rangeArgs(0, 1, "one event type, such as cloud_recording.uploaded, or none"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			infos, err := ofProduct(product)
+			if len(args) == 1 {
+				if product != "" {
+					return usagef("--product cannot be combined with an event type")
+				}
+				infos, err = namedTypes(args[0])
+			}
+			switch {
+			case err != nil:
+				return err
+			case len(infos) == 0:
+				return fmt.Errorf("no event types are published for product %s", product)
+			case len(args) == 1 && len(infos) == 1:
+				return printJSON(cmd.OutOrStdout(), infos[0].Schema().Document())
+			}
+			return printJSON(cmd.OutOrStdout(), ncs.SchemaOf(infos))
+		},
+	}
+	cmd.Flags().StringVar(&product, "product", "", "only the events of this product, such as cloud_recording")
+	return cmd
 }

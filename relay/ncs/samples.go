@@ -3,7 +3,9 @@ package ncs
 import (
 	"embed"
 	"io/fs"
+	"slices"
 	"strings"
+	"sync"
 )
 
 //go:embed samples/*.json
@@ -15,8 +17,10 @@ type Sample struct {
 	*Notification
 }
 
-// Samples lists a body or more of each event type whose payload is published, ordered by name.
-func Samples() []Sample {
+// Samples lists a body or more of each event type whose payload is published, ordered by name. They are shared: change none.
+func Samples() []Sample { return slices.Clone(readSamples()) }
+
+var readSamples = sync.OnceValue(func() []Sample {
 	var all []Sample
 	names, _ := fs.Glob(sampleFiles, "samples/*.json")
 	for _, name := range names {
@@ -32,7 +36,7 @@ func Samples() []Sample {
 		}
 	}
 	return all
-}
+})
 
 // Body is what Agora would send.
 func (s Sample) Body() []byte { return s.body }
