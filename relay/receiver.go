@@ -312,35 +312,55 @@ func (g *Gateway) logRules(in *ingress, rec *journal.Record, n *ncs.Notification
 }
 
 // store appends rec and settles the claim with the outcome. It returns as soon as the append is queued. A fault that
-// may pass, such as a journal that starts a new segment, is tried again until the deadline; a full disk is told at once.
+// may pass, such as a journal that starts a new segment or a full queue, is tried again until the deadline; a full disk is told at once.
 func (g *Gateway) store(c *claim, rec *journal.Record, began time.Time, account journal.SourceAccount) {
-	ctx, cancel := context.WithDeadline(context.Background(), began.Add(storeTimeout))
-	var try func()
-	settle := func(err error) {
-		cancel()
-		if err != nil {
-			account.Unavailable()
-		}
-		g.dedup.settle(c, err)
+	s := &storing{g, c, rec, account, time.Now(), began.Add(storeTimeout)}
+	s.try()
+}
+
+// storing is an append on its way.
+type storing struct {
+	g       *Gateway
+	claim   *claim
+	rec     *journal.Record
+	account journal.SourceAccount
+	queued  time.Time
+	until   time.Time // a fault may pass
+}
+
+// atOnce is the context of appends that do not wait for room: there is one each time somebody calls, so it must cost nothing.
+var atOnce = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+func (s *storing) try() {
+	switch err := s.g.journal.Append(atOnce, s.rec, s.appended); {
+	case errors.Is(err, context.Canceled):
+		s.appended(journal.Position{}, errBusy)
+	case err != nil:
+		s.settle(err)
 	}
-	queued := time.Now()
-	appended := func(p journal.Position, err error) {
-		if err == nil {
-			c.position = p
-			g.metrics.appended.Record(time.Since(queued))
-		}
-		if err == nil || errors.Is(err, journal.ErrFull) || errors.Is(err, journal.ErrClosed) || ctx.Err() != nil {
-			settle(err)
-			return
-		}
-		time.AfterFunc(retryAppend, try)
+}
+
+func (s *storing) appended(p journal.Position, err error) {
+	if err == nil {
+		s.claim.position = p
+		s.g.metrics.appended.Record(time.Since(s.queued))
 	}
-	try = func() {
-		if err := g.journal.Append(ctx, rec, appended); err != nil {
-			settle(err)
-		}
+	if err == nil || errors.Is(err, journal.ErrFull) || errors.Is(err, journal.ErrClosed) || !time.Now().Before(s.until) {
+		s.settle(err)
+		return
 	}
-	try()
+	time.AfterFunc(retryAppend, s.try)
+}
+
+func (s *storing) settle(err error) {
+	if err != nil {
+		s.account.Unavailable()
+	}
+	s.g.dedup.settle(s.claim, err)
 }
 
 // retryAppend is the pause before an append that met a passing fault is tried again.
@@ -353,7 +373,7 @@ func unavailable(err error) answer {
 	switch {
 	case errors.Is(err, journal.ErrFull):
 		a.reason, a.text = reasonFull, "cannot store: no space"
-	case errors.Is(err, errBusy), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, errBusy):
 		a.reason = reasonBusy
 	}
 	return a

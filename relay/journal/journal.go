@@ -64,7 +64,7 @@ type Appender interface {
 	// Append queues a copy of rec, whose Sinks the journal must know (Feeder.Sink). When it returns nil, done will be called
 	// exactly once, with the record's position, at which it is then stored to last, or with the reason why it is not known to
 	// be; the event may come to be delivered even then. done runs on the journal's goroutine and must not block. While the
-	// queue is full, Append waits until ctx ends.
+	// queue is full, Append waits until ctx ends; with one that has ended it takes what there is room for, and does not wait.
 	Append(ctx context.Context, rec *Record, done func(Position, error)) error
 
 	// Ready returns why an append would probably fail now; nil = it would not. ErrFull is in the chain when room is what is missing.
