@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay"
 )
 
 const httpSinkHead = `
@@ -595,5 +597,43 @@ routes: [{to: [service]}]
 	r.eventually(func() bool { _, taken := far.seen(); return taken == 5 }, "not delivered")
 	calls, _ := far.seen()
 	require.GreaterOrEqual(t, calls[1].Sub(calls[0]), 1900*time.Millisecond, "another entity was sent meanwhile")
+	r.terminate()
+}
+
+// TestABugInOneEventTypeDelaysNoOther: a receiver answers 500 to one event type and takes all others.
+func TestABugInOneEventTypeDelaysNoOther(t *testing.T) {
+	t.Parallel()
+	far := startTeam(t)
+	far.answers(func(body string) int {
+		if strings.Contains(body, `"eventType":40,`) {
+			return http.StatusInternalServerError
+		}
+		return http.StatusOK
+	})
+	r := newRelay(t, oneSource+`
+sinks:
+  - {name: service, http: {url: "http://`+far.address+`"}, retry: {initial: 100ms, max_interval: 30s}}
+routes: [{to: [service]}]
+`)
+	r.start()
+	require.Equal(t, "accepted", r.post(recording("first", 1, 1)))
+	r.eventually(func() bool { return len(far.calls()) == 1 }, "not delivered")
+	for i := range 9 {
+		bad := bytes.Replace(recording(fmt.Sprint("bad", i), 1, 1), []byte(`"eventType":31,`), []byte(`"eventType":40,`), 1)
+		require.Equal(t, "accepted", r.post(bad))
+	}
+	require.Equal(t, "accepted", r.post(recording("second", 1, 1)))
+	r.eventually(func() bool { return r.sinkStatus("service").State == relay.StateRetrying }, "one is taken and others are not")
+	var longest time.Duration
+	for i := range 150 {
+		posted := time.Now()
+		require.Equal(t, "accepted", r.post(recording(fmt.Sprint("good", i), 1, 1)))
+		require.Eventually(t, func() bool { return len(far.calls()) == 3+i }, 40*time.Second, time.Millisecond, "event %d is not delivered", i)
+		longest = max(longest, far.calls()[2+i].at.Sub(posted))
+		require.Equal(t, relay.StateRetrying, r.sinkStatus("service").State, "it does not flap")
+	}
+	t.Logf("at most %s from the post to the receiver", longest)
+	require.Less(t, longest, 2*time.Second)
+	require.Len(t, askLines[relay.Delivery](r, "pending", "list", "--sink", "service"), 9, "nothing is given up")
 	r.terminate()
 }

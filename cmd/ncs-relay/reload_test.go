@@ -4,14 +4,18 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
 )
 
 const reloadConfig = relayBase + `
@@ -185,4 +189,75 @@ func TestChangesWhileTheJournalCannotBeOpenedAreTakenUp(t *testing.T) {
 			r.terminate()
 		})
 	}
+}
+
+// openCounter is a listener that knows which of its connections are open.
+type openCounter struct {
+	net.Listener
+	made, open *atomic.Int64
+}
+
+type countedConn struct {
+	net.Conn
+	closed func()
+}
+
+func (l openCounter) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	l.made.Add(1)
+	l.open.Add(1)
+	return countedConn{c, sync.OnceFunc(func() { l.open.Add(-1) })}, nil
+}
+
+func (c countedConn) Close() error {
+	c.closed()
+	return c.Conn.Close()
+}
+
+// TestResumeAndReloadReconnectAKafkaSink: what operators do after a cluster moved makes new connections and ends the old ones.
+func TestResumeAndReloadReconnectAKafkaSink(t *testing.T) {
+	t.Parallel()
+	var made, open atomic.Int64
+	_, address := fakeKafka(t, kfake.SeedTopics(1, "ncs"), kfake.ListenFn(func(network, address string) (net.Listener, error) {
+		l, err := net.Listen(network, address)
+		return openCounter{l, &made, &open}, err
+	}))
+	r := newRelay(t, oneSource+`
+sinks:
+  - {name: events, kafka: {brokers: ["`+address+`"], topic: ncs}}
+routes: [{to: [events]}]
+`)
+	r.start()
+	sent := 0
+	deliver := func() {
+		sent++
+		require.Equal(t, "accepted", r.post(recording("s", sent, 1)))
+		r.eventually(func() bool { return r.sinkStatus("events").Delivered == uint64(sent) }, "not delivered")
+	}
+	deliver()
+	for range 3 { // until no delivery makes a connection by itself
+		deliver()
+	}
+	kept := made.Load()
+	deliver()
+	require.Equal(t, kept, made.Load(), "connections are kept otherwise")
+	for how, reconnect := range map[string]func(){
+		"resume": func() { r.mustAsk("sinks", "resume", "events") },
+		"reload": func() {
+			generation := r.configStatus().Generation
+			require.NoError(t, r.cmd.Process.Signal(syscall.SIGHUP))
+			r.eventually(func() bool { return r.configStatus().Generation > generation }, "not reloaded")
+		},
+	} {
+		before := made.Load()
+		reconnect()
+		deliver()
+		fresh := made.Load() - before
+		require.Positive(t, fresh, "%s: delivered over an old connection", how)
+		r.eventually(func() bool { return open.Load() <= made.Load()-before }, how+": old connections stay open")
+	}
+	r.terminate()
 }
