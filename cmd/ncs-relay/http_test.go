@@ -622,6 +622,9 @@ routes: [{to: [service]}]
 		bad := bytes.Replace(recording(fmt.Sprint("bad", i), 1, 1), []byte(`"eventType":31,`), []byte(`"eventType":40,`), 1)
 		require.Equal(t, "accepted", r.post(bad))
 	}
+	r.eventually(func() bool {
+		return r.sinkStatus("service").Trouble != nil && r.sinkStatus("service").Trouble.Lanes == 9
+	}, "not all have failed")
 	require.Equal(t, "accepted", r.post(recording("second", 1, 1)))
 	r.eventually(func() bool { return r.sinkStatus("service").State == relay.StateRetrying }, "one is taken and others are not")
 	var longest time.Duration
