@@ -68,6 +68,9 @@ func (c *Config) checkOrder(report problem.Report) {
 	}
 }
 
+// Kind is kafka, http or file. c must pass Check.
+func (c *Config) Kind() string { return c.kinds()[0] }
+
 func (c *Config) kinds() []string {
 	var kinds []string
 	if c.Kafka != nil {

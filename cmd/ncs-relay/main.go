@@ -85,7 +85,7 @@ to every team's Kafka topic, HTTP service or file.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(
 		serveCommand(), checkCommand(), routeCommand(), simulateCommand(), sendCommand(), verifyCommand(),
-		eventsCommand(), healthCommand(), configCommand(), versionCommand(),
+		eventsCommand(), asyncAPICommand(), healthCommand(), configCommand(), versionCommand(),
 		statusCommand(), sinksCommand(), pendingCommand(), deadLettersCommand(), replayCommand(), inspectCommand(), journalCommand(),
 	)
 	// The commands that cobra adds get our exit status too: its own show something else, with 0.

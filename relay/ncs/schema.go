@@ -50,6 +50,13 @@ func (i Info) Schema() *Schema {
 	return s
 }
 
+// EnvelopeSchema describes what bodies of all types have in common, those that the catalogue does not know included.
+func EnvelopeSchema() *Schema {
+	s := schemaOf(EnvelopeFields())
+	s.Title, s.Description = "notification", "Any notification of the service."
+	return s
+}
+
 // SchemaOf describes the bodies of several event types in one document, which also takes bodies of any other type.
 func SchemaOf(infos []Info) *Schema {
 	doc := &Schema{Schema: schemaDialect, ID: "urn:ncs-relay:events", Title: "Notifications of Agora's notification service", Defs: map[string]*Schema{}}

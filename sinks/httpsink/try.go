@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -20,7 +21,7 @@ func (s *Sink) Try(ctx context.Context, a relay.Attempt, w io.Writer) error {
 	defer s.release(c)
 	x, err := s.post(ctx, c, a, true)
 	if x.request != nil {
-		fmt.Fprintf(w, "> POST %s\n", c.shownURL(x.request))
+		fmt.Fprintf(w, "> POST %s\n", shownURL(x.request.URL))
 		header := x.request.Header.Clone()
 		for name := range s.cfg.masked() {
 			header[http.CanonicalHeaderKey(name)] = []string{hidden}
@@ -50,12 +51,12 @@ func (c *Config) masked() map[string]bool {
 }
 
 // shownURL is as logs show URLs: some are credentials as a whole.
-func (c *client) shownURL(r *http.Request) string {
-	text := r.URL.Scheme + "://" + r.URL.Host
-	if r.URL.Path != "" {
+func shownURL(u *url.URL) string {
+	text := u.Scheme + "://" + u.Host
+	if u.Path != "" {
 		text += "/" + hidden
 	}
-	if r.URL.RawQuery != "" {
+	if u.RawQuery != "" {
 		text += "?" + hidden
 	}
 	return text
