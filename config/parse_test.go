@@ -449,3 +449,25 @@ func TestPortsThatClash(t *testing.T) {
 		require.Equal(t, test.clash, strings.Contains(report.String(), "is taken by the ingress"), "%+v\n%s", test, report)
 	}
 }
+
+// Inside { } the lexer ends a text at its colon, which for YAML it does only before a space.
+func TestTextsWithColonsInsideBraces(t *testing.T) {
+	t.Parallel()
+	c, report := parse(t, `
+admin: {listen: 127.0.0.1:9464}
+sinks:
+  - {name: k, kafka: {brokers: [k1:9092, k2:9092 , "k3:9092"], topic: t}}
+  - {name: one, kafka: {brokers: k1:9092, topic: t}}
+  - name: variable
+    kafka: {brokers: "${BROKERS}", topic: t}
+  - {name: h, http: {url: https://a.internal/x, egress: {allow: [fd00::/8], deny: [::1, 1::]}}}
+routes: [{match: {entity: [10:30 maths, 12:30, a:b:c]}, to: [k, one, variable, h]}]
+`, map[string]string{"BROKERS": "k1:9092, k2:9092"})
+	require.NoError(t, report.Err())
+	require.Equal(t, []string{"k1:9092", "k2:9092", "k3:9092"}, c.Sinks[0].Kafka.Brokers)
+	require.Equal(t, []string{"k1:9092"}, c.Sinks[1].Kafka.Brokers)
+	require.Equal(t, []string{"k1:9092, k2:9092"}, c.Sinks[2].Kafka.Brokers)
+	require.Equal(t, []string{"fd00::/8"}, c.Sinks[3].HTTP.Egress.Allow)
+	require.Equal(t, []string{"::1", "1::"}, c.Sinks[3].HTTP.Egress.Deny)
+	require.Equal(t, []string{"10:30 maths", "12:30", "a:b:c"}, c.Routes[0].Match.Entity)
+}

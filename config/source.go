@@ -52,7 +52,7 @@ func parseYAML(data []byte, report *Report) (root *ast.MappingNode) {
 	if len(report.Problems) > before {
 		return nil
 	}
-	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
+	file, err := parser.Parse(plainTexts(tokens, report), 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		return fail(syntaxError(err, data))
 	}
@@ -158,8 +158,6 @@ func syntaxError(err error, data []byte) (at position, message, hint string) {
 	switch text := lineOf(data, at.line); {
 	case strings.HasPrefix(strings.TrimLeft(text, " "), "\t"):
 		message, hint = "a tab at the beginning of a line", "indent with spaces"
-	case strings.Contains(text, "${"):
-		hint = `inside { } and [ ] a variable needs quotes: "${VAR}"`
 	}
 	return at, message, hint
 }

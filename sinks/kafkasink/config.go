@@ -11,7 +11,7 @@ import (
 
 // Config of a Kafka sink.
 type Config struct {
-	Brokers        []string        `yaml:"brokers"`               // host:port of a few brokers, also several with commas between them; the rest of the cluster is found through them
+	Brokers        []string        `yaml:"brokers,scalar"`        // host:port of a few brokers, also several with commas between them; the rest of the cluster is found through them
 	Topic          string          `yaml:"topic"`                 // may contain {product}, {category} and {event}; an entity's events are in order within a topic only
 	CreateTopics   *CreateTopics   `yaml:"create_topics"`         // makes topics that do not exist; without it they are waited for
 	ClientID       string          `yaml:"client_id"`             // shows up in the brokers' logs, metrics and quotas
