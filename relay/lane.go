@@ -15,7 +15,7 @@ type laneKey struct {
 	position journal.Position
 }
 
-// ordered tells whether the sink must not be sent two batches of this lane at the same time.
+// ordered reports whether the sink must not be sent two batches of this lane at the same time.
 func (k laneKey) ordered() bool { return k.position.IsZero() }
 
 // lane is a queue of deliveries that are made one batch after the other.
@@ -72,7 +72,7 @@ const (
 	laneBytes = 600
 )
 
-// full tells whether nothing more is to be read.
+// full reports whether nothing more is to be read.
 func (ls *lanes) full() bool { return ls.queued*itemBytes+len(ls.all)*laneBytes >= ls.room }
 
 // failed is how many lanes failed and have not succeeded since: those that wait, and those of them that are running.
@@ -244,7 +244,7 @@ func (ls *lanes) empty(l *lane) {
 	ls.end(l)
 }
 
-// end forgets a lane if it holds nothing, and tells whether it did. In a queue or in the heap it stays until its turn, and is passed over then.
+// end forgets a lane if it holds nothing, and reports whether it did. In a queue or in the heap it stays until its turn, and is passed over then.
 func (ls *lanes) end(l *lane) bool {
 	if len(l.items) > 0 {
 		return false

@@ -12,10 +12,10 @@ import (
 // sourceAccount is a journal.SourceAccount.
 type sourceAccount struct {
 	j     *Journal
-	saved Account // guarded by Journal.mu
+	saved journal.Account // guarded by Journal.mu
 
 	mu  sync.Mutex // guards what follows; taken after Journal.mu where both are needed
-	now Account
+	now journal.Account
 }
 
 // Received counts a call.
@@ -53,7 +53,7 @@ func (a *sourceAccount) stored(quarantined bool) {
 	}
 }
 
-func (a *sourceAccount) read() Account {
+func (a *sourceAccount) read() journal.Account {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.now
@@ -80,14 +80,14 @@ func (j *Journal) accountOf(source string) *sourceAccount { // j.mu is held
 
 const accountPrefix = "=" // the state file knows no empty keys
 
-func outcomes(a *Account) [6]*uint64 {
+func outcomes(a *journal.Account) [6]*uint64 {
 	return [...]*uint64{&a.Rejected, &a.Unavailable, &a.Tests, &a.Duplicates, &a.Quarantined, &a.Accepted}
 }
 
 func (j *Journal) loadAccounts(tx *bbolt.Tx) error {
 	return tableOf(tx, bucketAccounts).ForEach(func(k, v []byte) error {
 		source := string(k[len(accountPrefix):])
-		var n Account
+		var n journal.Account
 		d := decoder{b: v}
 		for _, v := range outcomes(&n) {
 			*v = d.uvarint()
@@ -102,8 +102,8 @@ func (j *Journal) loadAccounts(tx *bbolt.Tx) error {
 }
 
 // changedAccounts are those whose outcomes are not saved. Journal.mu is held.
-func (j *Journal) changedAccounts() map[string]Account {
-	changed := make(map[string]Account)
+func (j *Journal) changedAccounts() map[string]journal.Account {
+	changed := make(map[string]journal.Account)
 	for source, a := range j.accounts {
 		n := a.read()
 		n.Received -= n.InFlight()
@@ -114,7 +114,7 @@ func (j *Journal) changedAccounts() map[string]Account {
 	return changed
 }
 
-func putAccounts(tx *bbolt.Tx, accounts map[string]Account) error {
+func putAccounts(tx *bbolt.Tx, accounts map[string]journal.Account) error {
 	for source, n := range accounts {
 		var b []byte
 		for _, v := range outcomes(&n) {

@@ -64,9 +64,9 @@ type snapshot struct {
 	known   durable
 	keys    []knownKey
 	cursors map[*Cursor]*savedCursor
-	buried  map[*Cursor][]DeadLetter
+	buried  map[*Cursor][]journal.DeadLetter
 
-	accounts map[string]Account
+	accounts map[string]journal.Account
 	replays  map[*Replay]*savedReplay
 }
 
@@ -144,7 +144,7 @@ func (j *Journal) save(more func(*bbolt.Tx, *snapshot) error) error {
 func (j *Journal) snapshot(all bool) *snapshot {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	snap := &snapshot{known: j.known, keys: j.keys, cursors: make(map[*Cursor]*savedCursor), buried: make(map[*Cursor][]DeadLetter),
+	snap := &snapshot{known: j.known, keys: j.keys, cursors: make(map[*Cursor]*savedCursor), buried: make(map[*Cursor][]journal.DeadLetter),
 		accounts: j.changedAccounts(), replays: make(map[*Replay]*savedReplay)}
 	for _, r := range j.replays { // before the cursors: a letter that a replay has delivered was buried earlier
 		if s := r.snapshot(all); s != nil {
@@ -235,8 +235,7 @@ func (j *Journal) KeepKeys(n int, d time.Duration) {
 	j.opts.KeepKeys, j.opts.KeepKeysFor = n, d
 }
 
-// Keys calls fn with the newest keys known, at most n of them and none received before since, oldest first. It covers
-// every record on disk when it is called. It is meant for the start: nothing is saved while it runs.
+// Keys calls fn with the newest keys known. It is meant for the start: nothing is saved while it runs.
 func (j *Journal) Keys(_ *journal.Shard, n int, since time.Time, fn func(key, id [16]byte, t time.Time)) error {
 	j.saving.Lock()
 	defer j.saving.Unlock()
@@ -271,7 +270,7 @@ func (j *Journal) Keys(_ *journal.Shard, n int, since time.Time, fn func(key, id
 }
 
 // DeadLetters lists a sink's dead letters after a position, at most n. Their records come by Load.
-func (j *Journal) DeadLetters(sink string, after journal.Position, n int) ([]DeadLetter, error) {
+func (j *Journal) DeadLetters(sink string, after journal.Position, n int) ([]journal.DeadLetter, error) {
 	if c := j.sink(sink); c != nil && after.Shard == 0 {
 		return c.deadLetters(in(after), n)
 	}
@@ -279,23 +278,23 @@ func (j *Journal) DeadLetters(sink string, after journal.Position, n int) ([]Dea
 }
 
 // DeadLetter returns one dead letter.
-func (j *Journal) DeadLetter(sink string, pos journal.Position) (DeadLetter, bool, error) {
+func (j *Journal) DeadLetter(sink string, pos journal.Position) (journal.DeadLetter, bool, error) {
 	if c := j.sink(sink); c != nil && in(pos) > 0 {
 		return c.deadLetter(in(pos))
 	}
-	return DeadLetter{}, false, nil
+	return journal.DeadLetter{}, false, nil
 }
 
-func (c *Cursor) deadLetter(pos position) (DeadLetter, bool, error) {
+func (c *Cursor) deadLetter(pos position) (journal.DeadLetter, bool, error) {
 	letters, err := c.deadLetters(pos-1, 1)
 	if err == nil && len(letters) == 1 && letters[0].Position == at(pos) {
 		return letters[0], true, nil
 	}
-	return DeadLetter{}, false, err
+	return journal.DeadLetter{}, false, err
 }
 
-func (c *Cursor) deadLetters(after position, n int) ([]DeadLetter, error) {
-	byPos := make(map[position]DeadLetter)
+func (c *Cursor) deadLetters(after position, n int) ([]journal.DeadLetter, error) {
+	byPos := make(map[position]journal.DeadLetter)
 	c.mu.Lock()
 	for _, l := range c.buried {
 		if pos := in(l.Position); pos > after {
@@ -305,17 +304,17 @@ func (c *Cursor) deadLetters(after position, n int) ([]DeadLetter, error) {
 	c.mu.Unlock()
 	stored := 0
 	err := c.j.state.view(func(tx *bbolt.Tx) error {
-		return letters(tx, c.id, after, func(l DeadLetter) bool {
+		return letters(tx, c.id, after, func(l journal.DeadLetter) bool {
 			byPos[in(l.Position)] = l
 			stored++
 			return stored < n
 		})
 	})
-	list := make([]DeadLetter, 0, len(byPos))
+	list := make([]journal.DeadLetter, 0, len(byPos))
 	for _, l := range byPos {
 		list = append(list, l)
 	}
-	slices.SortFunc(list, func(a, b DeadLetter) int { return a.Position.Compare(b.Position) })
+	slices.SortFunc(list, func(a, b journal.DeadLetter) int { return a.Position.Compare(b.Position) })
 	return list[:min(n, len(list))], err
 }
 

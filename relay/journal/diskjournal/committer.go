@@ -63,7 +63,7 @@ func (q *queue) put(ctx context.Context, e *entry) error {
 		q.mu.Lock()
 		if q.closed {
 			q.mu.Unlock()
-			return ErrClosed
+			return journal.ErrClosed
 		}
 		if len(q.entries) == 0 || (len(q.entries) < queueCount && q.bytes+int64(len(e.buf)) <= queueBytes) {
 			q.entries = append(q.entries, e)
@@ -184,7 +184,7 @@ func (c *committer) start(room int64) error {
 	c.tried = time.Now()
 	step := min(allocateStep, c.size)
 	s, f, err := c.log.create(c.next, step)
-	if errors.Is(asFull(err), ErrFull) {
+	if errors.Is(asFull(err), journal.ErrFull) {
 		c.next++ // each file has a first position of its own
 		s, f, err = c.log.create(c.next, segmentHeader+room)
 	}
@@ -208,7 +208,7 @@ func (c *committer) reserve(end int64) error {
 	}
 	size := max(end, min(c.active.size+allocateStep, c.size))
 	err := c.file.Allocate(c.active.size, size-c.active.size)
-	if errors.Is(asFull(err), ErrFull) && size > end {
+	if errors.Is(asFull(err), journal.ErrFull) && size > end {
 		size = end
 		err = c.file.Allocate(c.active.size, size-c.active.size)
 	}
@@ -304,13 +304,13 @@ func (c *committer) failed(err error) error {
 
 // asFull makes errors.Is(err, ErrFull) true for what a full volume answers.
 func asFull(err error) error {
-	if err == nil || errors.Is(err, ErrFull) || !(errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
+	if err == nil || errors.Is(err, journal.ErrFull) || !(errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
 		return err
 	}
-	return fmt.Errorf("%w: %w", ErrFull, err)
+	return fmt.Errorf("%w: %w", journal.ErrFull, err)
 }
 
-// space tells whether there is room by our own limits.
+// space reports whether there is room by our own limits.
 type space struct {
 	fs      FS
 	dir     string
@@ -348,10 +348,10 @@ func (s *space) check() error {
 	switch used := s.used(); {
 	case lacking > 0:
 		s.ask()
-		return fmt.Errorf("%w: %d bytes free, min_free is %d", ErrFull, limit-lacking, limit)
+		return fmt.Errorf("%w: %d bytes free, min_free is %d", journal.ErrFull, limit-lacking, limit)
 	case s.maxSize > 0 && used > s.maxSize:
 		s.ask()
-		return fmt.Errorf("%w: the journal takes %d bytes, max_size is %d", ErrFull, used, s.maxSize)
+		return fmt.Errorf("%w: the journal takes %d bytes, max_size is %d", journal.ErrFull, used, s.maxSize)
 	}
 	return nil
 }
@@ -380,7 +380,7 @@ func (s *space) excess() int64 {
 	return s.used() + s.reserve(s.maxSize) - s.maxSize
 }
 
-// short tells whether a limit is not kept, or soon will not be.
+// short reports whether a limit is not kept, or soon will not be.
 func (s *space) short() bool {
 	lacking, limit := s.lacking(0)
 	return s.excess() > 0 || lacking+s.reserve(limit) > 0

@@ -558,7 +558,7 @@ func TestCrashDuringRecovery(t *testing.T) {
 	}
 }
 
-// crashStarting crashes, starts again, and crashes at the nth operation of that. It tells whether there was one.
+// crashStarting crashes, starts again, and crashes at the nth operation of that. It reports whether there was one.
 func (m *machine) crashStarting(n int, keep float64) bool {
 	m.t.Helper()
 	m.fs.Crash()

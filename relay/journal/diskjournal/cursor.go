@@ -25,7 +25,7 @@ type Cursor struct {
 	unsettled
 	tally        // owed and owedBytes are guarded by Journal.mu instead
 	unread int64 // when the oldest record owed and not read was received, ms; 0 = not known
-	buried []DeadLetter
+	buried []journal.DeadLetter
 	paused string
 	dirty  bool
 
@@ -37,18 +37,15 @@ func newCursor(j *Journal, name string, id sinkID, saved *savedCursor) *Cursor {
 		unsettled: newUnsettled(saved.pending)}
 }
 
-// Pending returns the deliveries handed out and not settled, in order. Asked before the first Next these are the ones
-// that an earlier life of the process left; their records come by Load.
-func (c *Cursor) Pending() []Pending {
+// Pending returns the deliveries handed out and not settled, in order.
+func (c *Cursor) Pending() []journal.Pending {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.pending()
 }
 
-// Next hands out the next records owed to the sink, in order, each once per life of the process, up to the first that
-// makes the bodies maxBytes or more. It returns none when it has caught up with the journal: wait on Journal.Appended,
-// taken before the call. Records own their memory. After an error, which may pass, call it again.
-func (c *Cursor) Next(maxBytes int) ([]*Record, error) {
+// Next hands out the next records owed to the sink.
+func (c *Cursor) Next(maxBytes int) ([]*journal.Record, error) {
 	c.nextMu.Lock()
 	defer c.nextMu.Unlock()
 	c.mu.Lock()
@@ -56,7 +53,7 @@ func (c *Cursor) Next(maxBytes int) ([]*Record, error) {
 	c.mu.Unlock()
 	names := c.j.sinkNames()
 
-	var recs []*Record
+	var recs []*journal.Record
 	var took []savedDelivery
 	for size := 0; len(recs) == 0; {
 		st, ok, err := c.j.log.after(read, at)
@@ -133,17 +130,17 @@ func (c *Cursor) took(list []savedDelivery, read position, at place) {
 // unreadCount is how many deliveries are owed and were not read. Journal.mu and c.mu are held.
 func (c *Cursor) unreadCount() uint64 { return c.owed - c.settled() - uint64(c.count) }
 
-// Settle ends a delivery. It is idempotent: positions that were not handed out, or are settled, are ignored.
-func (c *Cursor) Settle(pos journal.Position, o Outcome) {
+// Settle ends a delivery.
+func (c *Cursor) Settle(pos journal.Position, o journal.Outcome) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, ok := c.remove(in(pos)); !ok {
 		return
 	}
 	switch o {
-	case Delivered:
+	case journal.Delivered:
 		c.delivered++
-	case Skipped:
+	case journal.Skipped:
 		c.skipped++
 	default:
 		c.dropped++
@@ -151,7 +148,7 @@ func (c *Cursor) Settle(pos journal.Position, o Outcome) {
 }
 
 // Failed notes a failed attempt at a delivery that stays pending.
-func (c *Cursor) Failed(pos journal.Position, r Retry) {
+func (c *Cursor) Failed(pos journal.Position, r journal.Retry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if d := c.get(in(pos)); d != nil {
@@ -161,7 +158,7 @@ func (c *Cursor) Failed(pos journal.Position, r Retry) {
 }
 
 // Bury settles a delivery by making it a dead letter. Until the next checkpoint a crash makes it pending again.
-func (c *Cursor) Bury(l DeadLetter) {
+func (c *Cursor) Bury(l journal.DeadLetter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	d, ok := c.remove(in(l.Position))
@@ -188,7 +185,7 @@ func (c *Cursor) touch() { // c.mu is held
 }
 
 // Totals returns one snapshot.
-func (c *Cursor) Totals() Totals {
+func (c *Cursor) Totals() journal.Totals {
 	c.j.mu.Lock()
 	defer c.j.mu.Unlock()
 	c.mu.Lock()
@@ -196,8 +193,8 @@ func (c *Cursor) Totals() Totals {
 	return c.totals()
 }
 
-func (c *Cursor) totals() Totals { // Journal.mu and c.mu are held
-	return Totals{Owed: c.owed, Delivered: c.delivered, Dead: c.dead, Skipped: c.skipped, Dropped: c.dropped,
+func (c *Cursor) totals() journal.Totals { // Journal.mu and c.mu are held
+	return journal.Totals{Owed: c.owed, Delivered: c.delivered, Dead: c.dead, Skipped: c.skipped, Dropped: c.dropped,
 		Pending: c.owed - c.settled()}
 }
 
@@ -216,8 +213,7 @@ func (c *Cursor) PendingBytes(*journal.Shard) int64 {
 	return int64(c.owedBytes - c.settledBytes)
 }
 
-// SetPaused keeps why nothing is sent to the sink until an operator says so; "" ends the pause. It is kept with the
-// cursor at the next checkpoint.
+// SetPaused keeps why nothing is sent to the sink; on disk with the next checkpoint.
 func (c *Cursor) SetPaused(reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -235,4 +231,21 @@ func (c *Cursor) Paused() string {
 // snapshot returns what a checkpoint saves. Journal.mu and c.mu are held.
 func (c *Cursor) snapshot() *savedCursor {
 	return &savedCursor{read: c.read, at: c.at, tally: c.tally, paused: c.paused, pending: c.saved()}
+}
+
+// Release says that nobody reads for the sink any more. What it is owed no longer keeps segments from being deleted: it is copied,
+// see Sweep.
+func (c *Cursor) Release() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.opened = false
+}
+
+// Pending returns what a sink was handed out and has not settled, in order, whether it is opened or not.
+func (j *Journal) Pending(sink string) []journal.Pending {
+	c := j.sink(sink)
+	if c == nil {
+		return nil
+	}
+	return c.Pending()
 }

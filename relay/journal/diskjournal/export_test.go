@@ -13,12 +13,12 @@ func (j *Journal) Step() {
 	j.writer.commit(j.queue.take(false))
 }
 
-// InLog tells whether the segment of a position was not deleted.
+// InLog reports whether the segment of a position was not deleted.
 func (j *Journal) InLog(pos journal.Position) bool { return in(pos) >= j.log.oldest() }
 
 // EncodePayload and DecodePayload are the two sides of what a segment holds of a record.
-func EncodePayload(r *Record, sinks ...sinkID) []byte { return appendPayload(nil, r, sinks) }
-func DecodePayload(pos journal.Position, b []byte) (*Record, error) {
+func EncodePayload(r *journal.Record, sinks ...sinkID) []byte { return appendPayload(nil, r, sinks) }
+func DecodePayload(pos journal.Position, b []byte) (*journal.Record, error) {
 	return sinkNames(nil).decodePayload(in(pos), b)
 }
 

@@ -1,9 +1,7 @@
 // Package diskjournal keeps accepted events on disk until every sink they are owed to has settled them.
 //
-// Promise: when an append is reported done without error, the record is on disk, and Cursor.Next hands it out to each of
-// its sinks, across any number of crashes, until it is settled. Nothing that is on disk but damaged is taken for the
-// end of the log: it is reported, skipped and counted. A full or failing disk makes appends fail, and nothing else; they
-// work again when it does.
+// It is a journal.Journal of one shard. Nothing that is on disk but damaged is taken for the end of the log: it is reported,
+// skipped and counted. A full or failing disk makes appends fail, and nothing else; they work again when it does.
 //
 // The directory holds
 //
@@ -16,9 +14,6 @@
 // is in memory and written to state.db a few times a second.
 //
 // A directory that nobody has open can be read by Verify and Export, also when much of it is lost.
-//
-// Left to others: which sinks an event is owed to, what makes two notifications copies, when to retry, how much a sink
-// may owe, which events a replay is about.
 package diskjournal
 
 import (
@@ -56,8 +51,8 @@ var (
 
 // Options say how a journal is kept.
 type Options struct {
-	Config
-	Dead        DeadConfig
+	journal.Config
+	Dead        journal.DeadConfig
 	Logger      *slog.Logger  // nil: none
 	SegmentSize int64         // 0: 64 MiB; a record must fit in one
 	KeepKeys    int           // known keys kept, 0: 1,000,000
@@ -167,7 +162,7 @@ func (j *Journal) Run(ctx context.Context) error {
 // Close saves what is settled and releases the directory. Run, if it was called, must have returned.
 func (j *Journal) Close() error {
 	for _, e := range j.queue.take(true) {
-		e.done(journal.Position{}, ErrClosed)
+		e.done(journal.Position{}, journal.ErrClosed)
 	}
 	return errors.Join(j.Flush(), j.release())
 }
@@ -329,11 +324,8 @@ func (j *Journal) noteKey(pos position, payload []byte) { // j.mu is held
 	}
 }
 
-// Append queues a copy of rec. When it returns nil, done will be called exactly once,
-// with the record's position, which is then on disk, or with the reason why it is not known to be; the event may
-// come to be delivered even then. done runs on the journal's goroutine and must not block. While the queue is full,
-// Append waits until ctx ends.
-func (j *Journal) Append(ctx context.Context, rec *Record, done func(journal.Position, error)) error {
+// Append queues a copy of rec.
+func (j *Journal) Append(ctx context.Context, rec *journal.Record, done func(journal.Position, error)) error {
 	account, sinks, err := j.admit(rec)
 	if err != nil {
 		return err
@@ -342,14 +334,14 @@ func (j *Journal) Append(ctx context.Context, rec *Record, done func(journal.Pos
 		len(rec.ContentType)+len(rec.SignatureV1)+len(rec.SignatureV2)+5*len(rec.Sinks)+len(rec.Body)))
 	buf = appendPayload(buf, rec, sinks)
 	if frameSize(len(buf)-recordHeader) > j.opts.SegmentSize-segmentHeader {
-		return fmt.Errorf("%w: %d bytes", ErrTooLarge, len(buf))
+		return fmt.Errorf("%w: %d bytes", journal.ErrTooLarge, len(buf))
 	}
 	return j.queue.put(ctx, &entry{buf: buf, sinks: sinks, account: account, quarantined: rec.Quarantine != "",
 		size: int64(len(rec.Body)), crc: crc32.Checksum(buf[recordHeader:], castagnoli), done: done})
 }
 
 // admit refuses records that name sinks wrongly, and finds the account and the sinks' numbers of the others.
-func (j *Journal) admit(rec *Record) (*sourceAccount, []sinkID, error) {
+func (j *Journal) admit(rec *journal.Record) (*sourceAccount, []sinkID, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	sinks := make([]sinkID, len(rec.Sinks))
@@ -509,7 +501,7 @@ func (j *Journal) createSink(name string, start position) (*Cursor, error) {
 
 // Load reads records by position, in the order asked, from the log or from what was kept of it; nil stands for what is lost for
 // good, damaged on disk. An error may pass.
-func (j *Journal) Load(positions []journal.Position) ([]*Record, error) {
+func (j *Journal) Load(positions []journal.Position) ([]*journal.Record, error) {
 	inner := make([]position, len(positions))
 	for i, p := range positions {
 		inner[i] = in(p)
@@ -517,11 +509,11 @@ func (j *Journal) Load(positions []journal.Position) ([]*Record, error) {
 	return j.load(inner)
 }
 
-func (j *Journal) load(positions []position) ([]*Record, error) {
+func (j *Journal) load(positions []position) ([]*journal.Record, error) {
 	wanted := slices.Clone(positions)
 	slices.Sort(wanted)
 	wanted = slices.Compact(wanted)
-	found := make(map[position]*Record, len(wanted))
+	found := make(map[position]*journal.Record, len(wanted))
 	names := j.sinkNames()
 	var errs []error
 	take := func(pos position, payload []byte) {
@@ -556,7 +548,7 @@ func (j *Journal) load(positions []position) ([]*Record, error) {
 			return nil, err
 		}
 	}
-	recs := make([]*Record, len(positions))
+	recs := make([]*journal.Record, len(positions))
 	for i, pos := range positions {
 		recs[i] = found[pos]
 	}

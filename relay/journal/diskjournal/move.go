@@ -9,9 +9,7 @@ import (
 	"ncs-relay/relay/journal"
 )
 
-// Move makes sink to owe what sink from, not opened now, owes, and returns the positions of these deliveries, ascending.
-// They are pending at to from now on, with no attempts made; Next does not hand them out. What to was owed anyway is
-// skipped at from, and counted in what Move returns. Either all or nothing is moved, also across a crash.
+// Move makes sink to owe what sink from, not opened now, owes.
 func (j *Journal) Move(from, to string) (positions []journal.Position, skipped uint64, err error) {
 	j.saving.Lock()
 	defer j.saving.Unlock()
@@ -154,8 +152,7 @@ func (m *move) apply() (positions []journal.Position, skipped uint64) {
 	return positions, skipped
 }
 
-// DropPending settles everything a sink that is not opened is owed as Dropped, and returns how many deliveries that are.
-// It is on disk when DropPending returns.
+// DropPending settles everything a sink that is not opened is owed.
 func (j *Journal) DropPending(sink string) (uint64, error) {
 	j.saving.Lock()
 	defer j.saving.Unlock()

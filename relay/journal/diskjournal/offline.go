@@ -26,10 +26,10 @@ type Report struct {
 	First      journal.Position
 	Last       journal.Position
 	Damage     []Damage
-	TornBytes  int64        // of an unfinished write at the end, never acknowledged
-	Unknown    []string     // files that are not the journal's
-	StateError error        // why state.db cannot be read: sinks, dead letters and kept records are not known
-	Sinks      []SinkStatus // what each is owed, by name
+	TornBytes  int64                // of an unfinished write at the end, never acknowledged
+	Unknown    []string             // files that are not the journal's
+	StateError error                // why state.db cannot be read: sinks, dead letters and kept records are not known
+	Sinks      []journal.SinkStatus // what each is owed, by name
 }
 
 // Damage is a stretch of a file that cannot be read.
@@ -41,14 +41,16 @@ type Damage struct {
 	First   journal.Position // of them
 }
 
-// Sound tells whether everything could be read.
+// Sound reports whether everything could be read.
 func (r *Report) Sound() bool { return len(r.Damage) == 0 && r.StateError == nil }
 
 // Verify reads the whole journal in a directory that nobody has open (ErrLocked), and changes nothing.
-func Verify(dir string) (*Report, error) { return Export(dir, func(*Record) error { return nil }) }
+func Verify(dir string) (*Report, error) {
+	return Export(dir, func(*journal.Record) error { return nil })
+}
 
 // Export is Verify, and calls fn with every record that can be read, in order, until it fails.
-func Export(dir string, fn func(*Record) error) (*Report, error) {
+func Export(dir string, fn func(*journal.Record) error) (*Report, error) {
 	fsys := readOnlyFS{DiskFS{}}
 	report := &Report{}
 	names, err := fsys.List(dir)
@@ -165,9 +167,9 @@ func (j *Journal) readLog(dir string, report *Report) (err error) {
 	return nil
 }
 
-func (j *Journal) export(report *Report, fn func(*Record) error) error {
+func (j *Journal) export(report *Report, fn func(*journal.Record) error) error {
 	var failed error
-	take := func(r *Record, body []byte, end place) bool {
+	take := func(r *journal.Record, body []byte, end place) bool {
 		if report.First.IsZero() {
 			report.First = r.Position
 		}

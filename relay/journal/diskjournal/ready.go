@@ -8,8 +8,7 @@ import (
 // hungAfter is how long the disk may take over one write and sync before that is told: appends are not waited for longer.
 const hungAfter = 5 * time.Second
 
-// Ready says why an append would probably fail now; nil = it would not. After a fault the journal finds out by itself
-// when appends work again. ErrFull is in the chain when room is what is missing.
+// Ready says why an append would probably fail now. After a fault the journal finds out by itself when appends work again.
 func (j *Journal) Ready() error {
 	err := j.lastFault()
 	if err == nil {

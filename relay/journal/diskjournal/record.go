@@ -81,7 +81,7 @@ func (f frame) put(b []byte, salt uint64) {
 	binary.LittleEndian.PutUint32(b, frameCRC(b, salt))
 }
 
-// parseFrame reads a record header and tells whether it is one of the segment with this salt.
+// parseFrame reads a record header and reports whether it is one of the segment with this salt.
 func parseFrame(b []byte, salt uint64) (frame, bool) {
 	if len(b) < recordHeader {
 		return frame{}, false
@@ -120,7 +120,7 @@ const (
 var errPayload = errors.New("malformed record")
 
 // appendPayload encodes everything but the position.
-func appendPayload(b []byte, r *Record, sinks []sinkID) []byte {
+func appendPayload(b []byte, r *journal.Record, sinks []sinkID) []byte {
 	b = append(b, payloadVersion)
 	b = append(b, r.ID[:]...)
 	b = append(b, r.Key[:]...)
@@ -162,7 +162,7 @@ func payloadOwed(p []byte, sink sinkID) (owed bool) {
 }
 
 // decodePayload gives a record that shares no memory with p.
-func (n sinkNames) decodePayload(pos position, p []byte) (*Record, error) {
+func (n sinkNames) decodePayload(pos position, p []byte) (*journal.Record, error) {
 	r, body, err := n.decodeHeader(pos, p)
 	if err != nil {
 		return nil, err
@@ -172,14 +172,14 @@ func (n sinkNames) decodePayload(pos position, p []byte) (*Record, error) {
 }
 
 // decodeHeader gives a record without its body, which is a part of p.
-func (n sinkNames) decodeHeader(pos position, p []byte) (*Record, []byte, error) {
+func (n sinkNames) decodeHeader(pos position, p []byte) (*journal.Record, []byte, error) {
 	if len(p) < payloadFixed {
 		return nil, nil, fmt.Errorf("position %d: %w", pos, errPayload)
 	}
 	if p[0] != payloadVersion {
 		return nil, nil, fmt.Errorf("position %d: record version %d is not known: %w", pos, p[0], errPayload)
 	}
-	r := &Record{Position: at(pos), ID: payloadID(p), Key: payloadKey(p), Time: time.UnixMilli(payloadTime(p)), TraceFlags: p[49]}
+	r := &journal.Record{Position: at(pos), ID: payloadID(p), Key: payloadKey(p), Time: time.UnixMilli(payloadTime(p)), TraceFlags: p[49]}
 	copy(r.SpanID[:], p[41:])
 	d := decoder{b: p[payloadFixed:]}
 	r.ProductID, r.EventType = int(d.varint()), int(d.varint())

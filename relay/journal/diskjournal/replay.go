@@ -21,7 +21,7 @@ import (
 type Replay struct {
 	j      *Journal
 	id     uint32
-	spec   ReplaySpec // without To
+	spec   journal.ReplaySpec // without To
 	of, to *Cursor
 	end    position // what comes behind it is not delivered
 
@@ -31,7 +31,7 @@ type Replay struct {
 	reached position   // what is up to here was looked at
 	at      place      // of the record after it; a hint
 	unsettled
-	totals    ReplayTotals // without Pending and Read
+	totals    journal.ReplayTotals // without Pending and Read
 	cancelled bool
 	changes   []letterChange // to be saved
 	dirty     bool
@@ -40,15 +40,14 @@ type Replay struct {
 // letterChange is what a replay did to a dead letter: removed it, or gave it a new reason.
 type letterChange struct {
 	pos    position
-	letter *DeadLetter // nil: removed
+	letter *journal.DeadLetter // nil: removed
 }
 
 // keptReplays bounds the finished replays that are listed.
 const keptReplays = 100
 
-// AddReplay begins a replay. It is on disk when AddReplay returns; after an error it may be, and then begins with the
-// next start.
-func (j *Journal) AddReplay(spec ReplaySpec) (journal.Replay, error) {
+// AddReplay begins a replay.
+func (j *Journal) AddReplay(spec journal.ReplaySpec) (journal.Replay, error) {
 	r, err := j.newReplay(spec)
 	if err != nil {
 		return nil, err
@@ -80,7 +79,7 @@ func (j *Journal) AddReplay(spec ReplaySpec) (journal.Replay, error) {
 }
 
 // newReplay checks spec and fills what it leaves open.
-func (j *Journal) newReplay(spec ReplaySpec) (*Replay, error) {
+func (j *Journal) newReplay(spec journal.ReplaySpec) (*Replay, error) {
 	if spec.Of == "" {
 		spec.Of = spec.Sink
 	}
@@ -124,7 +123,7 @@ func (j *Journal) replayList() []*Replay {
 }
 
 // CountReplay counts what a replay would deliver now.
-func (j *Journal) CountReplay(ctx context.Context, spec ReplaySpec, want func(header *Record) bool) (int, error) {
+func (j *Journal) CountReplay(ctx context.Context, spec journal.ReplaySpec, want func(header *journal.Record) bool) (int, error) {
 	r, err := j.newReplay(spec)
 	if err != nil {
 		return 0, err
@@ -145,7 +144,7 @@ func (j *Journal) CountReplay(ctx context.Context, spec ReplaySpec, want func(he
 func (r *Replay) ID() uint32 { return r.id }
 
 // Spec is what the replay is about, with what the caller left open filled in.
-func (r *Replay) Spec() ReplaySpec {
+func (r *Replay) Spec() journal.ReplaySpec {
 	spec := r.spec
 	spec.To = cut(r.end)
 	return spec
@@ -153,7 +152,7 @@ func (r *Replay) Spec() ReplaySpec {
 
 // replayBatch is what one Next looks at.
 type replayBatch struct {
-	recs []*Record
+	recs []*journal.Record
 	read position
 	at   place
 }
@@ -162,21 +161,21 @@ type replayBatch struct {
 func (r *Replay) End() {}
 
 // In are the deliveries that want selects.
-func (r *Replay) In(_ *journal.Shard, want func(header *Record) bool) journal.Deliveries {
+func (r *Replay) In(_ *journal.Shard, want func(header *journal.Record) bool) journal.Deliveries {
 	return wantedOf{r, want}
 }
 
 // wantedOf is a replay with its filter.
 type wantedOf struct {
 	*Replay
-	want func(header *Record) bool
+	want func(header *journal.Record) bool
 }
 
 // Next hands out the next records. When many were looked at in vain, a channel of Journal.Appended taken before is closed, so that
 // the caller comes back when it has seen to its other work.
-func (w wantedOf) Next(maxBytes int) ([]*Record, error) { return w.next(maxBytes, w.want) }
+func (w wantedOf) Next(maxBytes int) ([]*journal.Record, error) { return w.next(maxBytes, w.want) }
 
-func (r *Replay) next(maxBytes int, want func(header *Record) bool) ([]*Record, error) {
+func (r *Replay) next(maxBytes int, want func(header *journal.Record) bool) ([]*journal.Record, error) {
 	r.nextMu.Lock()
 	defer r.nextMu.Unlock()
 	if r.done() {
@@ -208,7 +207,7 @@ func (r *Replay) next(maxBytes int, want func(header *Record) bool) ([]*Record, 
 // replayLook bounds the bytes that one Next looks at, some ten milliseconds' worth: it runs where live deliveries wait.
 const replayLook = 16 << 20
 
-func (r *Replay) read(maxBytes int, want func(header *Record) bool) (replayBatch, error) {
+func (r *Replay) read(maxBytes int, want func(header *journal.Record) bool) (replayBatch, error) {
 	r.mu.Lock()
 	b := replayBatch{read: r.reached, at: r.at}
 	r.mu.Unlock()
@@ -217,7 +216,7 @@ func (r *Replay) read(maxBytes int, want func(header *Record) bool) (replayBatch
 	}
 	size, looked, whole := 0, 0, true
 	var failed error
-	err := r.j.visit(b.read, r.end, b.at, func(rec *Record, body []byte, end place) bool {
+	err := r.j.visit(b.read, r.end, b.at, func(rec *journal.Record, body []byte, end place) bool {
 		b.read, b.at = in(rec.Position), end
 		looked += recordHeader + payloadFixed + len(body)
 		eligible := r.eligible(rec)
@@ -246,19 +245,19 @@ func (c *Cursor) isDead(pos position) (bool, error) {
 	return dead, err
 }
 
-// eligible tells whether a record is one of those to be delivered again. What still waits for its sink is not: it will be
+// eligible reports whether a record is one of those to be delivered again. What still waits for its sink is not: it will be
 // delivered anyway.
-func (r *Replay) eligible(rec *Record) bool {
+func (r *Replay) eligible(rec *journal.Record) bool {
 	ofOwed, toOwed := slices.Contains(rec.Sinks, r.of.name), slices.Contains(rec.Sinks, r.to.name)
 	return (ofOwed || r.spec.Anyway) && (!ofOwed || r.of.settledAt(in(rec.Position))) && (!toOwed || r.to.settledAt(in(rec.Position)))
 }
 
-func (r *Replay) readLetters(b *replayBatch, maxBytes int, want func(header *Record) bool) error {
+func (r *Replay) readLetters(b *replayBatch, maxBytes int, want func(header *journal.Record) bool) error {
 	letters, err := r.of.deadLetters(b.read, 256)
 	if err != nil {
 		return err
 	}
-	letters = slices.DeleteFunc(letters, func(l DeadLetter) bool { return in(l.Position) > r.end })
+	letters = slices.DeleteFunc(letters, func(l journal.DeadLetter) bool { return in(l.Position) > r.end })
 	if len(letters) == 0 {
 		b.read = r.end
 		return nil
@@ -276,29 +275,27 @@ func (r *Replay) readLetters(b *replayBatch, maxBytes int, want func(header *Rec
 	if err != nil {
 		return err
 	}
-	b.recs = slices.DeleteFunc(recs, func(rec *Record) bool { return rec == nil || !want(rec) })
+	b.recs = slices.DeleteFunc(recs, func(rec *journal.Record) bool { return rec == nil || !want(rec) })
 	b.read = positions[n-1]
 	return nil
 }
 
-// Pending returns what was handed out and is not settled, in order. Asked before the first Next it is what an
-// earlier life of the process left.
-func (r *Replay) Pending() []Pending {
+// Pending returns what was handed out and is not settled, in order.
+func (r *Replay) Pending() []journal.Pending {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.pending()
 }
 
-// Settle ends a delivery, once. Delivering a dead letter removes the letter, unless the replay is one of all that is settled
-// and goes to another sink.
-func (r *Replay) Settle(p journal.Position, o Outcome) {
+// Settle ends a delivery, once.
+func (r *Replay) Settle(p journal.Position, o journal.Outcome) {
 	pos := in(p)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	_, ok := r.take(pos)
 	switch {
 	case !ok:
-	case o == Delivered:
+	case o == journal.Delivered:
 		r.totals.Delivered++
 		r.change(letterChange{pos, nil})
 	default:
@@ -307,7 +304,7 @@ func (r *Replay) Settle(p journal.Position, o Outcome) {
 }
 
 // Failed notes a failed attempt at a delivery that stays pending.
-func (r *Replay) Failed(pos journal.Position, retry Retry) {
+func (r *Replay) Failed(pos journal.Position, retry journal.Retry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if d := r.get(in(pos)); d != nil {
@@ -316,8 +313,8 @@ func (r *Replay) Failed(pos journal.Position, retry Retry) {
 	}
 }
 
-// Bury ends a delivery that failed for good. If it was a dead letter, that stays and has the new reason.
-func (r *Replay) Bury(l DeadLetter) {
+// Bury ends a delivery that failed for good.
+func (r *Replay) Bury(l journal.DeadLetter) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	d, ok := r.take(in(l.Position))
@@ -355,7 +352,7 @@ func (c *Cursor) hasLetters() bool {
 }
 
 // Totals returns one snapshot.
-func (r *Replay) Totals() ReplayTotals {
+func (r *Replay) Totals() journal.ReplayTotals {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t := r.totals
@@ -363,15 +360,14 @@ func (r *Replay) Totals() ReplayTotals {
 	return t
 }
 
-// Finished tells whether nothing is left to do.
+// Finished reports whether nothing is left to do.
 func (r *Replay) Finished() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.cancelled || (r.reached >= r.end && r.count == 0)
 }
 
-// Raises tells whether the replay has still to deliver the dead letter that a sink has at a position, provided that it wants
-// it, and would remove it then.
+// Raises reports whether the replay may still remove a dead letter.
 func (r *Replay) Raises(sink string, p journal.Position) bool {
 	pos := in(p)
 	r.mu.Lock()
@@ -380,7 +376,7 @@ func (r *Replay) Raises(sink string, p journal.Position) bool {
 		(r.get(pos) != nil || r.reached < pos && pos <= r.end)
 }
 
-// done tells whether nothing is left to read.
+// done reports whether nothing is left to read.
 func (r *Replay) done() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -399,7 +395,7 @@ func (r *Replay) Cancel() {
 
 // Retention.
 
-// wanted tells whether a replay has not read the positions from first to last.
+// wanted reports whether a replay has not read the positions from first to last.
 func (j *Journal) wanted(first, last position) bool {
 	return slices.ContainsFunc(j.replayList(), func(r *Replay) bool { return r.wants(first, last) })
 }
@@ -423,7 +419,7 @@ func (r *Replay) forgo(st stretch) error {
 	r.mu.Lock()
 	read, n := r.reached, uint64(0)
 	r.mu.Unlock()
-	err := r.j.visit(max(read, st.seg.first-1), min(st.last, r.end), place{}, func(rec *Record, _ []byte, _ place) bool {
+	err := r.j.visit(max(read, st.seg.first-1), min(st.last, r.end), place{}, func(rec *journal.Record, _ []byte, _ place) bool {
 		if r.eligible(rec) {
 			n++ // the filter is the caller's: this may be more than would have matched
 		}
@@ -450,12 +446,12 @@ const replayVersion = 1
 
 // savedReplay is a replay as it is kept.
 type savedReplay struct {
-	spec      ReplaySpec
+	spec      journal.ReplaySpec
 	cancelled bool
 	end       position
 	reached   position
 	at        place
-	totals    ReplayTotals
+	totals    journal.ReplayTotals
 	pending   []savedDelivery
 
 	changes []letterChange // not a part of it: made in the same transaction
@@ -498,7 +494,7 @@ func decodeReplay(b []byte) (*savedReplay, error) {
 	s.end = position(d.uvarint())
 	s.at = place{position(d.uvarint()), int64(d.uvarint())}
 	s.reached = position(d.uvarint())
-	s.totals = ReplayTotals{Matched: d.uvarint(), Delivered: d.uvarint(), Failed: d.uvarint(), Skipped: d.uvarint()}
+	s.totals = journal.ReplayTotals{Matched: d.uvarint(), Delivered: d.uvarint(), Failed: d.uvarint(), Skipped: d.uvarint()}
 	s.pending = d.pending()
 	return s, d.err
 }
@@ -548,7 +544,7 @@ func (s *snapshot) putReplays(tx *bbolt.Tx) error {
 	return nil
 }
 
-func rewriteLetter(tx *bbolt.Tx, id sinkID, l *DeadLetter) error {
+func rewriteLetter(tx *bbolt.Tx, id sinkID, l *journal.DeadLetter) error {
 	b, k := tableOf(tx, bucketDead), deadKey(id, in(l.Position))
 	if v, err := b.Get(k); v == nil {
 		return err

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"ncs-relay/relay/journal"
 )
 
 const sweepInterval = 10 * time.Second
@@ -110,7 +112,7 @@ func (j *Journal) sweepSegment(now time.Time) (done bool, err error) {
 	return false, j.log.removeOldest(s)
 }
 
-// readBeyond tells whether every opened sink has read up to pos.
+// readBeyond reports whether every opened sink has read up to pos.
 func (j *Journal) readBeyond(pos position) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -202,7 +204,7 @@ func (s *snapshot) referred(tx *bbolt.Tx, first, last position) ([]position, err
 				positions = append(positions, d.pos)
 			}
 		}
-		err := letters(tx, c.id, first-1, func(l DeadLetter) bool {
+		err := letters(tx, c.id, first-1, func(l journal.DeadLetter) bool {
 			if in(l.Position) > last {
 				return false
 			}
@@ -346,14 +348,14 @@ func (j *Journal) dropLetters(now time.Time, excess int64) error {
 
 // letterDrop decides which dead letters go.
 type letterDrop struct {
-	dead   DeadConfig
+	dead   journal.DeadConfig
 	now    time.Time
 	total  int64    // that all letters take
 	excess int64    // to be gained from those before kept
 	kept   position // the first that the log may still hold
 }
 
-func (d *letterDrop) due(l DeadLetter) bool {
+func (d *letterDrop) due(l journal.DeadLetter) bool {
 	expired := d.dead.Retention > 0 && l.At.Before(d.now.Add(-d.dead.Retention))
 	over := d.dead.MaxSize > 0 && d.total > d.dead.MaxSize
 	return expired || over || (d.excess > 0 && in(l.Position) < d.kept)
@@ -413,7 +415,7 @@ func (j *Journal) mendLetters() error {
 	}
 	err = j.save(func(tx *bbolt.Tx, _ *snapshot) error {
 		for i, k := range keys {
-			l := DeadLetter{Position: at(positions[i]), Reason: "not known: the dead letter was damaged on disk", At: time.Now()}
+			l := journal.DeadLetter{Position: at(positions[i]), Reason: "not known: the dead letter was damaged on disk", At: time.Now()}
 			if recs[i] != nil {
 				l.Size = int64(len(recs[i].Body))
 			}
@@ -430,9 +432,9 @@ func (j *Journal) mendLetters() error {
 }
 
 // oldestLetter finds the first of all sinks.
-func oldestLetter(tx *bbolt.Tx, cursors iter.Seq[*Cursor]) (oldest *Cursor, letter DeadLetter, err error) {
+func oldestLetter(tx *bbolt.Tx, cursors iter.Seq[*Cursor]) (oldest *Cursor, letter journal.DeadLetter, err error) {
 	for c := range cursors {
-		err := letters(tx, c.id, 0, func(l DeadLetter) bool {
+		err := letters(tx, c.id, 0, func(l journal.DeadLetter) bool {
 			if oldest == nil || in(l.Position) < in(letter.Position) {
 				oldest, letter = c, l
 			}

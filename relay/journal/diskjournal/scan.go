@@ -14,8 +14,8 @@ import (
 
 // Scan calls fn with the records up to the frontier, in order, those kept after their segment was deleted included, until it
 // returns false. want decides by everything but the body. What is damaged is skipped, reported and counted as always.
-func (j *Journal) Scan(ctx context.Context, want func(header *Record) bool, fn func(*Record) bool) error {
-	err := j.visit(0, j.log.front(), place{}, func(r *Record, body []byte, _ place) bool {
+func (j *Journal) Scan(ctx context.Context, want func(header *journal.Record) bool, fn func(*journal.Record) bool) error {
+	err := j.visit(0, j.log.front(), place{}, func(r *journal.Record, body []byte, _ place) bool {
 		if want(r) {
 			r.Body = append([]byte{}, body...)
 			return fn(r) && ctx.Err() == nil
@@ -27,7 +27,7 @@ func (j *Journal) Scan(ctx context.Context, want func(header *Record) bool, fn f
 
 // visitor is given a record without its body, the body, which it must not keep, and where the record ends: nowhere if
 // it was kept after its segment was deleted. It returns false when it has seen enough.
-type visitor func(r *Record, body []byte, end place) bool
+type visitor func(r *journal.Record, body []byte, end place) bool
 
 // visit calls fn with what can be read at the positions in (behind, to], in order, from the log, or from what was kept
 // of it. at is where behind ends, as far as that is known.
@@ -77,7 +77,7 @@ func (j *Journal) visit(behind, to position, at place, fn visitor) error {
 	return nil
 }
 
-// visitKept is visit for what was kept of deleted segments. It also tells whether fn wants to go on.
+// visitKept is visit for what was kept of deleted segments. It also reports whether fn wants to go on.
 func (j *Journal) visitKept(behind, to position, fn visitor) (on bool, err error) {
 	type kept struct {
 		pos     position

@@ -15,6 +15,8 @@ import (
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"ncs-relay/relay/journal"
 )
 
 // state is the small file beside the log: what each sink has settled, the keys known, dead letters, and records that
@@ -198,7 +200,7 @@ func (s *state) update(fn func(*bbolt.Tx) error) (err error) {
 	return nil
 }
 
-// beforeSync tells whether a commit failed while it wrote; that happens on a full disk and does no harm.
+// beforeSync reports whether a commit failed while it wrote; that happens on a full disk and does no harm.
 func beforeSync(err error) bool {
 	var p *fs.PathError
 	return errors.As(err, &p) && (p.Op == "write" || p.Op == "truncate")
@@ -437,7 +439,7 @@ func appendText(b []byte, s string) []byte {
 	return append(b, s...)
 }
 
-func appendRetry(b []byte, r *Retry) []byte {
+func appendRetry(b []byte, r *journal.Retry) []byte {
 	b = binary.AppendUvarint(b, uint64(r.Attempts))
 	b = appendText(appendText(b, r.FirstError), r.LastError)
 	for _, t := range [...]time.Time{r.FirstFailed, r.LastFailed, r.Next} {
@@ -446,8 +448,8 @@ func appendRetry(b []byte, r *Retry) []byte {
 	return b
 }
 
-func (d *decoder) retry() Retry {
-	return Retry{Attempts: int(d.uvarint()), FirstError: d.str(), LastError: d.str(),
+func (d *decoder) retry() journal.Retry {
+	return journal.Retry{Attempts: int(d.uvarint()), FirstError: d.str(), LastError: d.str(),
 		FirstFailed: d.time(), LastFailed: d.time(), Next: d.time()}
 }
 
@@ -469,20 +471,20 @@ func (d *decoder) time() time.Time {
 
 const letterOverhead = 256 // what a letter takes besides its body, roughly
 
-func encodeLetter(l *DeadLetter) []byte {
+func encodeLetter(l *journal.DeadLetter) []byte {
 	b := binary.AppendUvarint(nil, uint64(l.Size))
 	b = appendTime(appendText(b, l.Reason), l.At)
 	return appendRetry(b, &l.Retry)
 }
 
-func decodeLetter(pos position, b []byte) (DeadLetter, error) {
+func decodeLetter(pos position, b []byte) (journal.DeadLetter, error) {
 	d := decoder{b: b}
-	l := DeadLetter{Position: at(pos), Size: int64(d.uvarint()), Reason: d.str(), At: d.time(), Retry: d.retry()}
+	l := journal.DeadLetter{Position: at(pos), Size: int64(d.uvarint()), Reason: d.str(), At: d.time(), Retry: d.retry()}
 	return l, d.err
 }
 
 // letters calls fn with a sink's dead letters after a position, until it returns false.
-func letters(tx *bbolt.Tx, id sinkID, after position, fn func(DeadLetter) bool) error {
+func letters(tx *bbolt.Tx, id sinkID, after position, fn func(journal.DeadLetter) bool) error {
 	prefix, t := sinkKey(id), tableOf(tx, bucketDead)
 	c := t.Cursor()
 	for k, v := c.Seek(deadKey(id, after+1)); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {

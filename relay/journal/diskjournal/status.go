@@ -5,11 +5,13 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"ncs-relay/relay/journal"
 )
 
 // DiskStats describe the log.
-func (j *Journal) DiskStats() DiskStats {
-	s := DiskStats{Bytes: j.used(), MaxBytes: j.opts.MaxSize, Syncs: j.writer.syncs.Load()}
+func (j *Journal) DiskStats() journal.DiskStats {
+	s := journal.DiskStats{Bytes: j.used(), MaxBytes: j.opts.MaxSize, Syncs: j.writer.syncs.Load()}
 	s.Free, _, _ = j.space.volume(spaceInterval) // 0 when it is not known
 	j.log.mu.RLock()
 	s.Segments, s.TornBytes, s.Damaged, s.LostRecords = len(j.log.list), j.log.torn, j.log.damaged, j.log.lost
@@ -28,10 +30,10 @@ func (j *Journal) used() int64 {
 }
 
 // Snapshot reads all accounts at once.
-func (j *Journal) Snapshot() Snapshot {
+func (j *Journal) Snapshot() journal.Snapshot {
 	j.mu.Lock()
 	cursors := slices.SortedFunc(maps.Values(j.byID), func(a, b *Cursor) int { return strings.Compare(a.name, b.name) })
-	snap := Snapshot{Accounts: make(map[string]Account, len(j.accounts)), Sinks: make([]SinkStatus, len(cursors))}
+	snap := journal.Snapshot{Accounts: make(map[string]journal.Account, len(j.accounts)), Sinks: make([]journal.SinkStatus, len(cursors))}
 	for name, a := range j.accounts {
 		snap.Accounts[name] = a.read()
 	}
@@ -48,12 +50,12 @@ func (j *Journal) Snapshot() Snapshot {
 }
 
 // Sinks lists every sink the journal knows, by name.
-func (j *Journal) Sinks() []SinkStatus { return j.Snapshot().Sinks }
+func (j *Journal) Sinks() []journal.SinkStatus { return j.Snapshot().Sinks }
 
-func (c *Cursor) status() SinkStatus { // Journal.mu is held
+func (c *Cursor) status() journal.SinkStatus { // Journal.mu is held
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := SinkStatus{Name: c.name, Open: c.opened, Totals: c.totals(), PendingBytes: int64(c.owedBytes - c.settledBytes),
+	s := journal.SinkStatus{Name: c.name, Open: c.opened, Totals: c.totals(), PendingBytes: int64(c.owedBytes - c.settledBytes),
 		Letters: c.letters + uint64(len(c.buried)), LettersLost: c.lettersLost, Paused: c.paused, Oldest: c.oldest()}
 	if unread := receivedAt(c.unread); c.unreadCount() > 0 && !unread.IsZero() && (c.count == 0 || unread.Before(s.Oldest)) {
 		s.Oldest = unread

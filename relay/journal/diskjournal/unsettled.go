@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"ncs-relay/relay/journal"
 )
 
 // unsettled are deliveries that were handed out and have no outcome yet. The mutex of their owner guards them. There
@@ -16,7 +18,7 @@ type unsettled struct {
 type delivery struct {
 	size     int64 // of the body; settledSize in a list = settled
 	received int64 // ms; 0 = not known
-	retry    *Retry
+	retry    *journal.Retry
 }
 
 const settledSize = -1
@@ -75,9 +77,9 @@ func (u *unsettled) compact() {
 	}
 }
 
-func (u *unsettled) pending() []Pending {
+func (u *unsettled) pending() []journal.Pending {
 	u.compact()
-	list := make([]Pending, len(u.list))
+	list := make([]journal.Pending, len(u.list))
 	for i, d := range u.list {
 		list[i].Position = at(d.pos)
 		if d.retry != nil {
