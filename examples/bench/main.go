@@ -106,6 +106,10 @@ func benchmark(ctx context.Context, s settings, only, out string) (err error) {
 	defer client.Close()
 	b.kafka = kadm.NewClient(client)
 
+	fmt.Fprintln(os.Stderr, "warming up the broker, whose code is compiled while it runs")
+	if _, err := b.full(s.size, false, benthosToKafka)(ctx); err != nil {
+		return err
+	}
 	all, err := b.measure(ctx, only)
 	if err != nil {
 		return err
