@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"io"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,60 +26,80 @@ func sinksCommand() *cobra.Command {
 const trialTime = time.Minute
 
 func sinksTestCommand() *cobra.Command {
-	var file, event, source string
+	var t trial
 	cmd := &cobra.Command{
 		Use:   "test NAME",
-		Short: "Send one made-up event through a configured sink and show the exchange",
-		Long: `test sends one made-up event through a sink of the configuration, as serve would, and prints what was sent and
-answered, secrets masked. The event is signed with a source's secret, so that receivers verify it, and marked as a test: header
-Ncs-Relay-Test (HTTP), ncs-test (Kafka), member test (file). Nothing is tried twice, and no running relay is asked or needed.
-It fails if the event was not taken.`,
+		Short: "Send one sample event through a configured sink and show the exchange",
+		Long: `test sends one event through a sink of the configuration, as serve would, and prints what was sent and answered, secrets
+masked. It is the sample of an event type (see ncs-relay events show) with new ids and times of now, or the body of a file. It is
+signed with a source's secret, so that receivers verify it, and marked as a test: header Ncs-Relay-Test (HTTP), ncs-test (Kafka),
+member test (file). Nothing is tried twice, and no running relay is asked or needed. It fails if the event was not taken.`,
 		Args: rangeArgs(1, 1, "the name of one sink"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, report := config.Load(file, os.LookupEnv)
-			if report.Err() != nil {
-				fmt.Fprintln(cmd.ErrOrStderr(), report)
-				return errReported
+			if t.body != "" && cmd.Flags().Changed("event") {
+				return usagef("--body cannot be combined with --event")
 			}
-			return testSink(cmd, cfg, args[0], source, event)
+			t.sink, t.marked = args[0], true
+			return t.run(cmd)
 		},
 	}
-	addConfigFlag(cmd, &file)
-	cmd.Flags().StringVar(&event, "event", "cloud_recording.uploaded", "the event to send, as ncs-relay events lists them")
-	cmd.Flags().StringVar(&source, "source", "", "sign with the first secret of this source (default: the first source)")
+	addConfigFlag(cmd, &t.config)
+	cmd.Flags().StringVar(&t.event, "event", "cloud_recording.uploaded", "the event to send, as ncs-relay events lists them, or one of its samples by name")
+	cmd.Flags().StringVar(&t.body, "body", "", "send the body in this file, byte for byte; - is standard input")
+	cmd.Flags().StringVar(&t.source, "source", "", "sign with the first secret of this source (default: the first source)")
 	return cmd
 }
 
-func testSink(cmd *cobra.Command, cfg *config.Config, name, sourceName, event string) error {
-	i := slices.IndexFunc(cfg.Sinks, func(c sinks.Config) bool { return c.Name == name })
+// trial is one event through a sink of a configuration.
+type trial struct {
+	config, sink, source string
+	event, body          string // the name of a type or sample, or a file
+	marked               bool   // as a test
+}
+
+func (t *trial) run(cmd *cobra.Command) error {
+	cfg, report := config.Load(t.config, os.LookupEnv)
+	if report.Err() != nil {
+		fmt.Fprintln(cmd.ErrOrStderr(), report)
+		return errReported
+	}
+	i := slices.IndexFunc(cfg.Sinks, func(c sinks.Config) bool { return c.Name == t.sink })
 	if i < 0 {
-		return usagef("the configuration has no sink %q", name)
+		return usagef("the configuration has no sink %q", t.sink)
 	}
 	source := cfg.Sources[0]
-	if j := slices.IndexFunc(cfg.Sources, func(c relay.SourceConfig) bool { return c.Name == sourceName }); j >= 0 {
+	if j := slices.IndexFunc(cfg.Sources, func(c relay.SourceConfig) bool { return c.Name == t.source }); j >= 0 {
 		source = cfg.Sources[j]
-	} else if sourceName != "" {
-		return usagef("the configuration has no source %q", sourceName)
+	} else if t.source != "" {
+		return usagef("the configuration has no source %q", t.source)
 	}
-	sample, err := sampleEvent(event, source)
+	body, err := trialBody(cmd, t.body, t.event)
 	if err != nil {
 		return err
 	}
+	event, err := incoming(body, source)
+	if err != nil {
+		return fmt.Errorf("the body is no notification: %w", err)
+	}
+	return t.send(cmd, cfg, cfg.Sinks[i], event)
+}
+
+func (t *trial) send(cmd *cobra.Command, cfg *config.Config, c sinks.Config, event *relay.Event) error {
 	log, err := telemetry.NewLogger(cfg.Log, cmd.ErrOrStderr(), isTerminal(cmd.ErrOrStderr()))
 	if err != nil {
 		return err
 	}
-	sink, err := sinks.New(cfg.Sinks[i], sinks.Options{UserAgent: "ncs-relay/" + buildVersion(), Logger: log})
+	sink, err := sinks.New(c, sinks.Options{UserAgent: "ncs-relay/" + buildVersion(), Logger: log})
 	if err != nil {
-		return fmt.Errorf("sink %s: %w", name, err)
+		return fmt.Errorf("sink %s: %w", c.Name, err)
 	}
 	defer sink.Close()
 
 	out := cmd.OutOrStdout()
-	fmt.Fprintf(out, "event %s.%s %s, entity %q, to sink %s\n", sample.Info.Product, sample.Info.Event, sample.ID, sample.Entity, name)
+	fmt.Fprintf(out, "event %s.%s %s, entity %q, to sink %s\n", event.Info.Product, event.Info.Event, event.ID, event.Entity, c.Name)
 	ctx, cancel := context.WithTimeout(cmd.Context(), trialTime)
 	defer cancel()
-	err = sinks.Try(ctx, sink, relay.Attempt{Event: sample, Number: 1, Test: true}, out)
+	err = sinks.Try(ctx, sink, relay.Attempt{Event: event, Number: 1, Test: t.marked}, out)
 	return sayVerdict(out, err)
 }
 
@@ -101,40 +119,47 @@ func sayVerdict(out io.Writer, err error) error {
 	return errReported
 }
 
-// sampleEvent makes up an event as it comes in at a source. Its ids are new each time.
-func sampleEvent(name string, source relay.SourceConfig) (*relay.Event, error) {
-	selector, err := ncs.ParseEvent(nil, name)
-	if err != nil {
-		return nil, usagef("--event: %v", err)
-	}
-	types := slices.DeleteFunc(ncs.Catalogue(), func(i ncs.Info) bool { return !selector.Matches(i) })
-	switch len(types) {
-	case 0:
-		return nil, usagef("--event: %s is not in the catalogue; see ncs-relay events", name)
-	case 1:
-	default:
-		return nil, usagef("--event: %s is an event of several products; write %s.%s", name, types[0].Product, types[0].Event)
-	}
-	now := time.Now()
-	body := sampleBody(types[0], now)
+// incoming is a body as an event that came in at a source, signed with the source's first secret.
+func incoming(body []byte, source relay.SourceConfig) (*relay.Event, error) {
 	n, err := ncs.Parse(body)
 	if err != nil {
-		return nil, fmt.Errorf("BUG: the sample is no notification: %w", err)
+		return nil, err
 	}
 	secret := source.Resolved[0].Reveal()
 	return &relay.Event{
-		ID: n.Identify(source.Name).ID, Info: n.Info, Source: source.Name, Entity: n.Entity, ReceivedAt: now,
+		ID: n.Identify(source.Name).ID, Info: n.Info, Source: source.Name, Entity: n.Entity, ReceivedAt: time.Now(),
 		ContentType: "application/json", SignatureV1: ncs.SignV1(secret, body), SignatureV2: ncs.SignV2(secret, body), Body: body,
 	}, nil
 }
 
-// sampleBody has the ids by which the events of any product are identified, ordered and found; the rest of a payload
-// is left out.
-func sampleBody(i ncs.Info, now time.Time) []byte {
-	id := strings.ToLower(rand.Text())
-	ms := now.UnixMilli()
-	return fmt.Appendf(nil, `{"noticeId":"test-%[1]s","notifyMs":%[2]d,"eventType":%[3]d,"sid":"test-%[1]s","payload":{"cname":"ncs-relay-test",`+
-		`"channelName":"ncs-relay-test","uid":"1001","serviceType":0,"sequence":1,"sendts":%[2]d,"sid":"test-%[1]s","taskId":"test-%[1]s",`+
-		`"agent_id":"test-%[1]s","ts":%[4]d,"details":{"msgName":"%[5]s"}},"productId":%[6]d}`,
-		id, ms, i.EventType, now.Unix(), i.Event, i.ProductID)
+// trialBody is the body to try a sink or a receiver with: that of a file, or else a fresh sample.
+func trialBody(cmd *cobra.Command, file, sample string) ([]byte, error) {
+	if file != "" {
+		return readFileOrStdin(cmd, file)
+	}
+	s, err := findSample(sample)
+	if err != nil {
+		return nil, err
+	}
+	return s.Fresh(time.Now()), nil
+}
+
+// findSample takes the name of an event type, or of a sample as events show prints it.
+func findSample(name string) (ncs.Sample, error) {
+	all := ncs.Samples()
+	if i := slices.IndexFunc(all, func(s ncs.Sample) bool { return s.Name == name }); i >= 0 {
+		return all[i], nil
+	}
+	types, err := namedTypes(name)
+	switch {
+	case err != nil:
+		return ncs.Sample{}, err
+	case len(types) > 1:
+		return ncs.Sample{}, usagef("%s is an event of several products; write %s.%s", name, types[0].Product, types[0].Event)
+	}
+	s, ok := types[0].Sample()
+	if !ok {
+		return ncs.Sample{}, usagef("the payload of %s.%s is not published, so there is no sample; --body FILE sends one of yours", types[0].Product, types[0].Event)
+	}
+	return s, nil
 }

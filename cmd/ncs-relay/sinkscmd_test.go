@@ -14,13 +14,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
-
-	"ncs-relay/relay/ncs"
 )
 
 // sinksTest runs ncs-relay sinks test with a sink of the given settings.
@@ -65,7 +62,7 @@ func TestSinksTestShowsAnHTTPExchange(t *testing.T) {
 	require.Equal(t, "true", header.Get("Ncs-Relay-Test"))
 	for _, part := range []string{
 		"event cloud_recording.uploaded ", "> POST " + far.URL + "/<secret>?<secret>\n", "> Authorization: <secret>\n", "> X-Key: <secret>\n", "> X-Pin: <secret>\n",
-		"> Ncs-Relay-Test: true\n", `> {"noticeId":"test-`, "< HTTP/1.1 200 OK\n", "< X-Echo: <secret>\n", "< verified true\n", "\ndelivered\n",
+		"> Ncs-Relay-Test: true\n", `"fileList":[{"fileName":"xxx.mp4",`, "< HTTP/1.1 200 OK\n", "< X-Echo: <secret>\n", "< verified true\n", "\ndelivered\n",
 	} {
 		require.Contains(t, out, part)
 	}
@@ -99,14 +96,14 @@ func TestSinksTestMarksWhatItSends(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(line), `"test":true`)
 	require.Contains(t, string(line), `"product":"rtc"`)
-	require.Contains(t, out, `> {"noticeId":"test-`)
+	require.Contains(t, out, `"payload":{"channelName":"`)
 
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(3, "ncs.cloud_recording"))
 	require.NoError(t, err)
 	defer cluster.Close()
 	code, out = sinksTest(t, `kafka: {brokers: ["`+cluster.ListenAddrs()[0]+`"], topic: "ncs.{product}"}`, "team")
 	require.Equal(t, exitOK, code, out)
-	require.Regexp(t, `(?m)^> \{"noticeId":"test-.*\n< topic ncs\.cloud_recording, partition [012]\ndelivered$`, out)
+	require.Regexp(t, `(?m)^> \{"noticeId":"[0-9a-f]{32}".*\n< topic ncs\.cloud_recording, partition [012]\ndelivered$`, out)
 	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.ConsumeTopics("ncs.cloud_recording"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	require.NoError(t, err)
 	defer client.Close()
@@ -124,13 +121,23 @@ func TestSinksTestUsage(t *testing.T) {
 	}
 }
 
-// Every event of the catalogue can be made up, and is what it says.
-func TestSamplesAreNotifications(t *testing.T) {
+func TestSinksTestSendsTheBodyOfAFile(t *testing.T) {
 	t.Parallel()
-	for _, info := range ncs.Catalogue() {
-		n, err := ncs.Parse(sampleBody(info, time.UnixMilli(1_795_435_200_007)))
-		require.NoError(t, err)
-		require.Equal(t, info, n.Info)
-		require.False(t, n.IsTest(), "the relay would not route it")
-	}
+	dir := t.TempDir()
+	file, body := filepath.Join(dir, "events.jsonl"), filepath.Join(dir, "body.json")
+	const text = `{"noticeId":"mine","productId":3,"eventType":34,"payload":{"sid":"s"}}`
+	require.NoError(t, os.WriteFile(body, []byte(text), 0o600))
+	code, out := sinksTest(t, "file: {path: "+file+"}", "team", "--body", body)
+	require.Equal(t, exitOK, code, out)
+	require.Contains(t, out, "event cloud_recording.sts_expired ")
+	require.Contains(t, out, "> "+text+"\n")
+	code, out = sinksTest(t, "file: {path: "+file+"}", "team", "--body", body, "--event", "uploaded")
+	require.Equal(t, exitUsage, code, out)
+	require.NoError(t, os.WriteFile(body, []byte("no JSON"), 0o600))
+	code, out = sinksTest(t, "file: {path: "+file+"}", "team", "--body", body)
+	require.Equal(t, exitFailed, code, out)
+	require.Contains(t, out, "the body is no notification: ")
+	code, out = sinksTest(t, "file: {path: "+file+"}", "team", "--event", "sts_expired")
+	require.Equal(t, exitUsage, code, out)
+	require.Contains(t, out, "is not published, so there is no sample; --body FILE")
 }
