@@ -7,7 +7,7 @@
 //
 //   - A field is set by the key of its yaml tag. Options of the tag: `bytes`, a size such as 64KiB; `path`, a file
 //     relative to the configuration's directory; `scalar`, a list that may be written as a single value, and whose texts
-//     may be numbers; `credential`, text that is read like a secret; with `path`, `secret`, the file holds one secret, and
+//     may be numbers; `credential`, text that is read like a secret; `masked`, a URL that may be a secret behind its host; with `path`, `secret`, the file holds one secret, and
 //     `private`, nobody else may read the file. A time.Duration is written 10s, 5m or 14d; what implements encoding.TextUnmarshaler is text.
 //   - SetDefaults() fills a new struct before it is decoded.
 //   - Check(report problem.Report) is called on each struct after decoding; path is relative to it. So is
@@ -75,7 +75,10 @@ func (c *Config) Check(report problem.Report) {
 }
 
 func checkListen(address string, report problem.Report) {
-	const hint = "write host:port, or :port for all addresses"
+	hint := "write host:port, or :port for all addresses"
+	if relay.IsPort(address) {
+		hint = `write ":%[1]s" for all addresses, or host:%[1]s`
+	}
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
 		report("listen", "%q is not an address", hint, address)

@@ -33,6 +33,8 @@ type decoder struct {
 	secrets map[string]string   // values that no report may show, with what it shows instead
 	masks   *strings.Replacer   // of secrets; nil = to be made
 	files   []namedFile
+
+	unquoted map[string]Problem // texts that YAML takes for something else, by path; reported where nothing else is
 }
 
 func newDecoder(report *Report, dir string, env func(string) (string, bool)) *decoder {
@@ -44,6 +46,8 @@ func newDecoder(report *Report, dir string, env func(string) (string, bool)) *de
 		foreign: map[string]expanded{},
 		numbers: map[string]int64{},
 		secrets: map[string]string{},
+
+		unquoted: map[string]Problem{},
 	}
 }
 
@@ -370,7 +374,8 @@ func (d *decoder) assign(t text, n ast.Node, v reflect.Value, f field, path stri
 	switch v.Kind() {
 	case reflect.String:
 		if !isText(n) && !f.is("scalar") || n.Type() == ast.BoolType {
-			return t.shown + " is " + kindOf(n) + ", not text", "put it in quotes"
+			at := startOf(n) // taken as text all the same, so that whoever puts it in quotes does not meet the next mistake then
+			d.unquoted[path] = Problem{Line: at.line, Column: at.column, Path: path, Message: t.shown + " is " + kindOf(n) + ", not text", Hint: "put it in quotes"}
 		}
 		if f.is("path") {
 			t.value = d.absolute(t.value)

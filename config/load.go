@@ -59,6 +59,9 @@ func (d *decoder) config(data []byte) *Config {
 	d.readSecrets(c)
 	d.lookAtFiles()
 	d.checkTogether(c)
+	for _, p := range d.unquoted {
+		d.report.add(p)
+	}
 	return c
 }
 
@@ -104,6 +107,9 @@ func (d *decoder) problem(severity Severity, path, message, hint string, values 
 		if p == "" {
 			break
 		}
+	}
+	if severity == Error {
+		delete(d.unquoted, path)
 	}
 	at := d.nearest(path)
 	message, hint = problem.Text(d.shownAt(path), message, hint, values...)

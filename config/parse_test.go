@@ -471,3 +471,46 @@ routes: [{match: {entity: [10:30 maths, 12:30, a:b:c]}, to: [k, one, variable, h
 	require.Equal(t, []string{"::1", "1::"}, c.Sinks[3].HTTP.Egress.Deny)
 	require.Equal(t, []string{"10:30 maths", "12:30", "a:b:c"}, c.Routes[0].Match.Entity)
 }
+
+// A URL may be all that a caller needs: what is printed of it is what logs print.
+func TestRedactedMasksURLs(t *testing.T) {
+	t.Parallel()
+	c, report := parse(t, `
+sinks:
+  - {name: a, http: {url: "https://hooks.example.com/services/kanarienvogel?key=kanarienvogel"}}
+  - {name: b, http: {url: "https://${HOST}/kanarienvogel/{entity}"}}
+  - {name: c, http: {url: "${URL}"}}
+  - {name: d, kafka: {brokers: ["k:9092"], topic: t, tls: {}, sasl: {mechanism: oauthbearer, token_url: "https://id/kanarienvogel", client_id: u, client_secret: "0123456789"}}}
+unmatched: [a, b, c, d]
+`, map[string]string{"HOST": "h", "URL": "https://h/kanarienvogel"})
+	require.NoError(t, report.Err())
+	printed, err := c.Redacted()
+	require.NoError(t, err)
+	require.NotContains(t, string(printed), "kanarienvogel")
+	for _, want := range []string{"url: https://hooks.example.com/<secret>?<secret>\n", "url: https://${HOST}/<secret>\n", "url: ${URL}\n", "token_url: https://id/<secret>\n"} {
+		require.Contains(t, string(printed), want)
+	}
+}
+
+// A hint must not lead to the next mistake.
+func TestHintsLeadToWhatIsRight(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"listen: 8080":                              `2:9: listen: "8080" is not an address (write ":8080" for all addresses, or host:8080)`,
+		"listen: '8080'":                            `2:9: listen: "8080" is not an address (write ":8080" for all addresses, or host:8080)`,
+		"admin: {listen: 9464}":                     `2:17: admin.listen: "9464" is not an address (write "127.0.0.1:9464", or ":9464" for all addresses)`,
+		"health_path: 80":                           `2:14: health_path: path "80" is not allowed (begin with /,`,
+		"log: {level: true}":                        `2:14: log.level: unknown level "true" (one of`,
+		"sinks: [{name: 12}]":                       `2:16: sinks[0].name: "12" is a number, not text (put it in quotes)`,
+		"admin:\n  listen: ':9'\n   token: x":       "4:4: the line is not indented like those that it belongs to (indent",
+		"admin:\n   listen: ':9'\n  token: x":       "4:3: the line is not indented like those that it belongs to (indent",
+		"sinks:\n  - name: a\n     file: {path: x}": "4:6: the line is not indented like",
+		"sinks:\n  - name: a\n   file: {path: x}":   "4:4: the line is not indented like",
+		"data_dir: ${X}\n  listen: ':80'":           "3:3: the line is not indented like",
+		" data_dir: x":                              "2:2: the line is not indented like",
+	} {
+		_, report := parse(t, text, nil)
+		require.Contains(t, report.String(), "relay.yaml:"+want)
+		require.NotContains(t, report.String(), "%!")
+	}
+}

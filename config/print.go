@@ -11,8 +11,8 @@ import (
 	"ncs-relay/relay"
 )
 
-// Redacted writes the configuration in effect as YAML, with all defaults. Secrets read <secret>, and values with variables
-// in them as they stand in the file.
+// Redacted writes the configuration in effect as YAML, with all defaults. Secrets read <secret>, URLs as in logs, and
+// values with variables in them as they stand in the file.
 func (c *Config) Redacted() ([]byte, error) {
 	return yaml.Marshal(c.printed(reflect.ValueOf(c).Elem(), field{}, ""))
 }
@@ -21,7 +21,13 @@ func (c *Config) printed(v reflect.Value, f field, path string) any {
 	if s, ok := v.Interface().(relay.Secret); ok {
 		return s.String()
 	}
-	if raw, ok := c.written[path]; ok {
+	raw, hasVariables := c.written[path]
+	switch {
+	case f.is("masked") && hasVariables:
+		return relay.MaskURL(raw)
+	case f.is("masked"):
+		return strings.ReplaceAll(relay.MaskURL(v.String()), "${", "$${")
+	case hasVariables:
 		return raw
 	}
 	switch v.Kind() {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -158,9 +159,46 @@ func syntaxError(err error, data []byte) (at position, message, hint string) {
 	switch text := lineOf(data, at.line); {
 	case strings.HasPrefix(strings.TrimLeft(text, " "), "\t"):
 		message, hint = "a tab at the beginning of a line", "indent with spaces"
+	case strings.Contains(message, "value is not allowed in this context"):
+		if line := misindented(data, at.line); line > 0 {
+			at = position{line, indentOf(lineOf(data, line)) + 1}
+			message, hint = "the line is not indented like those that it belongs to", "indent the keys of a section alike, with spaces"
+		}
 	}
 	return at, message, hint
 }
+
+// misindented is the number of a line that is indented in an odd way, the first of n and the one after it; 0 = neither is.
+func misindented(data []byte, n int) int {
+	var open []int // columns at which keys and entries may go on
+	filled := true // the line before has a value already, so nothing may be below it
+	number := 0
+	for line := range bytes.Lines(data) {
+		number++
+		text := strings.TrimRight(string(line), " \r\n")
+		at := indentOf(text)
+		if at == len(text) || text[at] == '#' {
+			continue
+		}
+		known := slices.Contains(open, at)
+		if deeper := len(open) == 0 || at > open[len(open)-1]; number >= n && (deeper && filled && len(open) > 0 || !deeper && !known) {
+			return number
+		}
+		if number > n {
+			return 0
+		}
+		open = slices.DeleteFunc(open, func(column int) bool { return column >= at })
+		open = append(open, at)
+		for strings.HasPrefix(text[at:], "- ") {
+			at += 2 + indentOf(text[at+2:])
+			open = append(open, at)
+		}
+		filled = !strings.HasSuffix(text, ":") && text[at:] != "-"
+	}
+	return 0
+}
+
+func indentOf(text string) int { return len(text) - len(strings.TrimLeft(text, " ")) }
 
 func lineOf(data []byte, n int) string {
 	for line := range bytes.Lines(data) {

@@ -3,6 +3,7 @@ package relay
 import (
 	"fmt"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -80,6 +81,12 @@ func ValidName(name string) bool {
 		return false
 	}
 	return strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_.-") == ""
+}
+
+// IsPort reports whether an address that somebody wrote is nothing but a port.
+func IsPort(address string) bool {
+	_, err := strconv.ParseUint(address, 10, 16)
+	return err == nil
 }
 
 // PathRule says in words what ValidPath accepts.

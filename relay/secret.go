@@ -2,6 +2,7 @@ package relay
 
 import (
 	"log/slog"
+	"strings"
 
 	"ncs-relay/relay/keyfile"
 )
@@ -24,6 +25,31 @@ func (s Secret) Reveal() string { return s.value }
 
 // IsSet tells whether there is a value.
 func (s Secret) IsSet() bool { return s.value != "" }
+
+// MaskURL returns a URL as logs and listings show it: scheme and host. Path and query may be all that a caller needs, and so a secret.
+// What is no URL is hidden, but a variable for the whole.
+func MaskURL(raw string) string {
+	scheme, rest, ok := strings.Cut(raw, "://")
+	if !ok {
+		if strings.HasPrefix(raw, "${") && strings.IndexByte(raw, '}') == len(raw)-1 {
+			return raw
+		}
+		return redacted
+	}
+	base := rest
+	if end := strings.IndexAny(rest, "/?#"); end >= 0 {
+		base = rest[:end]
+	}
+	path, query, _ := strings.Cut(rest[len(base):], "?")
+	shown := scheme + "://" + base[strings.LastIndexByte(base, '@')+1:]
+	if path != "" && path[0] == '/' {
+		shown += "/" + redacted
+	}
+	if query != "" {
+		shown += "?" + redacted
+	}
+	return shown
+}
 
 const redacted = "<secret>"
 

@@ -22,9 +22,13 @@ func (c *Config) SetDefaults() { c.Listen = "127.0.0.1:9464" }
 // Check reports an address that cannot be listened on. An address off loopback without a token is no mistake: metrics
 // and probes work, and /api/ says why it is closed.
 func (c *Config) Check(report problem.Report) {
+	hint := `host:port, such as "127.0.0.1:9464" or ":9464"`
+	if relay.IsPort(c.Listen) {
+		hint = `write "127.0.0.1:%[1]s", or ":%[1]s" for all addresses`
+	}
 	_, port, err := net.SplitHostPort(c.Listen)
 	if err != nil {
-		report("listen", "%q is not an address", `host:port, such as "127.0.0.1:9464" or ":9464"`, c.Listen)
+		report("listen", "%q is not an address", hint, c.Listen)
 		return
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {

@@ -27,7 +27,7 @@ type SASL struct {
 	PasswordFile string       `yaml:"password_file,path,secret"`
 
 	TokenFile        string            `yaml:"token_file,path,secret"`         // OAuth: a token that something else keeps fresh
-	TokenURL         string            `yaml:"token_url"`                      // OAuth: where to get one by client credentials
+	TokenURL         string            `yaml:"token_url,masked"`               // OAuth: where to get one by client credentials
 	ClientID         string            `yaml:"client_id,credential"`           // who asks there
 	ClientSecret     relay.Secret      `yaml:"client_secret"`                  // and its secret
 	ClientSecretFile string            `yaml:"client_secret_file,path,secret"` // or a file with it

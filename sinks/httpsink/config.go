@@ -20,7 +20,7 @@ import (
 
 // Config of an HTTP sink.
 type Config struct {
-	URL              string                  `yaml:"url"`                      // {product}, {event}, {category}, {entity} and {channel} may stand in path and query
+	URL              string                  `yaml:"url,masked"`               // {product}, {event}, {category}, {entity} and {channel} may stand in path and query
 	Timeout          time.Duration           `yaml:"timeout"`                  // of one call, from connecting to the last byte of the answer
 	Concurrency      int                     `yaml:"concurrency"`              // calls at a time
 	Rate             int                     `yaml:"rate"`                     // calls started per second; 0 = no limit

@@ -52,14 +52,7 @@ func (c *Config) masked() map[string]bool {
 
 // shownURL is as logs show URLs: some are credentials as a whole.
 func shownURL(u *url.URL) string {
-	text := u.Scheme + "://" + u.Host
-	if u.Path != "" {
-		text += "/" + hidden
-	}
-	if u.RawQuery != "" {
-		text += "?" + hidden
-	}
-	return text
+	return relay.MaskURL(u.String())
 }
 
 func (c *client) writeMessage(w io.Writer, mark string, header http.Header, body []byte) {
