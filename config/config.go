@@ -22,6 +22,7 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/admin"
+	"ncs-relay/relay/gateway"
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/keyfile"
 	"ncs-relay/relay/problem"
@@ -32,21 +33,21 @@ import (
 
 // Config is the whole file.
 type Config struct {
-	Listen      string               `yaml:"listen"`        // address of the ingress
-	TLS         *TLS                 `yaml:"tls"`           // nil = plain HTTP
-	HealthPath  string               `yaml:"health_path"`   // answers load balancers on the ingress; "" = none
-	Admin       admin.Config         `yaml:"admin"`         // address of metrics, health and the admin API
-	DataDir     string               `yaml:"data_dir,path"` // the journal; one process at a time
-	Journal     journal.Config       `yaml:"journal"`       // bounds of the journal
-	DeadLetters journal.DeadConfig   `yaml:"dead_letters"`  // bounds of the dead letters kept
-	Dedup       relay.DedupConfig    `yaml:"dedup"`         // memory of known events
-	Limits      relay.LimitsConfig   `yaml:"limits"`        // what the ingress takes on at once
-	Shutdown    relay.ShutdownConfig `yaml:"shutdown"`      // pace of the end of the process
-	Log         telemetry.LogConfig  `yaml:"log"`           // what is logged and how
-	Sources     []relay.SourceConfig `yaml:"sources"`       // ingress paths with their secrets
-	Sinks       []sinks.Config       `yaml:"sinks"`         // destinations
-	Routes      []route.RuleConfig   `yaml:"routes"`        // every rule that matches adds its sinks
-	Unmatched   []string             `yaml:"unmatched"`     // sinks of events that no rule matches
+	Listen      string                 `yaml:"listen"`        // address of the ingress
+	TLS         *TLS                   `yaml:"tls"`           // nil = plain HTTP
+	HealthPath  string                 `yaml:"health_path"`   // answers load balancers on the ingress; "" = none
+	Admin       admin.Config           `yaml:"admin"`         // address of metrics, health and the admin API
+	DataDir     string                 `yaml:"data_dir,path"` // the journal; one process at a time
+	Journal     journal.Config         `yaml:"journal"`       // bounds of the journal
+	DeadLetters journal.DeadConfig     `yaml:"dead_letters"`  // bounds of the dead letters kept
+	Dedup       gateway.DedupConfig    `yaml:"dedup"`         // memory of known events
+	Limits      gateway.LimitsConfig   `yaml:"limits"`        // what the ingress takes on at once
+	Shutdown    gateway.ShutdownConfig `yaml:"shutdown"`      // pace of the end of the process
+	Log         telemetry.LogConfig    `yaml:"log"`           // what is logged and how
+	Sources     []gateway.SourceConfig `yaml:"sources"`       // ingress paths with their secrets
+	Sinks       []sinks.Config         `yaml:"sinks"`         // destinations
+	Routes      []route.RuleConfig     `yaml:"routes"`        // every rule that matches adds its sinks
+	Unmatched   []string               `yaml:"unmatched"`     // sinks of events that no rule matches
 
 	// Router is compiled from Routes and Unmatched.
 	Router *route.Router `yaml:"-"`

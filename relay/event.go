@@ -1,3 +1,6 @@
+// Package relay holds the words that the parts of the relay share: events, sinks and their lanes, why an attempt failed, names
+// and secrets. Whoever writes a sink needs this package and nothing of the others.
+// Sinks know nothing of retries, order or duplicates.
 package relay
 
 import (

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"strconv"
 	"syscall"
 )
 
@@ -58,17 +57,13 @@ func BecauseOfStatus(status int, err error) error {
 	return &reasonError{err, reasonOfStatus(status), status}
 }
 
-// traced is what traces say of an error. An HTTP status says all: the text quotes the answer, in which the far side may
-// repeat the event, and payload has no place in traces.
-func traced(err error) (class, text string) {
-	if err == nil { // a sink's bug
-		return string(ReasonOther), ""
-	}
+// StatusOf returns the status that err was marked with by BecauseOfStatus, 0 for none.
+func StatusOf(err error) int {
 	var said *reasonError
-	if errors.As(err, &said) && said.status != 0 {
-		return strconv.Itoa(said.status), ""
+	if errors.As(err, &said) {
+		return said.status
 	}
-	return string(ReasonOf(err)), clip(err.Error())
+	return 0
 }
 
 // reasonOfStatus is the reason of an HTTP status that is no success.

@@ -68,3 +68,6 @@ func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
 // MarshalText keeps encoders from writing the value.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText sets the secret's value.
+func (s *Secret) UnmarshalText(b []byte) error { s.value = string(b); return nil }

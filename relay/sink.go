@@ -48,13 +48,6 @@ type Reconnecter interface {
 	Reconnect()
 }
 
-// reconnect lets a sink that keeps connections make new ones.
-func reconnect(s Sink) {
-	if r, ok := s.(Reconnecter); ok {
-		r.Reconnect()
-	}
-}
-
 // ErrRelane is returned by Send when the lanes of the batch's group are out of date.
 var ErrRelane = errors.New("lanes of the group have changed")
 

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/gateway"
 	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/problem"
 	"ncs-relay/relay/route"
@@ -23,12 +24,12 @@ import (
 
 // Config is one entry of sinks: common settings and exactly one kind.
 type Config struct {
-	Name           string              `yaml:"name"`
-	Owner          string              `yaml:"owner"`
-	Order          string              `yaml:"order"`
-	Retry          relay.RetryConfig   `yaml:"retry"`
-	Backlog        relay.BacklogConfig `yaml:"backlog"`
-	PropagateTrace *bool               `yaml:"propagate_trace"`
+	Name           string                `yaml:"name"`
+	Owner          string                `yaml:"owner"`
+	Order          string                `yaml:"order"`
+	Retry          gateway.RetryConfig   `yaml:"retry"`
+	Backlog        gateway.BacklogConfig `yaml:"backlog"`
+	PropagateTrace *bool                 `yaml:"propagate_trace"`
 
 	Kafka *kafkasink.Config `yaml:"kafka"`
 	HTTP  *httpsink.Config  `yaml:"http"`

@@ -25,6 +25,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/gateway"
 	"ncs-relay/relay/simulate"
 )
 
@@ -224,7 +225,7 @@ func (h *crashHarness) ready() {
 	}, "never ready")
 }
 
-func (r *relayUnderTest) status() (status relay.Status, err error) {
+func (r *relayUnderTest) status() (status gateway.Status, err error) {
 	resp, err := http.Get(r.admin + "/api/v1/status")
 	if err != nil {
 		return status, err
@@ -234,7 +235,7 @@ func (r *relayUnderTest) status() (status relay.Status, err error) {
 }
 
 // settled waits until nothing is pending, and nothing can become so: a call whose caller has gone is still stored.
-func (r *relayUnderTest) settled() (status relay.Status) {
+func (r *relayUnderTest) settled() (status gateway.Status) {
 	r.t.Helper()
 	require.Eventually(r.t, func() bool {
 		var err error
@@ -257,7 +258,7 @@ func (r *relayUnderTest) settled() (status relay.Status) {
 }
 
 // awaitSinks waits until the polled sinks have been read to their ends: no sink has fewer events than it was delivered.
-func (h *crashHarness) awaitSinks(status relay.Status) {
+func (h *crashHarness) awaitSinks(status gateway.Status) {
 	h.t.Helper()
 	for _, s := range status.Sinks {
 		h.eventually(func() bool { return s.Delivered <= uint64(h.books.distinct(s.Name)) }, "arrivals missing at "+s.Name)

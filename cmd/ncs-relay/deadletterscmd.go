@@ -9,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"ncs-relay/relay"
 	"ncs-relay/relay/admin"
+	"ncs-relay/relay/gateway"
 	"ncs-relay/relay/journal"
 )
 
@@ -39,7 +39,7 @@ replayed stays until it was taken; REPLAY is the replay's number.`,
 		}
 		fit := fitting(cmd.OutOrStdout())
 		return printList(cmd, &list, c, "dead-letters", "dead_letters", given, "DEAD FOR,SINK,POSITION,EVENT,ENTITY,ATTEMPTS,EVENT ID,REPLAY,REASON",
-			func(d relay.DeadLetter, now time.Time) []any {
+			func(d gateway.DeadLetter, now time.Time) []any {
 				return []any{ago(d.At, now), d.Sink, d.Position, eventName(d.EventInfo), dash(fit(d.Entity)), d.Attempts, d.ID, replayOf(d), fit(d.Reason)}
 			})
 	}
@@ -49,7 +49,7 @@ replayed stays until it was taken; REPLAY is the replay's number.`,
 }
 
 // replayOf is the number of the replay that is to deliver a dead letter again.
-func replayOf(d relay.DeadLetter) string {
+func replayOf(d gateway.DeadLetter) string {
 	if d.Replay == 0 {
 		return "-"
 	}
@@ -102,7 +102,7 @@ func deadLettersShowCommand() *cobra.Command {
 	return cmd
 }
 
-func printLetter(out io.Writer, d *relay.DeadLetter, now time.Time) {
+func printLetter(out io.Writer, d *gateway.DeadLetter, now time.Time) {
 	printEvent(out, d.EventInfo, now)
 	fmt.Fprintf(out, "  %s: given up %s ago: %s\n", d.Sink, ago(d.At, now), clean(d.Reason))
 	printHistory(out, d.History, now)

@@ -11,7 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"ncs-relay/relay"
+	"ncs-relay/relay/gateway"
 	"ncs-relay/relay/ncs"
 )
 
@@ -63,7 +63,7 @@ routes:
 	require.NotContains(t, out, "token-of-the-path")
 	require.NotContains(t, out, "channel ü", "payload")
 
-	var found struct{ Events []relay.Life }
+	var found struct{ Events []gateway.Life }
 	require.NoError(t, json.Unmarshal([]byte(r.mustAsk("inspect", id, "--json")), &found))
 	require.Len(t, found.Events, 1)
 	require.Contains(t, found.Events[0].Facts, ncs.Fact{Field: "serviceType", Value: "2", Meaning: "uploader"})

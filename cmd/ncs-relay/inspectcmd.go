@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"ncs-relay/relay"
+	"ncs-relay/relay/gateway"
 	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/trail"
 )
@@ -48,7 +48,7 @@ each attempt that was made, with time and outcome, as far back as the trail in d
 			return err
 		}
 		var found struct {
-			Events []relay.Life
+			Events []gateway.Life
 			More   bool
 		}
 		if err := json.Unmarshal(answer, &found); err != nil {
@@ -76,7 +76,7 @@ each attempt that was made, with time and outcome, as far back as the trail in d
 	return cmd
 }
 
-func printLives(out io.Writer, lives []relay.Life, now time.Time) {
+func printLives(out io.Writer, lives []gateway.Life, now time.Time) {
 	for i, l := range lives {
 		if i > 0 {
 			fmt.Fprintln(out)
@@ -99,7 +99,7 @@ func printLives(out io.Writer, lives []relay.Life, now time.Time) {
 }
 
 // printRouting says what each rule makes of an event.
-func printRouting(out io.Writer, r *relay.Routing) {
+func printRouting(out io.Writer, r *gateway.Routing) {
 	if r == nil {
 		return
 	}
@@ -140,7 +140,7 @@ func printTrail(out io.Writer, entries []trail.Entry) {
 }
 
 // printEvent is the head of what is said of an event.
-func printEvent(out io.Writer, e relay.EventInfo, now time.Time) {
+func printEvent(out io.Writer, e gateway.EventInfo, now time.Time) {
 	fmt.Fprintf(out, "%s  %s\n", e.ID, eventName(e))
 	if e.Entity != "" {
 		fmt.Fprintf(out, "  entity %s\n", clean(e.Entity))
@@ -170,7 +170,7 @@ func printFacts(out io.Writer, head string, facts []ncs.Fact) {
 }
 
 // printHistory is what was tried for a delivery.
-func printHistory(out io.Writer, h relay.History, now time.Time) {
+func printHistory(out io.Writer, h gateway.History, now time.Time) {
 	if h.Attempts == 0 {
 		return
 	}

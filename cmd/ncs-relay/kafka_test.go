@@ -20,7 +20,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"ncs-relay/relay"
+	"ncs-relay/relay/gateway"
 	"ncs-relay/relay/kafkaconn/kafkatest"
 )
 
@@ -115,7 +115,7 @@ routes:
 	r.settled()
 	load.judge(cluster)
 
-	letters := askLines[relay.DeadLetter](r, "deadletters", "list")
+	letters := askLines[gateway.DeadLetter](r, "deadletters", "list")
 	require.Len(t, letters, 1)
 	require.Contains(t, letters[0].Reason, "Message Size Too Large", "the broker's words")
 	require.Contains(t, letters[0].Reason, "the topic takes 1000000")

@@ -19,6 +19,7 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/admin"
+	"ncs-relay/relay/gateway"
 )
 
 // ask runs a command as an operator's script would: nobody there to ask.
@@ -48,10 +49,10 @@ func askLines[T any](r *relayUnderTest, args ...string) (items []T) {
 	return items
 }
 
-func (r *relayUnderTest) sinkStatus(name string) relay.SinkStatus {
+func (r *relayUnderTest) sinkStatus(name string) gateway.SinkStatus {
 	r.t.Helper()
-	sinks := askLines[relay.SinkStatus](r, "sinks", "list")
-	i := slices.IndexFunc(sinks, func(s relay.SinkStatus) bool { return s.Name == name })
+	sinks := askLines[gateway.SinkStatus](r, "sinks", "list")
+	i := slices.IndexFunc(sinks, func(s gateway.SinkStatus) bool { return s.Name == name })
 	require.GreaterOrEqual(r.t, i, 0, name)
 	return sinks[i]
 }
@@ -173,9 +174,9 @@ func TestPendingDeliveriesAreListedAndSkipped(t *testing.T) {
 	require.Equal(t, "accepted", r.post([]byte(poison)))
 	require.Equal(t, "accepted", r.post([]byte(blocked)))
 	require.Equal(t, "accepted", r.post(recording("s2", 3, 1)))
-	var list []relay.Delivery
+	var list []gateway.Delivery
 	r.eventually(func() bool {
-		list = askLines[relay.Delivery](r, "pending", "list", "--sink", "service")
+		list = askLines[gateway.Delivery](r, "pending", "list", "--sink", "service")
 		return len(list) == 2 && list[0].Attempts > 1 && !list[0].Next.IsZero()
 	}, "two of s1 are pending")
 	require.Negative(t, list[0].Position.Compare(list[1].Position))
@@ -188,9 +189,9 @@ func TestPendingDeliveriesAreListedAndSkipped(t *testing.T) {
 	require.Equal(t, exitOK, status)
 	require.Equal(t, 1, strings.Count(out, "\n"))
 	require.Contains(t, errs, "there are more")
-	require.Len(t, askLines[relay.Delivery](r, "pending", "list", "--limit", "1", "--all"), 2)
+	require.Len(t, askLines[gateway.Delivery](r, "pending", "list", "--limit", "1", "--all"), 2)
 	require.Contains(t, r.mustAsk("pending", "list", "--entity", "s1"), "500")
-	require.Empty(t, askLines[relay.Delivery](r, "pending", "list", "--entity", "s2"))
+	require.Empty(t, askLines[gateway.Delivery](r, "pending", "list", "--entity", "s2"))
 	require.Contains(t, r.mustAsk("inspect", list[0].ID.String()), "service: pending")
 
 	skip := []string{"pending", "skip", "--sink", "service", "--id", list[0].ID.String()}
@@ -201,9 +202,9 @@ func TestPendingDeliveriesAreListedAndSkipped(t *testing.T) {
 	r.eventually(func() bool { return slices.Contains(service.bodies(), blocked) }, "the next of the entity")
 	require.NotContains(t, service.bodies(), poison)
 	r.eventually(func() bool { return r.sinkStatus("service").Pending == 0 }, "settled")
-	var s relay.Status
+	var s gateway.Status
 	require.NoError(t, json.Unmarshal([]byte(r.mustAsk("status", "--json")), &s))
-	i := slices.IndexFunc(s.Sinks, func(s relay.SinkStatus) bool { return s.Name == "service" })
+	i := slices.IndexFunc(s.Sinks, func(s gateway.SinkStatus) bool { return s.Name == "service" })
 	require.EqualValues(t, []uint64{3, 2, 1}, []uint64{s.Sinks[i].Owed, s.Sinks[i].Delivered, s.Sinks[i].Skipped})
 	require.Contains(t, r.mustAsk("inspect", "--entity", "s1"), "service: settled")
 	r.terminate()
@@ -217,9 +218,9 @@ func TestDeadLettersAreShownReplayedAndDropped(t *testing.T) {
 	for i := range 5 {
 		require.Equal(t, "accepted", r.post(recording("s1", i+1, 1)))
 	}
-	var letters []relay.DeadLetter
-	list := func(args ...string) []relay.DeadLetter {
-		list := askLines[relay.DeadLetter](r, append([]string{"deadletters", "list"}, args...)...)
+	var letters []gateway.DeadLetter
+	list := func(args ...string) []gateway.DeadLetter {
+		list := askLines[gateway.DeadLetter](r, append([]string{"deadletters", "list"}, args...)...)
 		for i := range list { // the journal keeps milliseconds
 			for _, at := range []*time.Time{&list[i].At, &list[i].FirstFailed, &list[i].LastFailed} {
 				*at = at.Truncate(time.Millisecond)
@@ -228,7 +229,7 @@ func TestDeadLettersAreShownReplayedAndDropped(t *testing.T) {
 		return list
 	}
 	r.eventually(func() bool { letters = list(); return len(letters) == 5 }, "dead letters")
-	require.True(t, slices.IsSortedFunc(letters, func(a, b relay.DeadLetter) int { return a.Position.Compare(b.Position) }))
+	require.True(t, slices.IsSortedFunc(letters, func(a, b gateway.DeadLetter) int { return a.Position.Compare(b.Position) }))
 	require.Contains(t, letters[0].Reason, "422")
 	require.Equal(t, 1, letters[0].Attempts)
 
@@ -291,8 +292,8 @@ func TestQuarantinedBodiesAreRoutedAfterTheSourceWasCorrected(t *testing.T) {
 	body := recording("s1", 1, 1)
 	require.Equal(t, "quarantined", r.post(body))
 	require.Equal(t, "quarantined", r.post([]byte("[1]")))
-	unroutable := func() []relay.DeadLetter {
-		return askLines[relay.DeadLetter](r, "deadletters", "list", "--sink", relay.Unroutable)
+	unroutable := func() []gateway.DeadLetter {
+		return askLines[gateway.DeadLetter](r, "deadletters", "list", "--sink", relay.Unroutable)
 	}
 	r.eventually(func() bool { return len(unroutable()) == 2 }, "quarantined")
 	for _, lever := range [][]string{{"sinks", "pause", relay.Unroutable}, {"sinks", "resume", relay.Unroutable}, {"sinks", "drop", relay.Unroutable},
@@ -351,7 +352,7 @@ func TestStatusTellsThatASinkFails(t *testing.T) {
 		require.Equal(t, "accepted", r.post(recording(fmt.Sprint("s", i), 1, 1)))
 	}
 	r.eventually(func() bool { return strings.Contains(r.mustAsk("status"), "failing since ") }, "nothing is delivered")
-	require.Equal(t, relay.StateFailing, r.sinkStatus("service").State)
+	require.Equal(t, gateway.StateFailing, r.sinkStatus("service").State)
 	service.answers(always(http.StatusOK))
 	r.mustAsk("sinks", "resume", "service")
 	r.eventually(func() bool { return strings.Contains(r.mustAsk("sinks", "list"), "delivering") }, "all is well")
@@ -382,7 +383,7 @@ func TestRemovedSinksAreListedMovedAndDropped(t *testing.T) {
 	require.False(t, r.sinkStatus("old").Configured)
 	require.EqualValues(t, 4, r.sinkStatus("old").Pending)
 	require.Contains(t, r.mustAsk("sinks", "list"), "removed: move or drop what it is owed")
-	require.Len(t, askLines[relay.Delivery](r, "pending", "list", "--sink", "old"), 4)
+	require.Len(t, askLines[gateway.Delivery](r, "pending", "list", "--sink", "old"), 4)
 
 	require.Equal(t, "4 deliveries moved from old to renamed\n", r.mustAsk("sinks", "move", "old", "--to", "renamed"))
 	r.eventually(func() bool { return slices.Equal(sent, renamed.bodies()) }, "delivered in order where it was moved to")

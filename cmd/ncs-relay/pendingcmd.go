@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"ncs-relay/relay"
+	"ncs-relay/relay/gateway"
 )
 
 func pendingCommand() *cobra.Command {
@@ -33,7 +33,7 @@ went wrong and when they are tried again. What waits in the journal behind them 
 		}
 		fit := fitting(cmd.OutOrStdout())
 		return printList(cmd, &list, c, "pending", "pending", given, "AGE,SINK,EVENT,ENTITY,ATTEMPTS,NEXT,EVENT ID,SAYS,LAST ERROR",
-			func(d relay.Delivery, now time.Time) []any {
+			func(d gateway.Delivery, now time.Time) []any {
 				return []any{ago(d.ReceivedAt, now), d.Sink, eventName(d.EventInfo), dash(fit(d.Entity)), d.Attempts,
 					until(d.Next, now), d.ID, dash(fit(d.Says)), dash(fit(d.LastError))}
 			})
@@ -54,7 +54,7 @@ func clientAndFilter(admin *adminFlags, filter *filterFlags) (*adminClient, map[
 }
 
 // eventName is product.event; quarantined bodies have none.
-func eventName(e relay.EventInfo) string {
+func eventName(e gateway.EventInfo) string {
 	if e.Quarantine != "" {
 		return "(quarantined)"
 	}

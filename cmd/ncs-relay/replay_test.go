@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/gateway"
 )
 
 func TestReplayOfWhatWasDelivered(t *testing.T) {
@@ -33,7 +34,7 @@ func TestReplayOfWhatWasDelivered(t *testing.T) {
 	r.settled()
 
 	filter := []string{"replay", "--sink", "billing", "--entity", "s1"}
-	var counted relay.ReplayResult
+	var counted gateway.ReplayResult
 	require.NoError(t, json.Unmarshal([]byte(r.mustAsk(append(filter, "--dry-run", "--json")...)), &counted))
 	require.Equal(t, map[string]int{"billing": 10}, counted.Matched)
 	require.Empty(t, counted.Replays)
@@ -62,7 +63,7 @@ func TestReplayOfWhatWasDelivered(t *testing.T) {
 			require.EqualValues(t, 20, s.Delivered)
 		}
 	}
-	list := askLines[relay.ReplayStatus](r, "replay", "list")
+	list := askLines[gateway.ReplayStatus](r, "replay", "list")
 	require.Len(t, list, 2)
 	require.True(t, list[0].Finished && list[1].Finished)
 	require.Contains(t, r.mustAsk("replay", "list"), "events, entity=s1 sink=billing")
@@ -95,7 +96,7 @@ func TestReplayGoesOnAfterAKill(t *testing.T) {
 	service.answers(always(http.StatusOK))
 	r.start()
 	r.eventually(func() bool {
-		list := askLines[relay.ReplayStatus](r, "replay", "list")
+		list := askLines[gateway.ReplayStatus](r, "replay", "list")
 		return len(list) == 1 && list[0].Finished
 	}, "ended")
 	var bodies, first []string
@@ -138,12 +139,12 @@ func TestReplayIsCancelled(t *testing.T) {
 	r.start()
 	service.answers(always(http.StatusServiceUnavailable))
 	r.mustAsk("replay", "--entity", "s1", "--yes")
-	require.False(t, askLines[relay.ReplayStatus](r, "replay", "list")[0].Finished)
+	require.False(t, askLines[gateway.ReplayStatus](r, "replay", "list")[0].Finished)
 	require.Equal(t, "replay 1 cancelled\n", r.mustAsk("replay", "cancel", "1"))
 	r.kill() // what was answered is on disk
 	service.answers(always(http.StatusOK))
 	r.start()
-	r.eventually(func() bool { return askLines[relay.ReplayStatus](r, "replay", "list")[0].Finished }, "ended")
+	r.eventually(func() bool { return askLines[gateway.ReplayStatus](r, "replay", "list")[0].Finished }, "ended")
 	r.mustAsk("sinks", "resume", "service")
 	require.Equal(t, "accepted", r.post(recording("s1", 11, 1)))
 	r.settled() // the sink has had the time to send what it should not

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/gateway"
 )
 
 // progressInterval is how often --wait looks.
@@ -74,7 +75,7 @@ func (r *replayRun) run(cmd *cobra.Command) error {
 		return err
 	}
 	ctx, out := cmd.Context(), cmd.OutOrStdout()
-	var counted, started relay.ReplayResult
+	var counted, started gateway.ReplayResult
 	if err := c.post(ctx, "replays", r.body(cmd, given, true), &counted); err != nil {
 		return err
 	}
@@ -105,7 +106,7 @@ func (r *replayRun) run(cmd *cobra.Command) error {
 	} else {
 		printReplays(out, started, r.wait)
 	}
-	if err == nil && r.wait && slices.ContainsFunc(started.Replays, func(s relay.ReplayStatus) bool { return s.Delivered < s.Matched || s.Skipped > 0 }) {
+	if err == nil && r.wait && slices.ContainsFunc(started.Replays, func(s gateway.ReplayStatus) bool { return s.Delivered < s.Matched || s.Skipped > 0 }) {
 		return errReported
 	}
 	return err
@@ -120,7 +121,7 @@ func perSink(matched map[string]int) string {
 	return dash(strings.Join(parts, ", "))
 }
 
-func printReplays(out io.Writer, result relay.ReplayResult, ended bool) {
+func printReplays(out io.Writer, result gateway.ReplayResult, ended bool) {
 	if n, ok := result.Matched[relay.Unroutable]; ok {
 		fmt.Fprintf(out, "%d of %d quarantined bodies were understood and routed\n", result.Routed, n)
 	}
@@ -142,20 +143,20 @@ func progressLine(w io.Writer) func(string) {
 }
 
 // awaitReplays waits until the replays have ended, and gives how they did.
-func awaitReplays(ctx context.Context, c *adminClient, started relay.ReplayResult, progress func(string)) ([]relay.ReplayStatus, error) {
+func awaitReplays(ctx context.Context, c *adminClient, started gateway.ReplayResult, progress func(string)) ([]gateway.ReplayStatus, error) {
 	defer progress("")
 	tick := time.NewTicker(progressInterval)
 	defer tick.Stop()
 	latest := slices.Clone(started.Replays)
 	for {
-		var now struct{ Replays []relay.ReplayStatus }
+		var now struct{ Replays []gateway.ReplayStatus }
 		if err := c.get(ctx, "replays", nil, &now); err != nil {
 			return nil, err
 		}
 		running := false
 		var lines []string
 		for i, s := range latest {
-			j := slices.IndexFunc(now.Replays, func(n relay.ReplayStatus) bool { return n.ID == s.ID })
+			j := slices.IndexFunc(now.Replays, func(n gateway.ReplayStatus) bool { return n.ID == s.ID })
 			if j < 0 {
 				return nil, fmt.Errorf("replay %d is not listed any more; its end was missed", s.ID)
 			}
@@ -197,7 +198,7 @@ func replayListCommand() *cobra.Command {
 				}
 				return nil
 			}
-			replays := make([]relay.ReplayStatus, len(answer.Replays))
+			replays := make([]gateway.ReplayStatus, len(answer.Replays))
 			for i, r := range answer.Replays {
 				if err := json.Unmarshal(r, &replays[i]); err != nil {
 					return fmt.Errorf("the relay's list: %w", err)
@@ -211,7 +212,7 @@ func replayListCommand() *cobra.Command {
 	return cmd
 }
 
-func printReplayTable(out io.Writer, replays []relay.ReplayStatus, now time.Time) error {
+func printReplayTable(out io.Writer, replays []gateway.ReplayStatus, now time.Time) error {
 	return table(out, "REPLAY,SINK,STARTED,STATE,FOUND,DELIVERED,FAILED,SKIPPED,WHAT", func(row func(...any)) {
 		for _, r := range replays {
 			state, what := "running", "events"

@@ -15,6 +15,7 @@ import (
 
 	"ncs-relay/config"
 	"ncs-relay/relay"
+	"ncs-relay/relay/gateway"
 	"ncs-relay/relay/ncs"
 )
 
@@ -40,7 +41,7 @@ func routeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if o.intake, err = relay.NewIntake(source); err != nil {
+			if o.intake, err = gateway.NewIntake(source); err != nil {
 				return err
 			}
 			o.source = source.Name
@@ -75,11 +76,11 @@ func routeCommand() *cobra.Command {
 type routeOptions struct {
 	source, expect string
 	json           bool
-	intake         *relay.Intake
+	intake         *gateway.Intake
 	out            io.Writer
 }
 
-func pickSource(cfg *config.Config, name string) (relay.SourceConfig, error) {
+func pickSource(cfg *config.Config, name string) (gateway.SourceConfig, error) {
 	if name == "" {
 		return cfg.Sources[0], nil
 	}
@@ -90,7 +91,7 @@ func pickSource(cfg *config.Config, name string) (relay.SourceConfig, error) {
 		}
 		names = append(names, s.Name)
 	}
-	return relay.SourceConfig{}, usagef("no source is called %q; there are %s", name, joinWords(names))
+	return gateway.SourceConfig{}, usagef("no source is called %q; there are %s", name, joinWords(names))
 }
 
 // decision is where one body goes.

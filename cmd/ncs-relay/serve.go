@@ -22,6 +22,7 @@ import (
 	"ncs-relay/config"
 	"ncs-relay/relay"
 	"ncs-relay/relay/admin"
+	"ncs-relay/relay/gateway"
 	"ncs-relay/relay/kafkaconn"
 	"ncs-relay/relay/telemetry"
 	"ncs-relay/relay/trail"
@@ -82,10 +83,10 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
-	var gateway *relay.Gateway
-	var server *relay.Server
+	var relaying *gateway.Gateway
+	var server *gateway.Server
 	reload := newReloader(file, cfg, log, func(ctx context.Context, cfg *config.Config) error {
-		if err := gateway.Reload(ctx, settings(cfg, log)); err != nil {
+		if err := relaying.Reload(ctx, settings(cfg, log)); err != nil {
 			return err
 		}
 		server.SetLimits(cfg.Limits)
@@ -98,10 +99,10 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	// Both addresses are open from here to the end: what cannot be done yet is said, and no call is refused. They end
 	// before what they use, so they are on the stack a second time.
 	var state readiness
-	ingress := ingressOptions(cfg, log)
-	ingress.Metrics = metrics
-	ingress.Ready = func() bool { ok, _ := state.now(); return ok }
-	if server, err = relay.Listen(ingress); err != nil {
+	public := ingressOptions(cfg, log)
+	public.Metrics = metrics
+	public.Ready = func() bool { ok, _ := state.now(); return ok }
+	if server, err = gateway.Listen(public); err != nil {
 		return err
 	}
 	endIngress := sync.OnceValue(func() error {
@@ -113,7 +114,7 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	adm := admin.New(cfg.Admin, admin.Options{
 		Metrics: metrics.Handler(), Ready: state.now, Log: log,
 		Status: func(context.Context) (any, error) {
-			return status{Version: buildVersion(), Config: reload.status(), Status: gateway.Status()}, nil
+			return status{Version: buildVersion(), Config: reload.status(), Status: relaying.Status()}, nil
 		},
 	})
 	if err := adm.Listen(); err != nil {
@@ -148,27 +149,27 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 
 	events := trail.New(filepath.Join(cfg.DataDir, "trail"), func() bool { return j.Ready() == nil }, log)
 	stack.push("trail", background(failed, events.Run))
-	gateway, err = relay.New(relay.Options{
+	relaying, err = gateway.New(gateway.Options{
 		Settings: settings(cfg, log), Journal: j, Logger: log, Metrics: metrics, Tracing: tracing, Trail: events,
 	})
 	if err != nil {
 		return damageHint(err, cfg.DataDir)
 	}
 	reload.observe(metrics)
-	adm.Attach(gateway)
+	adm.Attach(relaying)
 	stack.push("admin address", endAdmin)
-	server.SetHandler(gateway)
+	server.SetHandler(relaying)
 	answer()
 	state.journal = j
 	state.serving()
 	// Deliveries begin after the answers: they have waited already. They end after them, too.
 	stack.push("deliveries", background(failed, func(ctx context.Context) error {
-		return gateway.Run(ctx, cfg.Shutdown.Timeout/2)
+		return relaying.Run(ctx, cfg.Shutdown.Timeout/2)
 	}))
 	stack.push("ingress", endIngress)
 	stack.push("reload", background(failed, func(ctx context.Context) error { return reload.run(ctx, hup) }))
 	log.Info("serving", "listen", server.Addr().String(), "admin", adm.Addr(), "version", buildVersion(),
-		"sources", len(cfg.Sources), "sinks", len(cfg.Sinks), "known_keys", gateway.KnownKeys())
+		"sources", len(cfg.Sources), "sinks", len(cfg.Sinks), "known_keys", relaying.KnownKeys())
 
 	select {
 	case err := <-failed:
@@ -187,8 +188,8 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	return nil
 }
 
-func ingressOptions(cfg *config.Config, log *slog.Logger) relay.ServerOptions {
-	o := relay.ServerOptions{Listen: cfg.Listen, Limits: cfg.Limits, HealthPath: cfg.HealthPath, Logger: log}
+func ingressOptions(cfg *config.Config, log *slog.Logger) gateway.ServerOptions {
+	o := gateway.ServerOptions{Listen: cfg.Listen, Limits: cfg.Limits, HealthPath: cfg.HealthPath, Logger: log}
 	if cfg.TLS != nil {
 		o.CertFile, o.KeyFile = cfg.TLS.CertFile, cfg.TLS.KeyFile
 	}
@@ -221,14 +222,14 @@ func startTelemetry(ctx context.Context, log *slog.Logger, stack *teardown) (*te
 type status struct {
 	Version string      `json:"version"`
 	Config  reloadState `json:"config"`
-	relay.Status
+	gateway.Status
 }
 
 // settings are what a reload replaces.
-func settings(cfg *config.Config, log *slog.Logger) relay.Settings {
-	s := relay.Settings{Router: cfg.Router, Sources: cfg.Sources, Dedup: cfg.Dedup, Limits: cfg.Limits}
+func settings(cfg *config.Config, log *slog.Logger) gateway.Settings {
+	s := gateway.Settings{Router: cfg.Router, Sources: cfg.Sources, Dedup: cfg.Dedup, Limits: cfg.Limits}
 	for _, c := range cfg.Sinks {
-		s.Sinks = append(s.Sinks, relay.SinkSpec{
+		s.Sinks = append(s.Sinks, gateway.SinkSpec{
 			Name:   c.Name,
 			Owner:  c.Owner,
 			Config: c,

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"ncs-relay/relay"
+	"ncs-relay/relay/gateway"
 )
 
 func sinksListCommand() *cobra.Command {
@@ -35,7 +35,7 @@ func sinksListCommand() *cobra.Command {
 				}
 				return nil
 			}
-			sinks := make([]relay.SinkStatus, len(answer.Sinks))
+			sinks := make([]gateway.SinkStatus, len(answer.Sinks))
 			for i, s := range answer.Sinks {
 				if err := json.Unmarshal(s, &sinks[i]); err != nil {
 					return fmt.Errorf("the relay's list: %w", err)
@@ -58,11 +58,11 @@ func sinksListCommand() *cobra.Command {
 }
 
 // stateOf is a sink's state with what there is to say of it.
-func stateOf(s relay.SinkStatus, now time.Time) string {
+func stateOf(s gateway.SinkStatus, now time.Time) string {
 	switch {
-	case s.State == relay.StateRemoved && s.Pending > 0:
+	case s.State == gateway.StateRemoved && s.Pending > 0:
 		return s.State + ": move or drop what it is owed"
-	case s.State == relay.StatePaused:
+	case s.State == gateway.StatePaused:
 		return s.State + ": " + clean(s.Paused)
 	case s.Trouble == nil:
 		return s.State
@@ -75,7 +75,7 @@ func stateOf(s relay.SinkStatus, now time.Time) string {
 }
 
 // printTroubles says in full what went wrong last at the sinks that have trouble.
-func printTroubles(out io.Writer, sinks []relay.SinkStatus, now time.Time) {
+func printTroubles(out io.Writer, sinks []gateway.SinkStatus, now time.Time) {
 	for _, s := range sinks {
 		t := s.Trouble
 		if t == nil {
@@ -83,7 +83,7 @@ func printTroubles(out io.Writer, sinks []relay.SinkStatus, now time.Time) {
 		}
 		fmt.Fprintf(out, "\n%s: last error %s ago: %s\n", s.Name, ago(t.At, now), clean(t.Error))
 		switch {
-		case s.State == relay.StateRetrying:
+		case s.State == gateway.StateRetrying:
 			fmt.Fprintf(out, "  %d lanes wait for a retry; others are taken\n", t.Lanes)
 		case t.HeldUntil.After(now):
 			fmt.Fprintf(out, "  what failed is held back for another %s, then one probes\n", age(t.HeldUntil.Sub(now)))
@@ -188,12 +188,12 @@ func sinksDropCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var known struct{ Sinks []relay.SinkStatus }
+			var known struct{ Sinks []gateway.SinkStatus }
 			if err := c.get(cmd.Context(), "sinks", nil, &known); err != nil {
 				return err
 			}
 			// A sink that may not be dropped is refused by the relay, which says why: nothing to ask about.
-			i := slices.IndexFunc(known.Sinks, func(s relay.SinkStatus) bool { return s.Name == args[0] && !s.Configured })
+			i := slices.IndexFunc(known.Sinks, func(s gateway.SinkStatus) bool { return s.Name == args[0] && !s.Configured })
 			if i >= 0 {
 				question := fmt.Sprintf("give up %d deliveries that sink %s is owed", known.Sinks[i].Pending, args[0])
 				if err := confirm(cmd, yes, question); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/gateway"
 )
 
 // fakeKafka is a broker in the process, and its address.
@@ -62,9 +63,9 @@ routes: [{to: [fine, broken, refuses, partly, gone, kafka-down, kafka-locked, ka
 `)
 	require.NoError(t, os.Symlink(filepath.Join(r.dir, "no-volume", "archive.jsonl"), filepath.Join(r.dir, "archive.jsonl")))
 	r.start()
-	for _, s := range askLines[relay.SinkStatus](r, "sinks", "list") {
+	for _, s := range askLines[gateway.SinkStatus](r, "sinks", "list") {
 		if s.Name != relay.Unroutable {
-			require.Equal(t, relay.StateDelivering, s.State, s.Name)
+			require.Equal(t, gateway.StateDelivering, s.State, s.Name)
 		}
 	}
 	require.Equal(t, "accepted", r.post(recording("bad", 1, 1)))
@@ -85,17 +86,17 @@ routes: [{to: [fine, broken, refuses, partly, gone, kafka-down, kafka-locked, ka
 	for name, want := range failing {
 		r.eventually(func() bool {
 			s := r.sinkStatus(name)
-			return s.State == relay.StateFailing && string(s.Trouble.Reason) == want.reason
+			return s.State == gateway.StateFailing && string(s.Trouble.Reason) == want.reason
 		}, name+" does not say that it fails")
 		s := r.sinkStatus(name)
 		require.Contains(t, s.Trouble.Error, want.text)
 		require.Equal(t, want.owner, s.Owner)
 		require.WithinRange(t, s.Trouble.Since, time.Now().Add(-time.Minute), s.Trouble.At)
 	}
-	r.eventually(func() bool { return r.sinkStatus("partly").State == relay.StateRetrying }, "one entity fails, others are taken")
+	r.eventually(func() bool { return r.sinkStatus("partly").State == gateway.StateRetrying }, "one entity fails, others are taken")
 	require.Equal(t, 1, r.sinkStatus("partly").Trouble.Lanes)
-	require.Equal(t, relay.StateDelivering, r.sinkStatus("fine").State)
-	require.Equal(t, relay.StateQuarantine, r.sinkStatus(relay.Unroutable).State)
+	require.Equal(t, gateway.StateDelivering, r.sinkStatus("fine").State)
+	require.Equal(t, gateway.StateQuarantine, r.sinkStatus(relay.Unroutable).State)
 
 	text, list, page := r.mustAsk("status"), r.mustAsk("sinks", "list"), r.page()
 	t.Logf("\n%s\n%s", text, list)
@@ -121,7 +122,7 @@ routes: [{to: [fine, broken, refuses, partly, gone, kafka-down, kafka-locked, ka
 	require.Regexp(t, `(?m)^ *11 +refuses +cloud_recording\.uploaded +4xx +\d+s +\d+s +\S+ answered 422 Unprocessable Entity$`, text, "grouped by event and reason")
 
 	// In a pipe no error is cut.
-	pending := askLines[relay.Delivery](r, "pending", "list", "--sink", "kafka-topic")
+	pending := askLines[gateway.Delivery](r, "pending", "list", "--sink", "kafka-topic")
 	require.NotEmpty(t, pending)
 	require.Contains(t, r.mustAsk("pending", "list", "--sink", "kafka-topic"), pending[0].LastError)
 	require.Greater(t, len(pending[0].LastError), 80, "longer than a cell: %s", pending[0].LastError)
@@ -129,9 +130,9 @@ routes: [{to: [fine, broken, refuses, partly, gone, kafka-down, kafka-locked, ka
 	// It is known after a restart, before anything is tried again.
 	r.terminate()
 	r.start()
-	require.Equal(t, relay.StateFailing, r.sinkStatus("kafka-down").State)
+	require.Equal(t, gateway.StateFailing, r.sinkStatus("kafka-down").State)
 	broken.answers(always(http.StatusOK))
-	r.eventually(func() bool { return r.sinkStatus("broken").State == relay.StateDelivering }, "it is mended")
+	r.eventually(func() bool { return r.sinkStatus("broken").State == gateway.StateDelivering }, "it is mended")
 	require.Nil(t, r.sinkStatus("broken").Trouble)
 	require.NotContains(t, r.mustAsk("status"), "\nbroken: last error")
 	r.terminate()

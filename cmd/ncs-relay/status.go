@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"ncs-relay/relay"
+	"ncs-relay/relay/gateway"
 )
 
 func statusCommand() *cobra.Command {
@@ -74,14 +74,14 @@ func printStatus(out io.Writer, s *status, now time.Time) error {
 		}
 	})
 	printTroubles(out, s.Sinks, now)
-	if err != nil || !slices.ContainsFunc(s.Sinks, func(s relay.SinkStatus) bool { return len(s.Errors) > 0 }) {
+	if err != nil || !slices.ContainsFunc(s.Sinks, func(s gateway.SinkStatus) bool { return len(s.Errors) > 0 }) {
 		return err
 	}
 	return printErrorGroups(out, s.Sinks, now)
 }
 
 // printErrorGroups shows what failed of late, a line for each kind of event and reason.
-func printErrorGroups(out io.Writer, sinks []relay.SinkStatus, now time.Time) error {
+func printErrorGroups(out io.Writer, sinks []gateway.SinkStatus, now time.Time) error {
 	fmt.Fprintln(out)
 	fit := fitting(out)
 	return table(out, "FAILED,SINK,EVENT,REASON,SINCE,LAST,LAST ERROR", func(row func(...any)) {

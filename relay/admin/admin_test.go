@@ -35,7 +35,7 @@ const canary = "canary-token"
 type fixture struct {
 	*admin.Server
 	ready   atomic.Bool
-	gateway *gateway
+	gateway *operations
 	status  func(context.Context) (any, error) // set before the first request
 	log     bytes.Buffer
 	client  *http.Client
@@ -45,7 +45,7 @@ type fixture struct {
 // setup runs a server on a free port of the host.
 func setup(t *testing.T, host, token string) *fixture {
 	t.Helper()
-	f := &fixture{client: &http.Client{Transport: new(http.Transport)}, gateway: new(gateway)}
+	f := &fixture{client: &http.Client{Transport: new(http.Transport)}, gateway: new(operations)}
 	f.ready.Store(true)
 	f.status = func(context.Context) (any, error) { return map[string]int{"accepted": 7}, nil }
 	f.Server = admin.New(admin.Config{Listen: net.JoinHostPort(host, "0"), Token: relay.NewSecret(token)}, admin.Options{

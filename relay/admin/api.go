@@ -13,32 +13,33 @@ import (
 	"unicode/utf8"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/gateway"
 	"ncs-relay/relay/journal"
 )
 
-// Operations are what operators can see and do; *relay.Gateway has them. They are called concurrently. An error that is
+// Operations are what operators can see and do; *gateway.Gateway has them. They are called concurrently. An error that is
 // relay.ErrNoSink or relay.ErrNotFound is answered with 404, relay.ErrConfigured, relay.ErrCannotMove or relay.ErrReserved with
 // 409; every other one is a fault.
 type Operations interface {
-	Status() relay.Status
+	Status() gateway.Status
 	PauseSink(ctx context.Context, name, reason string) error
 	ResumeSink(ctx context.Context, name string) error
 	MoveSink(ctx context.Context, from, to string) (moved, skipped uint64, err error)
 	DropSink(name string) (uint64, error)
 
-	Pending(f relay.Filter, page relay.Page, n int) ([]relay.Delivery, *relay.Page, error)
+	Pending(f relay.Filter, page gateway.Page, n int) ([]gateway.Delivery, *gateway.Page, error)
 	SkipPending(ctx context.Context, f relay.Filter) (int, error)
-	DeadLetters(f relay.Filter, page relay.Page, n int) ([]relay.DeadLetter, *relay.Page, error)
-	DeadLetter(sink string, position journal.Position) (relay.DeadLetter, error)
+	DeadLetters(f relay.Filter, page gateway.Page, n int) ([]gateway.DeadLetter, *gateway.Page, error)
+	DeadLetter(sink string, position journal.Position) (gateway.DeadLetter, error)
 	DropDeadLetters(f relay.Filter) (int, error)
 
-	Replay(ctx context.Context, req relay.ReplayRequest) (relay.ReplayResult, error)
-	Replays() []relay.ReplayStatus
+	Replay(ctx context.Context, req gateway.ReplayRequest) (gateway.ReplayResult, error)
+	Replays() []gateway.ReplayStatus
 	CancelReplay(ctx context.Context, id uint32) error
-	Inspect(ctx context.Context, f relay.Filter, n int) ([]relay.Life, bool, error)
+	Inspect(ctx context.Context, f relay.Filter, n int) ([]gateway.Life, bool, error)
 }
 
-var _ Operations = (*relay.Gateway)(nil)
+var _ Operations = (*gateway.Gateway)(nil)
 
 // answerTimeout is for the answer to go out, counted from when it is there: an operation may take longer than a call to
 // a page should.
@@ -123,9 +124,9 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.As(err, &bad):
 		status = http.StatusBadRequest
-	case errors.Is(err, relay.ErrNoSink), errors.Is(err, relay.ErrNotFound):
+	case errors.Is(err, gateway.ErrNoSink), errors.Is(err, gateway.ErrNotFound):
 		status = http.StatusNotFound
-	case errors.Is(err, relay.ErrConfigured), errors.Is(err, relay.ErrCannotMove), errors.Is(err, relay.ErrReserved):
+	case errors.Is(err, gateway.ErrConfigured), errors.Is(err, gateway.ErrCannotMove), errors.Is(err, gateway.ErrReserved):
 		status = http.StatusConflict
 	case r.Context().Err() != nil: // nobody waits for the answer
 	default:
@@ -190,8 +191,8 @@ func (s *Server) listPending(r *http.Request, _ []byte) (any, error) {
 	}
 	list, next, err := s.options.Gateway.Pending(l.filter, l.page, l.limit)
 	return struct {
-		Pending []relay.Delivery `json:"pending"`
-		Next    string           `json:"next,omitempty"`
+		Pending []gateway.Delivery `json:"pending"`
+		Next    string             `json:"next,omitempty"`
 	}{orEmpty(list), cursor(next)}, err
 }
 
@@ -202,14 +203,14 @@ func (s *Server) listDeadLetters(r *http.Request, _ []byte) (any, error) {
 	}
 	list, next, err := s.options.Gateway.DeadLetters(l.filter, l.page, l.limit)
 	return struct {
-		DeadLetters []relay.DeadLetter `json:"dead_letters"`
-		Next        string             `json:"next,omitempty"`
+		DeadLetters []gateway.DeadLetter `json:"dead_letters"`
+		Next        string               `json:"next,omitempty"`
 	}{orEmpty(list), cursor(next)}, err
 }
 
 // Letter is the answer to GET /api/v1/dead-letters/{sink}/{position}: with the body, as text where it is UTF-8.
 type Letter struct {
-	relay.DeadLetter
+	gateway.DeadLetter
 	Body       *string `json:"body,omitempty"`
 	BodyBase64 []byte  `json:"body_base64,omitempty"`
 }
@@ -302,9 +303,9 @@ func (s *Server) dropDeadLetters(r *http.Request, body []byte) (any, error) {
 const countedAtOnce = 20_000
 
 // countAll counts what a listing method gives.
-func countAll[T any](ctx context.Context, f relay.Filter, list func(relay.Filter, relay.Page, int) ([]T, *relay.Page, error)) (any, error) {
+func countAll[T any](ctx context.Context, f relay.Filter, list func(relay.Filter, gateway.Page, int) ([]T, *gateway.Page, error)) (any, error) {
 	n := 0
-	for next := new(relay.Page); next != nil; {
+	for next := new(gateway.Page); next != nil; {
 		var found []T
 		var err error
 		if found, next, err = list(f, *next, countedAtOnce); err != nil {
@@ -349,7 +350,7 @@ func (s *Server) startReplay(ctx context.Context, in replayInput) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	req := relay.ReplayRequest{Filter: f, DeadLetters: in.DeadLetters, DryRun: in.DryRun}
+	req := gateway.ReplayRequest{Filter: f, DeadLetters: in.DeadLetters, DryRun: in.DryRun}
 	switch {
 	case f.Reason != "" && !in.DeadLetters:
 		return nil, badf("reason: only dead letters have one")
@@ -397,8 +398,8 @@ func (s *Server) inspect(r *http.Request, _ []byte) (any, error) {
 	}
 	lives, more, err := s.options.Gateway.Inspect(r.Context(), l.filter, l.limit)
 	return struct {
-		Events []relay.Life `json:"events"`
-		More   bool         `json:"more,omitempty"` // there are others
+		Events []gateway.Life `json:"events"`
+		More   bool           `json:"more,omitempty"` // there are others
 	}{orEmpty(lives), more}, err
 }
 

@@ -19,12 +19,13 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/admin"
+	"ncs-relay/relay/gateway"
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/ncs"
 )
 
-// gateway notes what it is asked for, and answers what it is told to.
-type gateway struct {
+// operations notes what it is asked for, and answers what it is told to.
+type operations struct {
 	mu    sync.Mutex
 	calls []string // guarded by mu
 
@@ -33,7 +34,7 @@ type gateway struct {
 	entered func(context.Context)
 }
 
-func (g *gateway) note(format string, args ...any) error {
+func (g *operations) note(format string, args ...any) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.calls = append(g.calls, fmt.Sprintf(format, args...))
@@ -41,7 +42,7 @@ func (g *gateway) note(format string, args ...any) error {
 }
 
 // take gives what was asked since the last time.
-func (g *gateway) take() []string {
+func (g *operations) take() []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	calls := g.calls
@@ -57,59 +58,61 @@ func shown(f any) string {
 	return string(b)
 }
 
-func (g *gateway) Status() relay.Status {
+func (g *operations) Status() gateway.Status {
 	_ = g.note("status")
-	return relay.Status{Sinks: []relay.SinkStatus{{Name: "billing", Paused: "why"}}}
+	return gateway.Status{Sinks: []gateway.SinkStatus{{Name: "billing", Paused: "why"}}}
 }
 
-func (g *gateway) PauseSink(ctx context.Context, name, reason string) error {
+func (g *operations) PauseSink(ctx context.Context, name, reason string) error {
 	if g.entered != nil {
 		g.entered(ctx)
 	}
 	return g.note("pause %s: %s", name, reason)
 }
-func (g *gateway) ResumeSink(_ context.Context, name string) error { return g.note("resume %s", name) }
-func (g *gateway) MoveSink(_ context.Context, from, to string) (moved, skipped uint64, err error) {
+func (g *operations) ResumeSink(_ context.Context, name string) error {
+	return g.note("resume %s", name)
+}
+func (g *operations) MoveSink(_ context.Context, from, to string) (moved, skipped uint64, err error) {
 	return 3, 1, g.note("move %s to %s", from, to)
 }
-func (g *gateway) DropSink(name string) (uint64, error) { return 4, g.note("drop %s", name) }
+func (g *operations) DropSink(name string) (uint64, error) { return 4, g.note("drop %s", name) }
 
-var info = relay.EventInfo{ID: ncs.EventID{0xab}, Position: journal.Position{Offset: 8}, Product: "rtc", Event: "channel_create"}
+var info = gateway.EventInfo{ID: ncs.EventID{0xab}, Position: journal.Position{Offset: 8}, Product: "rtc", Event: "channel_create"}
 
-func (g *gateway) Pending(f relay.Filter, p relay.Page, n int) ([]relay.Delivery, *relay.Page, error) {
-	d := []relay.Delivery{{Sink: "billing", EventInfo: info}}
+func (g *operations) Pending(f relay.Filter, p gateway.Page, n int) ([]gateway.Delivery, *gateway.Page, error) {
+	d := []gateway.Delivery{{Sink: "billing", EventInfo: info}}
 	if p.After.IsZero() {
-		return d, &relay.Page{Sink: "billing", After: journal.Position{Offset: 8}}, g.note("pending %s %d", shown(f), n)
+		return d, &gateway.Page{Sink: "billing", After: journal.Position{Offset: 8}}, g.note("pending %s %d", shown(f), n)
 	}
 	return d, nil, g.note("pending %s %d after %s %s", shown(f), n, p.Sink, p.After)
 }
 
-func (g *gateway) SkipPending(_ context.Context, f relay.Filter) (int, error) {
+func (g *operations) SkipPending(_ context.Context, f relay.Filter) (int, error) {
 	return 5, g.note("skip %s", shown(f))
 }
 
-func (g *gateway) DeadLetters(f relay.Filter, p relay.Page, n int) ([]relay.DeadLetter, *relay.Page, error) {
+func (g *operations) DeadLetters(f relay.Filter, p gateway.Page, n int) ([]gateway.DeadLetter, *gateway.Page, error) {
 	return nil, nil, g.note("dead %s %d after %s %s", shown(f), n, p.Sink, p.After)
 }
 
-func (g *gateway) DeadLetter(sink string, p journal.Position) (relay.DeadLetter, error) {
-	return relay.DeadLetter{Sink: sink, EventInfo: info, Reason: "refused", Body: g.body}, g.note("letter %s %s", sink, p)
+func (g *operations) DeadLetter(sink string, p journal.Position) (gateway.DeadLetter, error) {
+	return gateway.DeadLetter{Sink: sink, EventInfo: info, Reason: "refused", Body: g.body}, g.note("letter %s %s", sink, p)
 }
 
-func (g *gateway) DropDeadLetters(f relay.Filter) (int, error) {
+func (g *operations) DropDeadLetters(f relay.Filter) (int, error) {
 	return 6, g.note("drop dead %s", shown(f))
 }
 
-func (g *gateway) Replay(_ context.Context, r relay.ReplayRequest) (relay.ReplayResult, error) {
-	return relay.ReplayResult{Matched: map[string]int{"billing": 2}}, g.note("replay %s", shown(r))
+func (g *operations) Replay(_ context.Context, r gateway.ReplayRequest) (gateway.ReplayResult, error) {
+	return gateway.ReplayResult{Matched: map[string]int{"billing": 2}}, g.note("replay %s", shown(r))
 }
-func (g *gateway) Replays() []relay.ReplayStatus { _ = g.note("replays"); return nil }
-func (g *gateway) CancelReplay(_ context.Context, id uint32) error {
+func (g *operations) Replays() []gateway.ReplayStatus { _ = g.note("replays"); return nil }
+func (g *operations) CancelReplay(_ context.Context, id uint32) error {
 	return g.note("cancel %d", id)
 }
 
-func (g *gateway) Inspect(_ context.Context, f relay.Filter, n int) ([]relay.Life, bool, error) {
-	return []relay.Life{{EventInfo: info}}, true, g.note("inspect %s %d", shown(f), n)
+func (g *operations) Inspect(_ context.Context, f relay.Filter, n int) ([]gateway.Life, bool, error) {
+	return []gateway.Life{{EventInfo: info}}, true, g.note("inspect %s %d", shown(f), n)
 }
 
 // endpoints are all of the API, each with a request that does something.
@@ -258,12 +261,12 @@ func TestPages(t *testing.T) {
 	t.Parallel()
 	f := setup(t, "127.0.0.1", "")
 	var page struct {
-		Pending []relay.Delivery
+		Pending []gateway.Delivery
 		Next    string
 	}
 	_, body := f.send(t, "GET", "/api/v1/pending?sink=billing", "")
 	require.NoError(t, json.Unmarshal([]byte(body), &page))
-	require.Empty(t, cmp.Diff([]relay.Delivery{{Sink: "billing", EventInfo: info}}, page.Pending))
+	require.Empty(t, cmp.Diff([]gateway.Delivery{{Sink: "billing", EventInfo: info}}, page.Pending))
 	require.NotEmpty(t, page.Next)
 	_, body = f.send(t, "GET", "/api/v1/pending?sink=billing&cursor="+page.Next, "")
 	require.NotContains(t, body, "next\"", "the end")
@@ -375,9 +378,9 @@ func TestFaultsOfOperations(t *testing.T) {
 		err    error
 		status int
 	}{
-		{fmt.Errorf("%w: %q", relay.ErrNoSink, "x"), 404},
-		{fmt.Errorf("dead letter: %w", relay.ErrNotFound), 404},
-		{fmt.Errorf("%w: x", relay.ErrConfigured), 409},
+		{fmt.Errorf("%w: %q", gateway.ErrNoSink, "x"), 404},
+		{fmt.Errorf("dead letter: %w", gateway.ErrNotFound), 404},
+		{fmt.Errorf("%w: x", gateway.ErrConfigured), 409},
 		{errors.New("disk is gone"), 500},
 	} {
 		f.gateway.err = tt.err
@@ -401,7 +404,7 @@ func TestFaultsOfOperations(t *testing.T) {
 func TestLongOperations(t *testing.T) {
 	t.Parallel()
 	const timeout = 50 * time.Millisecond
-	g := &gateway{}
+	g := &operations{}
 	s := admin.New(admin.Config{Listen: "127.0.0.1:0"}, admin.Options{
 		Metrics: http.NotFoundHandler(), Gateway: g, Log: slog.New(slog.DiscardHandler)})
 	server := httptest.NewUnstartedServer(s.Handler())
@@ -436,7 +439,7 @@ func FuzzRequests(f *testing.F) {
 	f.Add("sink=a&limit=3", []byte(`{"sink":"a"}`))
 	f.Add("since=2026-01-02T03:04:05Z", []byte(`{"all":true}`))
 	f.Add("cursor=a/1", []byte(`{"id":"ab000000000000000000000000000000"}`))
-	g := &gateway{}
+	g := &operations{}
 	h := admin.New(admin.Config{Listen: "127.0.0.1:0"}, admin.Options{
 		Metrics: http.NotFoundHandler(), Gateway: g, Log: slog.New(slog.DiscardHandler)}).Handler()
 	f.Fuzz(func(t *testing.T, query string, body []byte) {

@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/gateway"
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/ncs"
 )
@@ -110,7 +111,7 @@ type queryInput struct {
 // list is what a listing method of the gateway wants.
 type list struct {
 	filter relay.Filter
-	page   relay.Page
+	page   gateway.Page
 	limit  int
 }
 
@@ -160,20 +161,20 @@ func readQuery(r *http.Request, in *queryInput, names ...string) error {
 }
 
 // A cursor is a page as text: the sink, and the position after which the list goes on.
-func cursor(p *relay.Page) string {
+func cursor(p *gateway.Page) string {
 	if p == nil {
 		return ""
 	}
 	return p.Sink + "/" + p.After.String()
 }
 
-func parseCursor(s string) (relay.Page, error) {
+func parseCursor(s string) (gateway.Page, error) {
 	sink, after, ok := strings.Cut(s, "/")
 	position, err := journal.ParsePosition(after)
 	if !ok || sink == "" || err != nil {
-		return relay.Page{}, badf("cursor: %q is not one; take the next of the answer before", s)
+		return gateway.Page{}, badf("cursor: %q is not one; take the next of the answer before", s)
 	}
-	return relay.Page{Sink: sink, After: position}, nil
+	return gateway.Page{Sink: sink, After: position}, nil
 }
 
 // decode reads a body strictly: one JSON object, its members known, spelled exactly so, and each once. No body is an

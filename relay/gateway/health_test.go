@@ -1,0 +1,13 @@
+package gateway
+
+import (
+	"ncs-relay/relay"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestLabelOfAReasonStaysBounded(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, relay.ReasonOther, known("made up by a sink"))
+}

@@ -1,0 +1,424 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"ncs-relay/relay"
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/ncs"
+)
+
+// Errors that callers tell apart.
+var (
+	ErrNoSink     = errors.New("no sink has this name")
+	ErrConfigured = errors.New("the sink is configured; remove it from the configuration first")
+	ErrReserved   = fmt.Errorf("%s is no destination: it keeps what is quarantined, and cannot be paused, resumed, skipped, moved, dropped or moved to; see its dead letters", relay.Unroutable)
+	ErrNotFound   = errors.New("not found")
+	ErrCannotMove = errors.New("this journal cannot move deliveries; replay them to the other sink instead")
+)
+
+// EventInfo is what lists say of an event.
+type EventInfo struct {
+	ID         ncs.EventID      `json:"id"`
+	Position   journal.Position `json:"position"`
+	Product    string           `json:"product"`
+	Event      string           `json:"event"`
+	Entity     string           `json:"entity,omitempty"`
+	Source     string           `json:"source"`
+	ReceivedAt time.Time        `json:"received_at"`
+	Size       int              `json:"size"`
+	Quarantine string           `json:"quarantine,omitempty"`
+	Says       string           `json:"says,omitempty"`  // its payload in a line, decoded (ncs.Notification.Describe)
+	Facts      []ncs.Fact       `json:"facts,omitempty"` // the same in full, where one event is asked for
+}
+
+// decode adds what the body says. It parses the body, which lists do only for what they show.
+func (e *EventInfo) decode(body []byte, inFull bool) {
+	n, err := ncs.Parse(body)
+	if err != nil || e.Quarantine != "" {
+		return
+	}
+	e.Says = n.Describe()
+	if inFull {
+		e.Facts = n.Facts()
+	}
+}
+
+func infoOf(r *journal.Record) EventInfo {
+	i := ncs.Lookup(r.ProductID, r.EventType)
+	info := EventInfo{ID: r.ID, Position: r.Position, Product: i.Product, Event: i.Event, Entity: r.Entity, Source: r.Source,
+		ReceivedAt: r.Time, Size: len(r.Body), Quarantine: r.Quarantine}
+	if r.Quarantine != "" {
+		info.Product, info.Event = "", ""
+	}
+	return info
+}
+
+// History is what has been tried for a delivery.
+type History struct {
+	Attempts    int       `json:"attempts"`
+	FirstError  string    `json:"first_error,omitempty"`
+	LastError   string    `json:"last_error,omitempty"`
+	FirstFailed time.Time `json:"first_failed,omitzero"`
+	LastFailed  time.Time `json:"last_failed,omitzero"`
+	Next        time.Time `json:"next_attempt,omitzero"`
+}
+
+func historyOf(r journal.Retry) History {
+	return History{r.Attempts, r.FirstError, r.LastError, r.FirstFailed, r.LastFailed, r.Next}
+}
+
+// Delivery is one that is owed and not settled.
+type Delivery struct {
+	Sink string `json:"sink"`
+	EventInfo
+	History
+}
+
+// DeadLetter is a delivery given up.
+type DeadLetter struct {
+	Sink string `json:"sink"`
+	EventInfo
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
+	Replay uint32    `json:"replay,omitempty"` // the replay that is to deliver it again
+	History
+	Body []byte `json:"-"` // only from DeadLetter, not in lists
+}
+
+// Page is where a list goes on: at the sink and after the position. The zero Page is the beginning.
+type Page struct {
+	Sink  string           `json:"sink,omitempty"`
+	After journal.Position `json:"after,omitzero"`
+}
+
+// PauseSink sends nothing more to a sink until ResumeSink, also after a restart. What it is owed waits.
+func (g *Gateway) PauseSink(ctx context.Context, name, reason string) error {
+	if name == relay.Unroutable {
+		return ErrReserved
+	}
+	return g.saved(g.on(ctx, name, func(d *dispatcher) { d.pause(reason) }))
+}
+
+// ResumeSink ends a pause, also one that the breaker or the far side made.
+func (g *Gateway) ResumeSink(ctx context.Context, name string) error {
+	if name == relay.Unroutable {
+		return ErrReserved
+	}
+	return g.saved(g.on(ctx, name, func(d *dispatcher) { d.resumeSink() }))
+}
+
+// saved has on disk what was done, so that a crash after the answer does not undo it.
+func (g *Gateway) saved(err error) error {
+	if err != nil {
+		return err
+	}
+	if err := g.journal.Flush(); err != nil {
+		return fmt.Errorf("done, but not saved so far, and a crash would undo it: %w", err)
+	}
+	return nil
+}
+
+// MoveSink makes a configured sink owe what a sink that is not configured any more is owed. What it was owed anyway is
+// skipped.
+func (g *Gateway) MoveSink(ctx context.Context, from, to string) (moved, skipped uint64, err error) {
+	if to == relay.Unroutable {
+		return 0, 0, ErrReserved
+	}
+	if err := g.removed(from); err != nil {
+		return 0, 0, err
+	}
+	mover, ok := g.journal.(journal.Mover)
+	if !ok {
+		return 0, 0, ErrCannotMove
+	}
+	var failed error
+	err = g.on(ctx, to, func(d *dispatcher) {
+		var positions []journal.Position
+		if positions, skipped, failed = mover.Move(from, to); failed == nil {
+			d.take(positions)
+		}
+		moved = uint64(len(positions))
+	})
+	return moved, skipped, errors.Join(err, failed)
+}
+
+// DropSink gives up what a sink that is not configured any more is owed.
+func (g *Gateway) DropSink(name string) (uint64, error) {
+	if err := g.removed(name); err != nil {
+		return 0, err
+	}
+	return g.journal.DropPending(name)
+}
+
+// removed tells whether a sink is known and not configured.
+func (g *Gateway) removed(name string) error {
+	if name == relay.Unroutable {
+		return ErrReserved
+	}
+	if g.sink(name) != nil {
+		return fmt.Errorf("%w: %s", ErrConfigured, name)
+	}
+	if !slices.ContainsFunc(g.journal.Snapshot().Sinks, func(s journal.SinkStatus) bool { return s.Name == name }) {
+		return fmt.Errorf("%w: %q", ErrNoSink, name)
+	}
+	return nil
+}
+
+// on runs f on the goroutine of a sink's dispatcher, which owns the state, also while a reload replaces that.
+func (g *Gateway) on(ctx context.Context, name string, f func(*dispatcher)) error {
+	for {
+		r := g.sink(name)
+		if r == nil {
+			return fmt.Errorf("%w: %q", ErrNoSink, name)
+		}
+		done := make(chan struct{})
+		select {
+		case r.control <- func() { f(r.dispatcher); close(done) }:
+			<-done
+			return nil
+		case <-r.done: // a reload is about to replace it, or all ends
+			select {
+			case <-time.After(10 * time.Millisecond):
+			case <-g.ended:
+				return errors.New("the relay is shutting down")
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// sinkNames are the sinks a filter is about, those not configured any more included.
+func (g *Gateway) sinkNames(f relay.Filter) ([]string, error) {
+	var names []string
+	for _, s := range g.journal.Snapshot().Sinks {
+		if f.Sink == "" || f.Sink == s.Name {
+			names = append(names, s.Name)
+		}
+	}
+	if f.Sink != "" && len(names) == 0 {
+		return nil, fmt.Errorf("%w: %q", ErrNoSink, f.Sink)
+	}
+	return names, nil
+}
+
+// Pending lists at most n deliveries that are owed and were read, sink by sink, the oldest first. A nil next says
+// that the list is complete; what a sink has not read yet is counted in Status only.
+func (g *Gateway) Pending(f relay.Filter, page Page, n int) (list []Delivery, next *Page, err error) {
+	err = g.eachPending(f, page, func(sink string, p journal.Pending, r *journal.Record) bool {
+		if len(list) == n {
+			last := list[n-1]
+			next = &Page{last.Sink, last.Position}
+			return false
+		}
+		d := Delivery{sink, infoOf(r), historyOf(p.Retry)}
+		d.decode(r.Body, false)
+		list = append(list, d)
+		return true
+	})
+	return list, next, err
+}
+
+// eachPending calls fn with every delivery that is owed and was read and that the filter selects, until it returns false.
+func (g *Gateway) eachPending(f relay.Filter, page Page, fn func(sink string, p journal.Pending, r *journal.Record) bool) error {
+	match, err := f.Compile()
+	if err != nil {
+		return err
+	}
+	names, err := g.sinkNames(f)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if name < page.Sink {
+			continue
+		}
+		pending := g.journal.Pending(name)
+		if name == page.Sink {
+			pending = slices.DeleteFunc(pending, func(p journal.Pending) bool { return p.Position.Compare(page.After) <= 0 })
+		}
+		for chunk := range slices.Chunk(pending, 256) {
+			records, err := g.records(chunk)
+			if err != nil {
+				return err
+			}
+			for i, r := range records {
+				if r != nil && match(r) && !fn(name, chunk[i], r) {
+					return nil
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// records loads the records of pending deliveries; those that are lost are nil.
+func (g *Gateway) records(pending []journal.Pending) ([]*journal.Record, error) {
+	positions := make([]journal.Position, len(pending))
+	for i, p := range pending {
+		positions[i] = p.Position
+	}
+	return g.journal.Load(positions)
+}
+
+// SkipPending settles deliveries that wait, so that those behind them go on. Those being sent at the moment are left.
+func (g *Gateway) SkipPending(ctx context.Context, f relay.Filter) (skipped int, err error) {
+	if f.Sink == "" {
+		return 0, errors.New("a sink is needed")
+	}
+	if f.Sink == relay.Unroutable {
+		return 0, ErrReserved
+	}
+	var positions []journal.Position
+	err = g.eachPending(f, Page{}, func(_ string, p journal.Pending, _ *journal.Record) bool {
+		positions = append(positions, p.Position)
+		return ctx.Err() == nil
+	})
+	if err = errors.Join(err, ctx.Err()); err != nil {
+		return 0, err
+	}
+	err = g.saved(g.on(ctx, f.Sink, func(d *dispatcher) { skipped = d.skip(positions) }))
+	return skipped, err
+}
+
+// DeadLetters lists at most n dead letters, sink by sink, the oldest first.
+func (g *Gateway) DeadLetters(f relay.Filter, page Page, n int) (list []DeadLetter, next *Page, err error) {
+	err = g.eachDeadLetter(f, page, func(d DeadLetter) bool {
+		if len(list) == n {
+			last := list[n-1]
+			next = &Page{last.Sink, last.Position}
+			return false
+		}
+		d.decode(d.Body, false)
+		d.Body = nil
+		list = append(list, d)
+		return true
+	})
+	return list, next, err
+}
+
+// DeadLetter returns one dead letter with its body.
+func (g *Gateway) DeadLetter(sink string, position journal.Position) (DeadLetter, error) {
+	if _, err := g.sinkNames(relay.Filter{Sink: sink}); err != nil {
+		return DeadLetter{}, err
+	}
+	l, found, err := g.journal.DeadLetter(sink, position)
+	if err != nil {
+		return DeadLetter{}, err
+	}
+	if found {
+		records, err := g.journal.Load([]journal.Position{position})
+		if err != nil {
+			return DeadLetter{}, err
+		}
+		if r := records[0]; r != nil {
+			d := letterOf(sink, l, r, g.openReplays())
+			d.decode(r.Body, true)
+			return d, nil
+		}
+	}
+	return DeadLetter{}, fmt.Errorf("dead letter %s/%s: %w", sink, position, ErrNotFound)
+}
+
+// DropDeadLetters deletes dead letters and says how many.
+func (g *Gateway) DropDeadLetters(f relay.Filter) (dropped int, err error) {
+	bySink := make(map[string][]journal.Position)
+	if err := g.eachDeadLetter(f, Page{}, func(d DeadLetter) bool {
+		bySink[d.Sink] = append(bySink[d.Sink], d.Position)
+		return true
+	}); err != nil {
+		return 0, err
+	}
+	for sink, positions := range bySink {
+		for some := range slices.Chunk(positions, 1000) { // a transaction must not hold up the checkpoints for long
+			if err := g.journal.DropLetters(sink, some...); err != nil {
+				return dropped, err
+			}
+			dropped += len(some)
+		}
+	}
+	return dropped, nil
+}
+
+// eachDeadLetter calls fn with every dead letter that the filter selects until it returns false.
+func (g *Gateway) eachDeadLetter(f relay.Filter, page Page, fn func(DeadLetter) bool) error {
+	match, err := f.Compile()
+	if err != nil {
+		return err
+	}
+	names, err := g.sinkNames(f)
+	if err != nil {
+		return err
+	}
+	replays := g.openReplays()
+	for _, name := range names {
+		if name < page.Sink {
+			continue
+		}
+		var after journal.Position
+		if name == page.Sink {
+			after = page.After
+		}
+		for {
+			letters, err := g.journal.DeadLetters(name, after, 256)
+			if err != nil {
+				return err
+			}
+			if len(letters) == 0 {
+				break
+			}
+			after = letters[len(letters)-1].Position
+			positions := make([]journal.Position, len(letters))
+			for i, l := range letters {
+				positions[i] = l.Position
+			}
+			records, err := g.journal.Load(positions)
+			if err != nil {
+				return err
+			}
+			for i, r := range records {
+				if r == nil || !match(r) || !strings.Contains(letters[i].Reason, f.Reason) {
+					continue
+				}
+				if !fn(letterOf(name, letters[i], r, replays)) {
+					return nil
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func letterOf(sink string, l journal.DeadLetter, r *journal.Record, replays []openReplay) DeadLetter {
+	d := DeadLetter{Sink: sink, EventInfo: infoOf(r), Reason: l.Reason, At: l.At, History: historyOf(l.Retry), Body: r.Body}
+	for _, replay := range replays {
+		if replay.Raises(sink, l.Position) && replay.match(r) {
+			d.Replay = replay.ID()
+		}
+	}
+	return d
+}
+
+// openReplay is one that runs, and which events it is about.
+type openReplay struct {
+	journal.Replay
+	match func(*journal.Record) bool
+}
+
+// openReplays are those that run.
+func (g *Gateway) openReplays() (open []openReplay) {
+	for _, r := range g.journal.Replays() {
+		if match, err := relay.MatchOf(r); err == nil && !r.Finished() {
+			open = append(open, openReplay{r, match})
+		}
+	}
+	return open
+}

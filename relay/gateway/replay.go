@@ -1,0 +1,269 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"ncs-relay/relay"
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/ncs"
+)
+
+// ReplayRequest asks for deliveries to be made again.
+type ReplayRequest struct {
+	relay.Filter
+	To          string  `json:"to,omitempty"`           // another sink than those that were owed the events
+	DeadLetters bool    `json:"dead_letters,omitempty"` // only dead letters; otherwise what was settled
+	Rate        float64 `json:"rate,omitempty"`         // events a second at most; 0 = as fast as they are taken
+	DryRun      bool    `json:"dry_run,omitempty"`      // count only
+}
+
+// ReplayResult is what came of a request.
+type ReplayResult struct {
+	Matched map[string]int `json:"matched"`           // events by sink, counted now
+	Routed  int            `json:"routed,omitempty"`  // quarantined bodies taken up again under today's rules
+	Replays []ReplayStatus `json:"replays,omitempty"` // one for each sink
+}
+
+// ReplayStatus is how far a replay is.
+type ReplayStatus struct {
+	ID          uint32       `json:"id"`
+	Sink        string       `json:"sink"`
+	Filter      relay.Filter `json:"filter"`
+	DeadLetters bool         `json:"dead_letters"`
+	Rate        float64      `json:"rate,omitempty"`
+	CreatedAt   time.Time    `json:"created_at"`
+	Position    journal.Cut  `json:"position"` // read so far
+	End         journal.Cut  `json:"end"`
+	Matched     uint64       `json:"matched"`
+	Delivered   uint64       `json:"delivered"`
+	Failed      uint64       `json:"failed"`
+	Skipped     uint64       `json:"skipped"`
+	Pending     uint64       `json:"pending"`
+	Finished    bool         `json:"finished"`
+}
+
+func statusOf(r journal.Replay) ReplayStatus {
+	spec, t := r.Spec(), r.Totals()
+	s := ReplayStatus{ID: r.ID(), Sink: spec.Sink, DeadLetters: spec.DeadLetters, Rate: spec.Rate, CreatedAt: spec.CreatedAt,
+		Position: t.Read, End: spec.To, Matched: t.Matched, Delivered: t.Delivered, Failed: t.Failed, Skipped: t.Skipped,
+		Pending: t.Pending, Finished: r.Finished()}
+	_ = json.Unmarshal(spec.Filter, &s.Filter) // written by Replay below
+	return s
+}
+
+// Replay makes deliveries again: one job for each sink, kept over restarts, marked as replay. Only settled deliveries
+// are made again; what waits is not. Dead letters of the reserved sink Unroutable are parsed and routed under
+// today's rules instead.
+func (g *Gateway) Replay(ctx context.Context, req ReplayRequest) (ReplayResult, error) {
+	match, err := req.Filter.Compile()
+	if err != nil {
+		return ReplayResult{}, err
+	}
+	if req.Rate < 0 {
+		return ReplayResult{}, fmt.Errorf("rate %v is negative", req.Rate)
+	}
+	if req.Reason != "" && !req.DeadLetters {
+		return ReplayResult{}, errors.New("only dead letters have a reason")
+	}
+	if req.Filter.Sink == relay.Unroutable {
+		if req.To != "" || req.Rate > 0 {
+			return ReplayResult{}, errors.New("quarantined bodies go where the rules say, at once: there is no to and no rate")
+		}
+		return g.routeAgain(ctx, req)
+	}
+	specs, err := g.replaySpecs(req)
+	if err != nil {
+		return ReplayResult{}, err
+	}
+	result := ReplayResult{Matched: make(map[string]int)}
+	for _, spec := range specs {
+		if result.Matched[spec.Sink], err = g.journal.CountReplay(ctx, spec, match); err != nil {
+			return ReplayResult{}, err
+		}
+	}
+	if req.DryRun {
+		return result, nil
+	}
+	for _, spec := range specs {
+		if result.Matched[spec.Sink] == 0 {
+			continue
+		}
+		r, err := g.journal.AddReplay(spec)
+		if err != nil {
+			return result, err
+		}
+		if err := g.on(ctx, spec.Sink, func(d *dispatcher) { d.addReplay(r) }); err != nil {
+			return result, err
+		}
+		result.Replays = append(result.Replays, statusOf(r))
+	}
+	return result, nil
+}
+
+// replaySpecs makes the job of each sink that a request is about.
+func (g *Gateway) replaySpecs(req ReplayRequest) ([]journal.ReplaySpec, error) {
+	sinks := []string{req.To}
+	if req.To == "" {
+		names, err := g.sinkNames(req.Filter)
+		if err != nil {
+			return nil, err
+		}
+		sinks = slices.DeleteFunc(names, func(n string) bool { return n == relay.Unroutable || g.sink(n) == nil })
+		if len(sinks) == 0 {
+			return nil, fmt.Errorf("sink %q is not configured; name another with to", req.Filter.Sink)
+		}
+	} else if g.sink(req.To) == nil || req.To == relay.Unroutable {
+		return nil, fmt.Errorf("%w: %q", ErrNoSink, req.To)
+	}
+	filter, err := json.Marshal(req.Filter)
+	if err != nil {
+		return nil, err
+	}
+	var specs []journal.ReplaySpec
+	for _, sink := range sinks {
+		specs = append(specs, journal.ReplaySpec{Sink: sink, Of: req.Filter.Sink, Anyway: req.To != "" && req.Filter.Sink == "", Filter: filter, To: g.journal.Frontier(),
+			DeadLetters: req.DeadLetters, Rate: req.Rate, CreatedAt: time.Now()})
+	}
+	return specs, nil
+}
+
+// routeAgain takes up quarantined bodies as if they had come now. Those that are still not understood stay.
+func (g *Gateway) routeAgain(ctx context.Context, req ReplayRequest) (ReplayResult, error) {
+	result := ReplayResult{Matched: map[string]int{relay.Unroutable: 0}}
+	var letters []DeadLetter
+	if err := g.eachDeadLetter(req.Filter, Page{}, func(d DeadLetter) bool {
+		d.Body = nil // there may be gigabytes of them
+		letters = append(letters, d)
+		return ctx.Err() == nil
+	}); err != nil {
+		return result, err
+	}
+	result.Matched[relay.Unroutable] = len(letters)
+	if req.DryRun {
+		return result, nil
+	}
+	in := g.ingress.Load()
+	for _, d := range letters {
+		records, err := g.journal.Load([]journal.Position{d.Position})
+		if err != nil {
+			return result, err
+		}
+		src := in.byName(d.Source)
+		if records[0] == nil || src == nil {
+			continue
+		}
+		rec := *records[0]
+		reading := src.intake.Read(rec.Body)
+		if reading.Quarantine != "" {
+			continue
+		}
+		rec.Quarantine, rec.Sinks, rec.Key, rec.ID = "", nil, reading.Identity.Key, reading.Identity.ID
+		if err := g.storeAgain(ctx, in, &rec, reading.Notification, src.account); err != nil {
+			return result, err
+		}
+		if err := g.journal.DropLetters(relay.Unroutable, d.Position); err != nil {
+			return result, err
+		}
+		result.Routed++
+	}
+	return result, nil
+}
+
+// storeAgain appends an event that came earlier, unless it is known, and waits for the disk.
+func (g *Gateway) storeAgain(ctx context.Context, in *ingress, rec *journal.Record, n *ncs.Notification, account journal.SourceAccount) error {
+	c, standing := g.claim(ncs.Identity{Key: rec.Key, ID: rec.ID}, time.Now().Add(storeTimeout))
+	switch standing {
+	case isKnown:
+		return nil
+	case isLoading:
+		return errBusy
+	case isNew:
+		g.describe(in, rec, n)
+		account.Received() // the journal will count it as accepted
+		g.store(c, rec, time.Now(), account)
+	}
+	select {
+	case <-c.done:
+		return c.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Replays lists the replays that run, and the newest that ended.
+func (g *Gateway) Replays() []ReplayStatus {
+	list := []ReplayStatus{}
+	for _, r := range g.journal.Replays() {
+		list = append(list, statusOf(r))
+	}
+	return list
+}
+
+// CancelReplay ends a replay. What is in flight of it ends; nothing more of it is sent.
+func (g *Gateway) CancelReplay(ctx context.Context, id uint32) error {
+	for _, r := range g.journal.Replays() {
+		if r.ID() != id {
+			continue
+		}
+		r.Cancel()
+		var err error
+		if sink := r.Spec().Sink; g.sink(sink) != nil {
+			err = g.on(ctx, sink, func(d *dispatcher) { d.dropReplay(d.replayOf(id)) })
+		}
+		return g.saved(err)
+	}
+	return fmt.Errorf("replay %d: %w", id, ErrNotFound)
+}
+
+// addReplay begins a replay, or goes on with one of an earlier process. One that runs already is left alone: a dispatcher
+// that a reload makes finds it in the journal, too.
+func (d *dispatcher) addReplay(r journal.Replay) {
+	if d.replayOf(r.ID()) != nil {
+		return
+	}
+	match, err := relay.MatchOf(r)
+	if err != nil { // of a newer version, say
+		d.log.Error("replay cannot be run; cancelled", "replay", r.ID(), "error", err)
+		r.Cancel()
+		return
+	}
+	spec := r.Spec()
+	s := &stream{replay: r, number: r.ID(), since: spec.CreatedAt,
+		open: func(shard *journal.Shard) journal.Deliveries { return r.In(shard, match) }}
+	if spec.Rate > 0 {
+		s.interval = time.Duration(min(float64(time.Second)/spec.Rate, float64(365*24*time.Hour))) // a Duration ends somewhere
+	}
+	d.streams = append(d.streams, s)
+	d.followIn(s)
+	d.log.Info("replay runs", "replay", r.ID())
+}
+
+func (d *dispatcher) replayOf(id uint32) *stream {
+	for _, s := range d.streams {
+		if s.replay != nil && s.number == id {
+			return s
+		}
+	}
+	return nil
+}
+
+// dropReplay forgets what a replay that ended, or was cancelled, has in lanes.
+func (d *dispatcher) dropReplay(s *stream) {
+	if s == nil || s.dropped {
+		return
+	}
+	s.dropped, d.leaving = true, true
+	for _, f := range s.feeds {
+		f.unlaned = nil
+	}
+	for _, l := range d.lanes.all {
+		if l.stream == s {
+			d.lanes.empty(l)
+		}
+	}
+}
