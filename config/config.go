@@ -52,7 +52,8 @@ type Config struct {
 	// Router is compiled from Routes and Unmatched.
 	Router *route.Router `yaml:"-"`
 
-	written map[string]string // values with variables by path, as they stand in the file
+	written map[string]string     // values with variables by path, as they stand in the file
+	place   func(string) position // of a path in the file
 }
 
 // SetDefaults fills what the file may leave out.
@@ -103,6 +104,12 @@ func (t *TLS) Check(report problem.Report) {
 		report("key_file", "no key given", "TLS needs cert_file and key_file")
 	}
 	keyfile.CheckTLS("", t.CertFile, t.KeyFile, report)
+}
+
+// Place is where the setting at path stands in the file, or what it would be in: line and column from 1.
+func (c *Config) Place(path string) (line, column int) {
+	at := c.place(path)
+	return at.line, at.column
 }
 
 // Files lists the files that belong to the configuration besides itself and can change: those of the sources' secrets.

@@ -50,7 +50,7 @@ func (d *decoder) config(data []byte) *Config {
 	if root == nil {
 		return nil
 	}
-	c := &Config{written: d.written}
+	c := &Config{written: d.written, place: d.nearest}
 	v := reflect.ValueOf(c).Elem()
 	d.at[""] = startOf(root)
 	d.setDefaults(v)

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -41,14 +43,11 @@ func checkCommand() *cobra.Command {
 			if report.Err() != nil {
 				return errReported
 			}
-			problems := beginnings(cfg)
+			found := beginnings(cfg)
 			if here {
-				problems = append(problems, machine(cfg)...)
+				found = append(found, machine(cfg)...)
 			}
-			for _, problem := range problems {
-				fmt.Fprintf(cmd.ErrOrStderr(), "%s: %v\n", file, problem)
-			}
-			if len(problems) > 0 {
+			if !found.print(cmd.ErrOrStderr(), file, cfg) {
 				return errReported
 			}
 			out := cmd.OutOrStdout()
@@ -58,6 +57,9 @@ func checkCommand() *cobra.Command {
 				if topics := cfg.Sinks[i].Topics(cfg.Router.Reach(cfg.Sinks[i].Name)); len(topics) > 0 {
 					fmt.Fprintf(out, "sink %s writes to topics: %s\n", cfg.Sinks[i].Name, joinWords(topics))
 				}
+			}
+			if left := notLookedAt(cfg, here, connect); len(left) > 0 {
+				fmt.Fprintf(out, "not looked at: %s\n", strings.Join(left, ", "))
 			}
 			if connect && !connectAll(cmd.Context(), cfg, out, cmd.ErrOrStderr()) {
 				return errReported
@@ -73,6 +75,21 @@ func checkCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&here, "here", false, "look at this machine too: data_dir, its disk, ports and descriptors; not while the relay runs here")
 	cmd.Flags().BoolVar(&connect, "connect", false, "connect to the Kafka clusters and say what would fail there")
 	return cmd
+}
+
+// notLookedAt names what may still keep the relay from its work.
+func notLookedAt(cfg *config.Config, here, connect bool) []string {
+	var left []string
+	if !here {
+		left = append(left, "ports, disk and descriptors of this machine (--here)")
+	}
+	if !connect && slices.ContainsFunc(cfg.Sinks, func(s sinks.Config) bool { return s.Kafka != nil }) {
+		left = append(left, "Kafka clusters (--connect)")
+	}
+	if slices.ContainsFunc(cfg.Sinks, func(s sinks.Config) bool { return s.HTTP != nil }) {
+		left = append(left, "HTTP receivers (sinks test)")
+	}
+	return left
 }
 
 // connectAll says for each Kafka sink whether its cluster would take what the rules can send there.
@@ -96,36 +113,78 @@ func connectAll(ctx context.Context, cfg *config.Config, out, problems io.Writer
 	return well
 }
 
-// beginnings looks, without changing anything, at what serve would stop for at its start.
-func beginnings(cfg *config.Config) []error {
-	var problems []error
-	add := func(path string, err error) {
-		if err != nil {
-			problems = append(problems, fmt.Errorf("%s: %w", path, err))
-		}
+// findings are what was found behind settings.
+type findings []finding
+
+type finding struct {
+	path string // of the setting
+	err  error
+	note bool // serve starts all the same, or this does not say whether it would
+}
+
+func (f *findings) add(path string, err error) {
+	if err != nil {
+		*f = append(*f, finding{path: path, err: err})
 	}
+}
+
+// print reports whether there are notes only.
+func (f findings) print(out io.Writer, file string, cfg *config.Config) bool {
+	well := true
+	slices.SortStableFunc(f, func(a, b finding) int { return strings.Compare(a.path, b.path) })
+	for _, found := range f {
+		kind := ""
+		if found.note {
+			kind = "note: "
+		}
+		well = well && found.note
+		line, column := cfg.Place(found.path)
+		fmt.Fprintf(out, "%s:%d:%d: %s%s: %v\n", file, line, column, kind, found.path, found.err)
+	}
+	return well
+}
+
+// beginnings looks, without changing anything, at what serve would stop for at its start. A relay that runs with the same
+// configuration, as where a change is checked before a reload, is no mistake: it is noted, with what could not be looked at.
+func beginnings(cfg *config.Config) findings {
+	var found findings
 	for path, address := range map[string]string{"listen": cfg.Listen, "admin.listen": cfg.Admin.Listen} {
 		_, err := net.ResolveTCPAddr("tcp", address)
-		add(path, err)
+		found.add(path, err)
 	}
-	add("data_dir", diskjournal.Look(cfg.DataDir))
+	switch err := diskjournal.Look(cfg.DataDir); {
+	case errors.Is(err, diskjournal.ErrLocked):
+		found = append(found, finding{"data_dir", fmt.Errorf("%w: a second relay would not start there, and the state was not looked at", err), true})
+	case errors.Is(err, fs.ErrPermission): // whoever checks need not be who serves
+		found = append(found, finding{"data_dir", fmt.Errorf("was not looked at: %w", err), true})
+	default:
+		found.add("data_dir", damageHint(err, cfg.DataDir))
+	}
 	for i, s := range cfg.Sinks {
-		if s.File != nil {
-			add(fmt.Sprintf("sinks[%d].file.path", i), filesink.Look(s.File.Path))
+		if s.File == nil {
+			continue
+		}
+		path := fmt.Sprintf("sinks[%d].file.path", i)
+		switch err := filesink.Look(s.File.Path); {
+		case errors.Is(err, filesink.ErrTorn):
+			found = append(found, finding{path, err, true})
+		case errors.Is(err, fs.ErrPermission):
+			found = append(found, finding{path, fmt.Errorf("was not looked at: %w", err), true})
+		default:
+			found.add(path, err)
 		}
 	}
-	slices.SortFunc(problems, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	return problems
+	return found
 }
 
 // machine looks at what the machine has to give. It listens for a moment, and writes nothing.
-func machine(cfg *config.Config) []error {
-	var problems []error
-	add := func(format string, a ...any) { problems = append(problems, fmt.Errorf(format, a...)) }
-	for _, address := range []string{cfg.Listen, cfg.Admin.Listen} {
+func machine(cfg *config.Config) findings {
+	var found findings
+	add := func(path, format string, a ...any) { found.add(path, fmt.Errorf(format, a...)) }
+	for path, address := range map[string]string{"listen": cfg.Listen, "admin.listen": cfg.Admin.Listen} {
 		l, err := net.Listen("tcp", address)
 		if err != nil {
-			add("%w (is a relay running here already?)", err)
+			add(path, "%w (is a relay running here already?)", err)
 			continue
 		}
 		l.Close()
@@ -135,17 +194,17 @@ func machine(cfg *config.Config) []error {
 		dir = filepath.Dir(dir)
 	}
 	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
-		add("data_dir: %s cannot be written: %w", dir, err)
+		add("data_dir", "%s cannot be written: %w", dir, err)
 	}
 	if free, total, err := (diskjournal.DiskFS{}).Free(dir); err == nil && total < cfg.Journal.MaxSize+cfg.DeadLetters.MaxSize {
-		add("journal.max_size: the disk of %s holds %d MiB in all, %d MiB free, less than journal.max_size and dead_letters.max_size together", dir, total>>20, free>>20)
+		add("journal.max_size", "the disk of %s holds %d MiB in all, %d MiB free, less than journal.max_size and dead_letters.max_size together", dir, total>>20, free>>20)
 	}
 	const others = 1024 // files, sinks, and the admin address
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Max < uint64(cfg.Limits.Connections+others) {
-		add("limits.connections: %d connections and %d for the rest are more than the %d descriptors that this process may open", cfg.Limits.Connections, others, limit.Max)
+		add("limits.connections", "%d connections and %d for the rest are more than the %d descriptors that this process may open", cfg.Limits.Connections, others, limit.Max)
 	}
-	return problems
+	return found
 }
 
 func exists(path string) bool {

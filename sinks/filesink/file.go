@@ -41,12 +41,16 @@ func wrongPath(err error) bool {
 	return errors.Is(err, errNotOurs) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTDIR)
 }
 
-// Look reports, without changing anything, why a sink could never write path: it is a directory, or another program's file.
+// ErrTorn means that a file ends within a line.
+var ErrTorn = errors.New("ends within a line, which serve cuts off unless a relay is writing it now")
+
+// Look reports, without changing anything, why a sink could never write path: it is a directory, or another program's file. ErrTorn
+// and fs.ErrPermission do not keep a sink from being started.
 func Look(path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil: // to be made, or away for now
-		if wrongPath(err) {
+		if wrongPath(err) || errors.Is(err, fs.ErrPermission) {
 			return err
 		}
 		return nil
@@ -58,11 +62,21 @@ func Look(path string) error {
 		return err
 	}
 	defer f.Close()
-	ours, err := isOurs(f, 0)
-	if err == nil && !ours {
-		err = fmt.Errorf("%s %w", path, errNotOurs)
+	end, err := lineEnd(f, info.Size())
+	if err != nil {
+		return err
 	}
-	return err
+	for _, offset := range []int64{0, end} {
+		if ours, err := isOurs(f, offset); err != nil {
+			return err
+		} else if !ours {
+			return fmt.Errorf("%s %w", path, errNotOurs)
+		}
+	}
+	if end < info.Size() {
+		return fmt.Errorf("%s %w", path, ErrTorn)
+	}
+	return nil
 }
 
 // lock makes f ours until it is closed.

@@ -3,8 +3,9 @@ package diskjournal
 import (
 	"encoding/binary"
 	"fmt"
-	"ncs-relay/relay/journal"
 	"sync"
+
+	"ncs-relay/relay/journal"
 
 	"go.etcd.io/bbolt"
 )

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,8 +52,8 @@ func checkForeign(fsys FS, dir string) error {
 	return nil
 }
 
-// Look reports, without changing anything, why dir is not a directory that Open could use: ErrForeign or ErrNewer. A directory
-// that is not there yet is none of these, and neither is one that another process has open.
+// Look reports, without changing anything, why Open could not use dir: ErrForeign, ErrNewer, ErrDamaged of its state, or ErrLocked:
+// then the rest was not looked at. A directory that is not there yet is none of these.
 func Look(dir string) error {
 	if info, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -64,10 +65,37 @@ func Look(dir string) error {
 	if err := checkForeign(DiskFS{}, dir); err != nil {
 		return err
 	}
-	if err := checkFormat(DiskFS{}, dir); !errors.Is(err, fs.ErrNotExist) {
+	if err := checkFormat(DiskFS{}, dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
 		return err
 	}
-	return nil
+	// Given back at once: whoever opens the directory now must not find it locked by us.
+	lock, err := readOnlyFS{DiskFS{}}.Lock(filepath.Join(dir, lockName))
+	if err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	if err := lock.Close(); err != nil {
+		return err
+	}
+	return lookAtState(dir)
+}
+
+func lookAtState(dir string) error {
+	segments, err := (DiskFS{}).List(filepath.Join(dir, "log"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	path := filepath.Join(dir, "state.db")
+	if fresh, err := isFreshState(path, len(segments) == 0); fresh || err != nil {
+		return err
+	}
+	j := &Journal{dir: dir, fs: readOnlyFS{DiskFS{}}, logger: slog.New(slog.DiscardHandler), sinks: make(map[string]*Cursor),
+		byID: make(map[sinkID]*Cursor), accounts: make(map[string]*sourceAccount)}
+	if j.state, err = openStateReadOnly(path); err != nil {
+		return fmt.Errorf("open %s: %w", path, boltError(err))
+	}
+	return errors.Join(j.loadState(), j.state.close())
 }
 
 func claimFormat(fsys FS, dir string) error {

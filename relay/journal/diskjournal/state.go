@@ -56,13 +56,9 @@ var (
 // openState creates the file only where there is no log yet: an empty one would say that nothing is owed.
 func openState(path string, fsys FS, logIsEmpty bool) (s *state, err error) {
 	defer guardState(&err)()
-	info, err := os.Stat(path)
-	fresh := errors.Is(err, fs.ErrNotExist) || (err == nil && info.Size() == 0)
-	if err != nil && !fresh {
+	fresh, err := isFreshState(path, logIsEmpty)
+	if err != nil {
 		return nil, err
-	}
-	if fresh && !logIsEmpty {
-		return nil, fmt.Errorf("%s is missing or empty: which of the events in the log are delivered is not known: %w", path, ErrDamaged)
 	}
 	if fresh {
 		if err := createState(path); err != nil {
@@ -79,6 +75,19 @@ func openState(path string, fsys FS, logIsEmpty bool) (s *state, err error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// isFreshState reports whether the file is still to be made.
+func isFreshState(path string, logIsEmpty bool) (bool, error) {
+	info, err := os.Stat(path)
+	fresh := errors.Is(err, fs.ErrNotExist) || (err == nil && info.Size() == 0)
+	switch {
+	case !fresh:
+		return false, err
+	case !logIsEmpty:
+		return true, fmt.Errorf("%s is missing or empty: which of the events in the log are delivered is not known: %w", path, ErrDamaged)
+	}
+	return true, nil
 }
 
 // createState makes an empty file at once, so that none is found half made, and makes it last before a segment stands that
