@@ -45,8 +45,9 @@ func (d *decoder) readSecrets(c *Config) {
 			s.Resolved = append(s.Resolved, secret)
 		}
 	}
-	if c.Admin.Token.IsSet() {
-		d.warnWeak(c.Admin.Token, "admin.token")
+	d.warnWeak(c.Admin.Token, "admin.token")
+	for i, t := range c.Admin.Tokens {
+		d.warnWeak(t.Token, fmt.Sprintf("admin.tokens[%d].token", i))
 	}
 }
 

@@ -162,3 +162,20 @@ func values(v reflect.Value, f func(string)) {
 		}
 	}
 }
+
+func TestNamedTokensAreSecretsAsAllOthers(t *testing.T) {
+	t.Parallel()
+	read := func(value string) (*Config, *Report) {
+		return Parse("relay.yaml", []byte("sources: [{name: a, path: /a, secrets: [0123456789abcdef]}]\nadmin: {listen: \":1\", tokens: [{name: ada, token: \"${VALUE}\"}]}\n"), t.TempDir(), lookupIn(map[string]string{"VALUE": value}))
+	}
+	c, report := read("\ufeffkanarienvogel\r\n")
+	require.NoError(t, report.Err())
+	require.NotContains(t, report.String(), "admin", "there is a token, so the API is not closed")
+	require.Equal(t, "kanarienvogel", c.Admin.Tokens[0].Token.Reveal())
+	for value, problem := range map[string]string{"kana\x00rien": "holds a NUL byte", " kanarienvogel": "invisible character", "kana": "shorter than 8", "": "no token given"} {
+		_, report := read(value)
+		require.Contains(t, report.String(), "admin.tokens[0].token: ")
+		require.Contains(t, report.String(), problem)
+		require.NotContains(t, report.String(), "kanarien")
+	}
+}

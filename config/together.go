@@ -19,7 +19,7 @@ func (d *decoder) checkTogether(c *Config) {
 	if clash(c.Listen, c.Admin.Listen) {
 		d.problem(Error, "admin.listen", "%q is taken by the ingress, which listens on %q", "use another port", c.Admin.Listen, c.Listen)
 	}
-	if host, _, err := net.SplitHostPort(c.Admin.Listen); err == nil && !isLoopback(host) && !c.Admin.Token.IsSet() {
+	if host, _, err := net.SplitHostPort(c.Admin.Listen); err == nil && !isLoopback(host) && !c.Admin.HasToken() {
 		d.problem(Note, "admin.token", "no token is given, so the admin API is closed to everybody", "metrics and health need none")
 	}
 }

@@ -3,6 +3,9 @@ package relay
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"ncs-relay/relay/journal"
@@ -20,6 +23,23 @@ type Filter struct {
 	Reason  string       `json:"reason,omitempty"` // of dead letters: a part of it
 	Since   time.Time    `json:"since,omitzero"`   // received at or after
 	Until   time.Time    `json:"until,omitzero"`   // received before
+}
+
+// String is the filter for people: its fields by name, "" when it selects everything.
+func (f Filter) String() string {
+	var fields map[string]string
+	b, err := json.Marshal(f)
+	if err == nil {
+		err = json.Unmarshal(b, &fields)
+	}
+	if err != nil {
+		return err.Error() // a time beyond year 9999
+	}
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		parts = append(parts, name+"="+fields[name])
+	}
+	return strings.Join(parts, " ")
 }
 
 // Compile checks a filter and makes a function of it that looks at a record's header.

@@ -32,6 +32,9 @@ const (
 	ReasonEvent       Reason = "event"       // the event cannot be sent there: no URL, no topic
 	ReasonQuarantine  Reason = "quarantined" // never meant to be sent
 	ReasonOther       Reason = "other"
+
+	// ReasonBacklog is why a delivery became a dead letter without an attempt: no label.
+	ReasonBacklog Reason = "backlog"
 )
 
 // Reasons are all there are.

@@ -24,11 +24,12 @@ var letterFields = append([]string{"sink", "reason"}, eventFields...)
 func deadLettersListCommand() *cobra.Command {
 	var admin adminFlags
 	var list listing
+	var byReason bool
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List dead letters, per sink the oldest event first; sink unroutable has the quarantined bodies",
 		Long: `list shows dead letters, per sink the oldest event first. Sink unroutable has the quarantined bodies. One that is being
-replayed stays until it was taken; REPLAY is the replay's number.`,
+replayed stays until it was taken; REPLAY is the replay's number. With --by-reason it counts them by event type and reason.`,
 		Args: noArgs,
 	}
 	filter := addFilter(cmd, letterFields...)
@@ -36,6 +37,9 @@ replayed stays until it was taken; REPLAY is the replay's number.`,
 		c, given, err := clientAndFilter(&admin, filter)
 		if err != nil {
 			return err
+		}
+		if byReason {
+			return printLetterGroups(cmd, &list, c, given)
 		}
 		fit := fitting(cmd.OutOrStdout())
 		return printList(cmd, &list, c, "dead-letters", "dead_letters", given, "DEAD FOR,SINK,POSITION,EVENT,ENTITY,ATTEMPTS,EVENT ID,REPLAY,REASON",
@@ -45,7 +49,37 @@ replayed stays until it was taken; REPLAY is the replay's number.`,
 	}
 	admin.add(cmd)
 	list.add(cmd)
+	cmd.Flags().BoolVar(&byReason, "by-reason", false, "count them by sink, event type and reason instead, the most frequent first")
 	return cmd
+}
+
+// printLetterGroups counts all dead letters that are selected, without a limit: the relay does it.
+func printLetterGroups(cmd *cobra.Command, list *listing, c *adminClient, given map[string]string) error {
+	if cmd.Flags().Changed("limit") || list.all {
+		return usagef("--by-reason counts all: it goes with neither --limit nor --all")
+	}
+	var answer struct{ Groups []json.RawMessage }
+	if err := c.get(cmd.Context(), "dead-letters/groups", query(given), &answer); err != nil {
+		return err
+	}
+	out, now := cmd.OutOrStdout(), time.Now()
+	if list.asJSON {
+		for _, group := range answer.Groups {
+			fmt.Fprintf(out, "%s\n", group)
+		}
+		return nil
+	}
+	fit := fitting(out)
+	return tryTable(out, "COUNT,SINK,EVENT,REASON,NEWEST,IN FULL", func(row func(...any)) error {
+		for _, item := range answer.Groups {
+			var g gateway.LetterGroup
+			if err := json.Unmarshal(item, &g); err != nil {
+				return fmt.Errorf("the relay's list: %w", err)
+			}
+			row(g.Count, g.Sink, dash(g.Event), dash(clean(g.Cause)), ago(g.Last, now)+" ago", fit(g.Reason))
+		}
+		return nil
+	})
 }
 
 // replayOf is the number of the replay that is to deliver a dead letter again.

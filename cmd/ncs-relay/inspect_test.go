@@ -36,7 +36,7 @@ routes:
 	r.kill()
 	service.answers(always(http.StatusOK))
 	r.start()
-	r.eventually(func() bool { return strings.Count(r.mustAsk("inspect", id), ": settled") == 2 }, "delivered after the restart")
+	r.eventually(func() bool { return strings.Count(r.mustAsk("inspect", id), ": delivered") == 2 }, "delivered after the restart")
 	require.Equal(t, "duplicate", r.post(recording("s", 1, 3)))
 
 	out := r.mustAsk("inspect", "--entity", "s")
@@ -47,8 +47,8 @@ routes:
 		`  entity s`,
 		`  says .*status 0 \(normal\).*`,
 		`  received ` + `20\d\d-\S+ \(\S+ ago\) at source recording, position 1, \d+ B`,
-		`  service: settled`,
-		`  archive: settled`,
+		`  service: delivered`,
+		`  archive: delivered`,
 		`  routes\[0\] to service, archive applies`,
 		`  routes\[1\] to archive does not apply: event is cloud_recording\.uploaded, rule wants cloud_recording\.session_exit`,
 		`  ` + at + `  archive: attempt 1 delivered after \S+`,

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"ncs-relay/relay"
 	"ncs-relay/relay/gateway"
 	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/trail"
@@ -24,9 +25,10 @@ func inspectCommand() *cobra.Command {
 		Use:   "inspect EVENT | --entity E",
 		Short: "Show the life of an event, or of all events about an entity: where each went and what went wrong",
 		Long: `inspect shows what a running relay still has in its journal about an event, by its id, or about a recording, channel, task or
-agent: when it came; for each sink that was owed it, whether it was settled (delivered, or skipped by an operator), is a dead
-letter, is pending (tried, or about to be), or waits to be read; what its payload says, decoded; what each rule says of it today; and each copy that came and
-each attempt that was made, with time and outcome, as far back as the trail in data_dir goes.`,
+agent: when it came; for each sink that was owed it, whether it was delivered, or skipped, dropped or moved by an operator, is a dead letter, is
+pending (tried, or about to be), or waits to be read; what its payload says, decoded; what each rule says of it today; and each copy that came,
+each attempt that was made and each lever that an operator used on it, as far back as the trail in data_dir goes. Where that does not go back to its
+arrival, settled stands for what only the trail tells.`,
 		Args: rangeArgs(0, 1, "one event id, or --entity"),
 	}
 	filter := addFilter(cmd, "entity", "source", "product", "event", "since", "until")
@@ -119,23 +121,58 @@ func printRouting(out io.Writer, r *gateway.Routing) {
 func printTrail(out io.Writer, entries []trail.Entry) {
 	for _, e := range entries {
 		fmt.Fprintf(out, "  %s  ", e.At.UTC().Format("2006-01-02T15:04:05.000Z"))
-		if e.What == trail.Copy {
+		switch e.What {
+		case trail.Copy:
 			fmt.Fprintf(out, "copy at source %s", e.Source)
 			if e.Standing == "in_flight" {
 				fmt.Fprint(out, ", while the first was being stored")
 			}
-			fmt.Fprintln(out)
-			continue
-		}
-		fmt.Fprintf(out, "%s: attempt %d", e.Sink, e.Number)
-		if e.Replay > 0 {
-			fmt.Fprintf(out, " of replay %d", e.Replay)
-		}
-		fmt.Fprintf(out, " %s after %s", e.Outcome, time.Duration(e.Took*float64(time.Second)).Round(time.Microsecond))
-		if e.Reason != "" {
-			fmt.Fprintf(out, " (%s): %s", e.Reason, clean(e.Error))
+		case trail.Lever:
+			printLever(out, e)
+		case trail.Dead:
+			fmt.Fprintf(out, "%s: became a dead letter (%s): %s", e.Sink, e.Reason, clean(e.Error))
+		default:
+			printAttempt(out, e)
 		}
 		fmt.Fprintln(out)
+	}
+}
+
+func printAttempt(out io.Writer, e trail.Entry) {
+	fmt.Fprintf(out, "%s: attempt %d", e.Sink, e.Number)
+	if e.Replay > 0 {
+		fmt.Fprintf(out, " of replay %d", e.Replay)
+	}
+	fmt.Fprintf(out, " %s after %s", e.Outcome, time.Duration(e.Took*float64(time.Second)).Round(time.Microsecond))
+	if e.Reason != "" {
+		fmt.Fprintf(out, " (%s): %s", e.Reason, clean(e.Error))
+	}
+}
+
+// printLever says who did what: billing: skip by ada, count 3, entity=s1
+func printLever(out io.Writer, e trail.Entry) {
+	if e.Sink != "" {
+		fmt.Fprintf(out, "%s: ", e.Sink)
+	}
+	fmt.Fprint(out, strings.ReplaceAll(e.Action, "_", " "))
+	if e.To != "" {
+		fmt.Fprintf(out, " to %s", e.To)
+	}
+	fmt.Fprintf(out, " by %s", e.By)
+	if e.Replay > 0 {
+		fmt.Fprintf(out, ", replay %d", e.Replay)
+	}
+	if e.Count > 0 {
+		fmt.Fprintf(out, ", count %d", e.Count)
+	}
+	var filter relay.Filter
+	if len(e.Filter) > 0 && json.Unmarshal(e.Filter, &filter) == nil {
+		fmt.Fprintf(out, ", %s", clean(filter.String()))
+	}
+	for _, text := range []string{e.Reason, e.Error} {
+		if text != "" {
+			fmt.Fprintf(out, ": %s", clean(text))
+		}
 	}
 }
 

@@ -206,7 +206,8 @@ func TestPendingDeliveriesAreListedAndSkipped(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(r.mustAsk("status", "--json")), &s))
 	i := slices.IndexFunc(s.Sinks, func(s gateway.SinkStatus) bool { return s.Name == "service" })
 	require.EqualValues(t, []uint64{3, 2, 1}, []uint64{s.Sinks[i].Owed, s.Sinks[i].Delivered, s.Sinks[i].Skipped})
-	require.Contains(t, r.mustAsk("inspect", "--entity", "s1"), "service: settled")
+	require.Contains(t, r.mustAsk("inspect", list[0].ID.String()), "service: skipped")
+	require.Contains(t, r.mustAsk("inspect", list[1].ID.String()), "service: delivered")
 	r.terminate()
 }
 

@@ -229,15 +229,10 @@ func printReplayTable(out io.Writer, replays []gateway.ReplayStatus, now time.Ti
 
 // describeFilter is describe for a filter that the relay gives.
 func describeFilter(f relay.Filter) string {
-	given := make(map[string]string)
-	b, err := json.Marshal(f)
-	if err == nil {
-		err = json.Unmarshal(b, &given)
+	if f == (relay.Filter{}) {
+		return "everything"
 	}
-	if err != nil {
-		return "?"
-	}
-	return clean(describe(given))
+	return clean(f.String())
 }
 
 func replayCancelCommand() *cobra.Command {

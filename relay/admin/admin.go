@@ -175,10 +175,10 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 func (s *Server) authorize(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case s.cfg.Token.IsSet() && !s.hasToken(r):
+		case s.cfg.HasToken() && !s.hasToken(r):
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			writeError(w, http.StatusUnauthorized, "bearer token missing or wrong")
-		case !s.cfg.Token.IsSet() && !isLoopback(s.cfg.host()):
+		case !s.cfg.HasToken() && !isLoopback(s.cfg.host()):
 			writeError(w, http.StatusForbidden, "the API needs admin.token to be configured on an address off loopback")
 		case !s.attached.Load():
 			_, reason := s.options.Ready()
@@ -191,10 +191,30 @@ func (s *Server) authorize(next http.Handler) http.Handler {
 }
 
 func (s *Server) hasToken(r *http.Request) bool {
+	_, ok := s.byToken(r)
+	return ok
+}
+
+// byToken returns the name of the token that r carries.
+func (s *Server) byToken(r *http.Request) (name string, ok bool) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	// Digests are compared so that the time does not tell the length either.
-	given, wanted := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(s.cfg.Token.Reveal()))
-	return subtle.ConstantTimeCompare(given[:], wanted[:]) == 1 && strings.EqualFold(scheme, "bearer") && s.cfg.Token.IsSet()
+	// Digests are compared so that the time does not tell the length either, and all of them, so that it does not tell which.
+	given := sha256.Sum256([]byte(token))
+	for _, t := range s.cfg.allTokens() {
+		wanted := sha256.Sum256([]byte(t.Token.Reveal()))
+		if subtle.ConstantTimeCompare(given[:], wanted[:]) == 1 && strings.EqualFold(scheme, "bearer") && t.Token.IsSet() {
+			name, ok = t.Name, true
+		}
+	}
+	return name, ok
+}
+
+// caller is who asks, for people to read: the name of the token, or somebody on this machine where none is needed.
+func (s *Server) caller(r *http.Request) string {
+	if name, ok := s.byToken(r); ok {
+		return name
+	}
+	return callerLocal
 }
 
 // checkHost guards a loopback address against DNS rebinding: a web page whose host name is made to mean 127.0.0.1 is read

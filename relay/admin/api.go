@@ -18,7 +18,7 @@ import (
 )
 
 // Operations are what operators can see and do; *gateway.Gateway has them. They are called concurrently. An error that is
-// relay.ErrNoSink or relay.ErrNotFound is answered with 404, relay.ErrConfigured, relay.ErrCannotMove or relay.ErrReserved with
+// gateway.ErrNoSink or gateway.ErrNotFound is answered with 404, gateway.ErrConfigured, gateway.ErrCannotMove or gateway.ErrReserved with
 // 409; every other one is a fault.
 type Operations interface {
 	Status() gateway.Status
@@ -32,11 +32,14 @@ type Operations interface {
 	DeadLetters(f relay.Filter, page gateway.Page, n int) ([]gateway.DeadLetter, *gateway.Page, error)
 	DeadLetter(sink string, position journal.Position) (gateway.DeadLetter, error)
 	DropDeadLetters(f relay.Filter) (int, error)
+	DeadLetterGroups(ctx context.Context, f relay.Filter) ([]gateway.LetterGroup, error)
 
 	Replay(ctx context.Context, req gateway.ReplayRequest) (gateway.ReplayResult, error)
 	Replays() []gateway.ReplayStatus
 	CancelReplay(ctx context.Context, id uint32) error
 	Inspect(ctx context.Context, f relay.Filter, n int) ([]gateway.Life, bool, error)
+
+	Audit(l gateway.Lever)
 }
 
 var _ Operations = (*gateway.Gateway)(nil)
@@ -60,6 +63,7 @@ func (s *Server) api() http.Handler {
 		"/api/v1/pending":                        {"GET": s.listPending},
 		"/api/v1/pending/skip":                   {"POST": s.skipPending},
 		"/api/v1/dead-letters":                   {"GET": s.listDeadLetters},
+		"/api/v1/dead-letters/groups":            {"GET": s.groupDeadLetters},
 		"/api/v1/dead-letters/{sink}/{position}": {"GET": s.showDeadLetter},
 		"/api/v1/dead-letters/drop":              {"POST": s.dropDeadLetters},
 		"/api/v1/dead-letters/replay":            {"POST": s.replayDeadLetters},
@@ -119,20 +123,41 @@ func (s *Server) operate(w http.ResponseWriter, r *http.Request, op operation) {
 
 // fail answers an error by its kind. Whoever gets here may see everything, so the text of a fault is told, too.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
-	var bad *requestError
-	status := http.StatusInternalServerError
-	switch {
-	case errors.As(err, &bad):
-		status = http.StatusBadRequest
-	case errors.Is(err, gateway.ErrNoSink), errors.Is(err, gateway.ErrNotFound):
-		status = http.StatusNotFound
-	case errors.Is(err, gateway.ErrConfigured), errors.Is(err, gateway.ErrCannotMove), errors.Is(err, gateway.ErrReserved):
-		status = http.StatusConflict
-	case r.Context().Err() != nil: // nobody waits for the answer
-	default:
+	status := statusOf(err)
+	if status == http.StatusInternalServerError && r.Context().Err() == nil { // else nobody waits for the answer
 		s.options.Log.Error("admin request", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
 	writeError(w, status, err.Error())
+}
+
+// statusOf is the answer to an error: 500 for a fault, another when nothing was done.
+func statusOf(err error) int {
+	var bad *requestError
+	switch {
+	case errors.As(err, &bad):
+		return http.StatusBadRequest
+	case errors.Is(err, gateway.ErrNoSink), errors.Is(err, gateway.ErrNotFound):
+		return http.StatusNotFound
+	case errors.Is(err, gateway.ErrConfigured), errors.Is(err, gateway.ErrCannotMove), errors.Is(err, gateway.ErrReserved):
+		return http.StatusConflict
+	}
+	return http.StatusInternalServerError
+}
+
+// pull does something for the caller of r, and keeps that it was done.
+func (s *Server) pull(r *http.Request, l gateway.Lever, do func(*gateway.Lever) error) error {
+	l.At = time.Now()
+	err := do(&l)
+	return s.audit(r, l, err)
+}
+
+// audit keeps that the caller of r did something, with what came of it, which it returns. What was refused was not done.
+func (s *Server) audit(r *http.Request, l gateway.Lever, err error) error {
+	if err == nil || statusOf(err) == http.StatusInternalServerError {
+		l.By, l.Err = s.caller(r), err
+		s.options.Gateway.Audit(l)
+	}
+	return err
 }
 
 func (s *Server) listSinks(r *http.Request, _ []byte) (any, error) {
@@ -152,14 +177,20 @@ func (s *Server) pauseSink(r *http.Request, body []byte) (any, error) {
 	if in.Reason == "" {
 		in.Reason = "by an operator"
 	}
-	return nil, s.options.Gateway.PauseSink(r.Context(), r.PathValue("name"), in.Reason)
+	name := r.PathValue("name")
+	return nil, s.pull(r, gateway.Lever{Action: gateway.ActionPause, Sink: name, Reason: in.Reason}, func(*gateway.Lever) error {
+		return s.options.Gateway.PauseSink(r.Context(), name, in.Reason)
+	})
 }
 
 func (s *Server) resumeSink(r *http.Request, body []byte) (any, error) {
 	if err := decode(body, &struct{}{}); err != nil {
 		return nil, err
 	}
-	return nil, s.options.Gateway.ResumeSink(r.Context(), r.PathValue("name"))
+	name := r.PathValue("name")
+	return nil, s.pull(r, gateway.Lever{Action: gateway.ActionResume, Sink: name}, func(*gateway.Lever) error {
+		return s.options.Gateway.ResumeSink(r.Context(), name)
+	})
 }
 
 func (s *Server) moveSink(r *http.Request, body []byte) (any, error) {
@@ -172,7 +203,13 @@ func (s *Server) moveSink(r *http.Request, body []byte) (any, error) {
 	if in.To == "" {
 		return nil, badf("to: the sink that takes the deliveries is needed")
 	}
-	moved, skipped, err := s.options.Gateway.MoveSink(r.Context(), r.PathValue("name"), in.To)
+	name := r.PathValue("name")
+	var moved, skipped uint64
+	err := s.pull(r, gateway.Lever{Action: gateway.ActionMove, Sink: name, To: in.To}, func(l *gateway.Lever) (err error) {
+		moved, skipped, err = s.options.Gateway.MoveSink(r.Context(), name, in.To)
+		l.Count = moved + skipped
+		return err
+	})
 	return map[string]uint64{"moved": moved, "skipped": skipped}, err
 }
 
@@ -180,8 +217,9 @@ func (s *Server) dropSink(r *http.Request, body []byte) (any, error) {
 	if err := decode(body, &struct{}{}); err != nil {
 		return nil, err
 	}
-	n, err := s.options.Gateway.DropSink(r.PathValue("name"))
-	return map[string]uint64{"dropped": n}, err
+	name := r.PathValue("name")
+	l := gateway.Lever{Action: gateway.ActionDrop, Sink: name}
+	return s.pullBulk(r, l, "dropped", func() (uint64, error) { return s.options.Gateway.DropSink(name) })
 }
 
 func (s *Server) listPending(r *http.Request, _ []byte) (any, error) {
@@ -206,6 +244,15 @@ func (s *Server) listDeadLetters(r *http.Request, _ []byte) (any, error) {
 		DeadLetters []gateway.DeadLetter `json:"dead_letters"`
 		Next        string               `json:"next,omitempty"`
 	}{orEmpty(list), cursor(next)}, err
+}
+
+func (s *Server) groupDeadLetters(r *http.Request, _ []byte) (any, error) {
+	l, err := readList(r, "sink", "source", "product", "event", "entity", "id", "reason", "since", "until")
+	if err != nil {
+		return nil, err
+	}
+	groups, err := s.options.Gateway.DeadLetterGroups(r.Context(), l.filter)
+	return map[string]any{"groups": orEmpty(groups)}, err
 }
 
 // Letter is the answer to GET /api/v1/dead-letters/{sink}/{position}: with the body, as text where it is UTF-8.
@@ -279,8 +326,10 @@ func (s *Server) skipPending(r *http.Request, body []byte) (any, error) {
 	if in.DryRun {
 		return countAll(r.Context(), f, s.options.Gateway.Pending)
 	}
-	n, err := s.options.Gateway.SkipPending(r.Context(), f)
-	return map[string]int{"skipped": n}, err
+	return s.pullBulk(r, bulkLever(gateway.ActionSkip, f), "skipped", func() (uint64, error) {
+		n, err := s.options.Gateway.SkipPending(r.Context(), f)
+		return uint64(n), err
+	})
 }
 
 func (s *Server) dropDeadLetters(r *http.Request, body []byte) (any, error) {
@@ -295,8 +344,28 @@ func (s *Server) dropDeadLetters(r *http.Request, body []byte) (any, error) {
 	if in.DryRun {
 		return countAll(r.Context(), f, s.options.Gateway.DeadLetters)
 	}
-	n, err := s.options.Gateway.DropDeadLetters(f)
-	return map[string]int{"dropped": n}, err
+	return s.pullBulk(r, bulkLever(gateway.ActionDropDeadLetters, f), "dropped", func() (uint64, error) {
+		n, err := s.options.Gateway.DropDeadLetters(f)
+		return uint64(n), err
+	})
+}
+
+// bulkLever is one that is done to what a filter selects.
+func bulkLever(action gateway.Action, f relay.Filter) gateway.Lever {
+	l := gateway.Lever{Action: action, Sink: f.Sink, Filter: f}
+	l.Filter.Sink = ""
+	return l
+}
+
+// pullBulk is pull for what is done to a number of deliveries; the answer has it under done.
+func (s *Server) pullBulk(r *http.Request, l gateway.Lever, done string, do func() (uint64, error)) (any, error) {
+	var n uint64
+	err := s.pull(r, l, func(l *gateway.Lever) (err error) {
+		n, err = do()
+		l.Count = n
+		return err
+	})
+	return map[string]uint64{done: n}, err
 }
 
 // countedAtOnce is for counting, where a page for people would make a method begin again too often.
@@ -331,7 +400,7 @@ func (s *Server) replay(r *http.Request, body []byte) (any, error) {
 	if err := decode(body, &in); err != nil {
 		return nil, err
 	}
-	return s.startReplay(r.Context(), in)
+	return s.startReplay(r, in)
 }
 
 func (s *Server) replayDeadLetters(r *http.Request, body []byte) (any, error) {
@@ -342,10 +411,10 @@ func (s *Server) replayDeadLetters(r *http.Request, body []byte) (any, error) {
 	if !in.DeadLetters {
 		return nil, badf("dead_letters: false asks for something else; post to /api/v1/replays")
 	}
-	return s.startReplay(r.Context(), in)
+	return s.startReplay(r, in)
 }
 
-func (s *Server) startReplay(ctx context.Context, in replayInput) (any, error) {
+func (s *Server) startReplay(r *http.Request, in replayInput) (any, error) {
 	f, err := in.selected()
 	if err != nil {
 		return nil, err
@@ -367,7 +436,34 @@ func (s *Server) startReplay(ctx context.Context, in replayInput) (any, error) {
 	if in.To != nil {
 		req.To = *in.To
 	}
-	return s.options.Gateway.Replay(ctx, req)
+	began := time.Now()
+	result, err := s.options.Gateway.Replay(r.Context(), req)
+	if in.DryRun {
+		return result, err
+	}
+	return result, s.auditReplay(r, began, req, result, err)
+}
+
+// auditReplay is audit for each replay that a request has begun; if it has begun none, for the request.
+func (s *Server) auditReplay(r *http.Request, began time.Time, req gateway.ReplayRequest, result gateway.ReplayResult, err error) error {
+	action := gateway.ActionReplay
+	if req.DeadLetters {
+		action = gateway.ActionReplayDeadLetters
+	}
+	l := bulkLever(action, req.Filter)
+	l.At, l.To, l.Count = began, req.To, uint64(result.Routed)
+	for _, begun := range result.Replays {
+		l := l
+		if l.To == "" {
+			l.Sink = begun.Sink
+		}
+		l.Replay, l.Count = begun.ID, uint64(result.Matched[begun.Sink])
+		_ = s.audit(r, l, nil)
+	}
+	if len(result.Replays) == 0 || err != nil {
+		return s.audit(r, l, err)
+	}
+	return nil
 }
 
 func (s *Server) listReplays(r *http.Request, _ []byte) (any, error) {
@@ -385,7 +481,9 @@ func (s *Server) cancelReplay(r *http.Request, body []byte) (any, error) {
 	if err := decode(body, &struct{}{}); err != nil {
 		return nil, err
 	}
-	return nil, s.options.Gateway.CancelReplay(r.Context(), uint32(id))
+	return nil, s.pull(r, gateway.Lever{Action: gateway.ActionCancelReplay, Replay: uint32(id)}, func(*gateway.Lever) error {
+		return s.options.Gateway.CancelReplay(r.Context(), uint32(id))
+	})
 }
 
 func (s *Server) inspect(r *http.Request, _ []byte) (any, error) {

@@ -22,13 +22,16 @@ import (
 	"ncs-relay/relay/gateway"
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/ncs"
+	"ncs-relay/relay/problem"
 )
 
 // operations notes what it is asked for, and answers what it is told to.
 type operations struct {
-	mu    sync.Mutex
-	calls []string // guarded by mu
+	mu     sync.Mutex
+	calls  []string // guarded by mu, as levers
+	levers []gateway.Lever
 
+	begun   []gateway.ReplayStatus
 	err     error
 	body    []byte // of dead letters
 	entered func(context.Context)
@@ -103,8 +106,21 @@ func (g *operations) DropDeadLetters(f relay.Filter) (int, error) {
 	return 6, g.note("drop dead %s", shown(f))
 }
 
+func (g *operations) DeadLetterGroups(_ context.Context, f relay.Filter) ([]gateway.LetterGroup, error) {
+	return nil, g.note("groups %s", shown(f))
+}
+
+func (g *operations) Audit(l gateway.Lever) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.levers = append(g.levers, l)
+}
+
 func (g *operations) Replay(_ context.Context, r gateway.ReplayRequest) (gateway.ReplayResult, error) {
-	return gateway.ReplayResult{Matched: map[string]int{"billing": 2}}, g.note("replay %s", shown(r))
+	if err := g.note("replay %s", shown(r)); err != nil {
+		return gateway.ReplayResult{}, err
+	}
+	return gateway.ReplayResult{Matched: map[string]int{"billing": 2}, Replays: g.begun}, nil
 }
 func (g *operations) Replays() []gateway.ReplayStatus { _ = g.note("replays"); return nil }
 func (g *operations) CancelReplay(_ context.Context, id uint32) error {
@@ -130,6 +146,7 @@ var endpoints = []struct {
 	{"GET", "/api/v1/pending?sink=billing&limit=7", "", `pending {"sink":"billing"} 7`, 200, ""},
 	{"POST", "/api/v1/pending/skip", `{"sink":"billing","entity":"s1"}`, `skip {"sink":"billing","entity":"s1"}`, 200, `{"skipped":5}`},
 	{"GET", "/api/v1/dead-letters", "", `dead {} 100 after  0`, 200, `{"dead_letters":[]}`},
+	{"GET", "/api/v1/dead-letters/groups?sink=billing", "", `groups {"sink":"billing"}`, 200, `{"groups":[]}`},
 	{"GET", "/api/v1/dead-letters/billing/8", "", "letter billing 8", 200, ""},
 	{"POST", "/api/v1/dead-letters/drop", `{"sink":"billing"}`, `drop dead {"sink":"billing"}`, 200, `{"dropped":6}`},
 	{"POST", "/api/v1/dead-letters/replay", `{"sink":"billing"}`, `replay {"sink":"billing","dead_letters":true}`, 200, `{"matched":{"billing":2}}`},
@@ -174,6 +191,115 @@ func knows(method, path string) bool {
 		}
 	}
 	return false
+}
+
+// acted gives the levers since the last time, without the moment, in words.
+func (g *operations) acted(t *testing.T) (levers []string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, l := range g.levers {
+		require.WithinDuration(t, time.Now(), l.At, time.Minute)
+		levers = append(levers, fmt.Sprintf("%s: %s %s>%s [%s] %d r%d %s %v", l.By, l.Action, l.Sink, l.To, l.Filter, l.Count, l.Replay, l.Reason, l.Err))
+	}
+	g.levers = nil
+	return levers
+}
+
+// Every endpoint that changes something says once who did what to how many.
+func TestLeversAreAudited(t *testing.T) {
+	t.Parallel()
+	f := setup(t, "127.0.0.1", "")
+	want := map[string]string{
+		"/api/v1/sinks/billing/pause":  "local: pause billing> [] 0 r0 migration <nil>",
+		"/api/v1/sinks/billing/resume": "local: resume billing> [] 0 r0  <nil>",
+		"/api/v1/sinks/old/move":       "local: move old>billing [] 4 r0  <nil>",
+		"/api/v1/sinks/old/drop":       "local: drop old> [] 4 r0  <nil>",
+		"/api/v1/pending/skip":         "local: skip billing> [entity=s1] 5 r0  <nil>",
+		"/api/v1/dead-letters/drop":    "local: drop_dead_letters billing> [] 6 r0  <nil>",
+		"/api/v1/dead-letters/replay":  "local: replay_dead_letters billing> [] 2 r3  <nil>",
+		"/api/v1/replays":              "local: replay billing> [entity=s1] 2 r3  <nil>",
+		"/api/v1/replays/7":            "local: cancel_replay > [] 0 r7  <nil>",
+	}
+	f.gateway.begun = []gateway.ReplayStatus{{ID: 3, Sink: "billing"}}
+	for _, e := range endpoints {
+		f.send(t, e.method, e.path, e.body)
+		if e.method == "GET" {
+			require.Empty(t, f.gateway.acted(t), e.path)
+			continue
+		}
+		require.Equal(t, []string{want[e.path]}, f.gateway.acted(t))
+
+		f.gateway.err = gateway.ErrNoSink
+		f.send(t, e.method, e.path, e.body)
+		require.Empty(t, f.gateway.acted(t), "nothing was done")
+		f.gateway.err = errors.New("disk is gone")
+		f.send(t, e.method, e.path, e.body)
+		acted := f.gateway.acted(t)
+		require.Contains(t, acted[len(acted)-1], "disk is gone")
+		f.gateway.err = nil
+	}
+	for _, path := range []string{"pending/skip", "dead-letters/drop", "dead-letters/replay", "replays"} {
+		resp, body := f.send(t, "POST", "/api/v1/"+path, `{"sink":"billing","entity":"s1","dry_run":true}`)
+		require.Equal(t, 200, resp.StatusCode, body)
+		require.Empty(t, f.gateway.acted(t), "only counted")
+	}
+	f.send(t, "POST", "/api/v1/replays", `{"sink":"billing","entity":"s1","to":"archive"}`)
+	require.Equal(t, []string{"local: replay billing>archive [entity=s1] 2 r3  <nil>"}, f.gateway.acted(t))
+}
+
+// Whoever shows a token is known by its name, and whoever shows none of them gets nowhere.
+func TestNamedTokens(t *testing.T) {
+	t.Parallel()
+	ada, bob := admin.Token{Name: "ada", Token: relay.NewSecret("token-of-ada")}, admin.Token{Name: "night-shift", Token: relay.NewSecret("token-of-bob")}
+	for _, cfg := range []admin.Config{
+		{Listen: "0.0.0.0:0", Tokens: []admin.Token{ada, bob}},
+		{Listen: "127.0.0.1:0", Tokens: []admin.Token{ada, bob}},
+		{Listen: "0.0.0.0:0", Token: relay.NewSecret(canary), Tokens: []admin.Token{ada, bob, {Name: "empty"}}},
+	} {
+		g := &operations{}
+		h := admin.New(cfg, admin.Options{Metrics: http.NotFoundHandler(), Gateway: g, Log: slog.New(slog.DiscardHandler)}).Handler()
+		for token, by := range map[string]string{"token-of-ada": "ada", "token-of-bob": "night-shift", canary: "admin", "": "", "token-of-eve": ""} {
+			if token == canary && !cfg.Token.IsSet() {
+				by = ""
+			}
+			r := httptest.NewRequest("POST", "/api/v1/sinks/billing/resume", nil)
+			r.Host = "localhost"
+			r.Header.Set("Authorization", "Bearer "+token)
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if by == "" {
+				require.Equal(t, 401, w.Code, token)
+				require.Empty(t, g.acted(t))
+				continue
+			}
+			require.Equal(t, 204, w.Code, token)
+			require.Equal(t, []string{by + ": resume billing> [] 0 r0  <nil>"}, g.acted(t))
+		}
+	}
+}
+
+func TestTokensThatDoNotTellWhoCalls(t *testing.T) {
+	t.Parallel()
+	token := relay.NewSecret
+	cfg := admin.Config{Listen: ":1", Token: token("one"), Tokens: []admin.Token{
+		{"ada", token("two")}, {"ada", token("three")}, {"admin", token("four")}, {"local", token("five")}, {"", token("six")}, {"A B", token("seven")},
+		{"bob", token("two")}, {"eve", token("one")}, {"zoe", token("")}}}
+	var problems []string
+	cfg.Check(func(path, what, hint string, values ...any) {
+		what, _ = problem.Text(nil, what, hint, values...)
+		problems = append(problems, path+": "+what)
+	})
+	require.Equal(t, []string{
+		`tokens[1].name: name "ada" is taken by admin.tokens[0].name`,
+		`tokens[2].name: name "admin" is taken by admin.token`,
+		`tokens[3].name: name "local" is taken by whoever calls without a token`,
+		`tokens[4].name: no name given`,
+		`tokens[5].name: name "A B" is not allowed`,
+		`tokens[6].token: the token is that of admin.tokens[0]`,
+		`tokens[7].token: the token is that of admin.token`,
+		`tokens[8].token: no token given`,
+	}, problems)
+	(&admin.Config{Listen: ":1", Tokens: []admin.Token{{"ada", token("two")}}}).Check(func(path, what, _ string, _ ...any) { t.Error(path, what) })
 }
 
 // Whoever may not see the status may do nothing either.

@@ -393,7 +393,7 @@ func (d *dispatcher) failed(l *lane, n int, err error, now time.Time) {
 		it := &l.items[0]
 		it.retry = tried(it.retry, err, now)
 		d.health.failed(troubleOf(err, now), it.retry.FirstFailed, 1)
-		d.bury(l, 0, err.Error(), now)
+		d.bury(l, 0, err.Error(), known(relay.ReasonOf(err)), now)
 		l.backoff, l.batch, l.known = nil, 0, false
 		d.lanes.goOn(l)
 	case relay.IsPause(err):
@@ -424,7 +424,7 @@ func (d *dispatcher) retryLater(l *lane, n int, err error, now time.Time) {
 		first = it.retry.FirstFailed
 		it.retry.Next = due
 		if reason := d.giveUp(l.stream, it, now); reason != "" {
-			d.bury(l, i, reason, now)
+			d.bury(l, i, reason, known(relay.ReasonOf(err)), now)
 			l.batch--
 		} else {
 			l.stream.of(it.position).Failed(it.position, *it.retry)
@@ -466,15 +466,18 @@ func alike(r *journal.Retry) string {
 }
 
 // bury makes item i of a lane a dead letter.
-func (d *dispatcher) bury(l *lane, i int, reason string, now time.Time) {
+func (d *dispatcher) bury(l *lane, i int, reason string, cause relay.Reason, now time.Time) {
 	it := l.items[i]
-	letter := journal.DeadLetter{Position: it.position, Reason: reason, At: now}
+	letter := journal.DeadLetter{Position: it.position, Reason: reason, Cause: string(cause), At: now}
 	if it.retry != nil {
 		letter.Retry = *it.retry
 		letter.Retry.Next = time.Time{}
 	}
 	l.stream.of(it.position).Bury(letter)
 	d.logDead(it, reason, now)
+	if it.event != nil {
+		d.trail.Note(trail.Entry{Event: trail.ID(it.event.ID), What: trail.Dead, At: now, Sink: d.Name, Replay: l.key.replay, Reason: string(cause), Error: reason})
+	}
 	d.lanes.pop(l, i)
 }
 

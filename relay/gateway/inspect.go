@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/journal"
@@ -16,7 +17,7 @@ type Life struct {
 	EventInfo
 	Deliveries []DeliveryLife `json:"deliveries"`
 	Routing    *Routing       `json:"routing,omitempty"` // nil: quarantined
-	Trail      []trail.Entry  `json:"trail"`             // copies and attempts, the oldest first
+	Trail      []trail.Entry  `json:"trail"`             // copies, attempts, dead letters and levers, the oldest first
 }
 
 // Routing is what the rules of today say of an event. Where it went was decided by those of its arrival.
@@ -37,7 +38,7 @@ type RuleLife struct {
 // DeliveryLife is how one of an event's deliveries stands.
 type DeliveryLife struct {
 	Sink   string `json:"sink"`
-	State  string `json:"state"` // waiting (not read yet), pending, dead, settled (delivered, or skipped by an operator)
+	State  string `json:"state"` // waiting (not read yet), pending, dead, delivered, skipped, dropped, moved; settled = one of these four, and the trail does not say which
 	Reason string `json:"reason,omitempty"`
 	History
 }
@@ -52,6 +53,7 @@ func (g *Gateway) Inspect(ctx context.Context, f relay.Filter, n int) (lives []L
 		return nil, false, err
 	}
 	var failed error
+	var headers []journal.Record
 	err = g.selected(ctx, f, match, func(r *journal.Record) bool {
 		if more = len(lives) == n; more {
 			return false
@@ -65,12 +67,15 @@ func (g *Gateway) Inspect(ctx context.Context, f relay.Filter, n int) (lives []L
 			last.Deliveries = append(last.Deliveries, d)
 		}
 		last.Routing = g.routing(r, last.Deliveries)
+		header := *r
+		header.Body = nil
+		headers = append(headers, header)
 		return true
 	})
 	if err = errors.Join(err, failed); err != nil {
 		return nil, false, err
 	}
-	return lives, more, g.addTrails(ctx, lives)
+	return lives, more, g.addTrails(ctx, lives, headers)
 }
 
 // selected calls fn with the events that match, the oldest first, until it returns false.
@@ -95,15 +100,35 @@ func (g *Gateway) selected(ctx context.Context, f relay.Filter, match, fn func(*
 	return err
 }
 
-func (g *Gateway) addTrails(ctx context.Context, lives []Life) error {
+// addTrails adds what happened, and what follows from that for deliveries of which the journal knows only that they are settled.
+func (g *Gateway) addTrails(ctx context.Context, lives []Life, headers []journal.Record) error {
 	ids := make([]trail.ID, len(lives))
 	for i, l := range lives {
 		ids[i] = trail.ID(l.ID)
 	}
-	found, err := g.trail.Of(ctx, ids)
+	found, since, err := g.trail.Of(ctx, ids, leversOf(headers))
 	for i, id := range ids {
-		lives[i].Trail = append([]trail.Entry{}, found[id]...)
+		l := &lives[i]
+		l.Trail = append([]trail.Entry{}, found[id]...)
+		complete := since.Before(l.ReceivedAt) && g.trail.Lost() == 0
+		for j := 0; j < len(l.Deliveries); j++ { // those that were moved come behind the others
+			d := &l.Deliveries[j]
+			d.settle(l.Trail, complete)
+			err = errors.Join(err, g.addMoved(l, *d))
+		}
+		slices.SortStableFunc(l.Trail, func(a, b trail.Entry) int { return a.At.Compare(b.At) }) // levers are noted when they are done
 	}
+	return err
+}
+
+// addMoved adds the delivery that came of one that was moved.
+func (g *Gateway) addMoved(l *Life, from DeliveryLife) error {
+	to, moved := strings.CutPrefix(from.Reason, "to ")
+	if from.State != "moved" || !moved || slices.ContainsFunc(l.Deliveries, func(d DeliveryLife) bool { return d.Sink == to }) {
+		return nil
+	}
+	d, err := g.deliveryLife(to, l.Position)
+	l.Deliveries = append(l.Deliveries, d)
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"ncs-relay/relay"
 	"ncs-relay/relay/journal"
 )
 
@@ -98,7 +99,7 @@ func (d *dispatcher) shedTo(enough int64, shard *journal.Shard, now time.Time) {
 				break
 			}
 			i := slices.IndexFunc(o.lane.items, func(it item) bool { return it.position == o.position })
-			d.bury(o.lane, i, "backlog full", now)
+			d.bury(o.lane, i, "backlog full", relay.ReasonBacklog, now)
 			o.lane.batch = 0
 		}
 		for _, o := range oldest {

@@ -276,7 +276,7 @@ func (g *Gateway) observe(m *telemetry.Metrics) {
 		observe(float64(g.tracing.LostSpans()))
 	})
 
-	m.CounterFunc("trail_entries_lost_total", "Copies and attempts that inspect will not know of: the disk was too slow or full.", func(observe telemetry.Observe) {
+	m.CounterFunc("trail_entries_lost_total", "Copies, attempts and levers that inspect will not know of: the disk was too slow or full.", func(observe telemetry.Observe) {
 		observe(float64(g.trail.Lost()))
 	})
 

@@ -84,9 +84,10 @@ type Delivery struct {
 type DeadLetter struct {
 	Sink string `json:"sink"`
 	EventInfo
-	Reason string    `json:"reason"`
-	At     time.Time `json:"at"`
-	Replay uint32    `json:"replay,omitempty"` // the replay that is to deliver it again
+	Reason string       `json:"reason"`
+	Cause  relay.Reason `json:"cause,omitempty"` // the reason in a word; "" = given up by an earlier version
+	At     time.Time    `json:"at"`
+	Replay uint32       `json:"replay,omitempty"` // the replay that is to deliver it again
 	History
 	Body []byte `json:"-"` // only from DeadLetter, not in lists
 }
@@ -398,7 +399,7 @@ func (g *Gateway) eachDeadLetter(f relay.Filter, page Page, fn func(DeadLetter) 
 }
 
 func letterOf(sink string, l journal.DeadLetter, r *journal.Record, replays []openReplay) DeadLetter {
-	d := DeadLetter{Sink: sink, EventInfo: infoOf(r), Reason: l.Reason, At: l.At, History: historyOf(l.Retry), Body: r.Body}
+	d := DeadLetter{Sink: sink, EventInfo: infoOf(r), Reason: l.Reason, Cause: relay.Reason(l.Cause), At: l.At, History: historyOf(l.Retry), Body: r.Body}
 	for _, replay := range replays {
 		if replay.Raises(sink, l.Position) && replay.match(r) {
 			d.Replay = replay.ID()

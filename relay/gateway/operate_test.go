@@ -311,7 +311,7 @@ func TestInspect(t *testing.T) {
 		for _, d := range lives[0].Deliveries {
 			states[d.Sink] = d.State
 		}
-		require.Equal(t, map[string]string{"good": "settled", "bad": "pending"}, states)
+		require.Equal(t, map[string]string{"good": "delivered", "bad": "pending"}, states)
 		require.Equal(t, &Routing{Sinks: []string{"good", "bad"}, Rules: []RuleLife{
 			{Rule: 0, To: []string{"good", "bad"}, Applies: true}, {Rule: 1, To: []string{"bad"}, Why: "when is false"}}}, lives[0].Routing)
 		happened := map[string]int{}

@@ -31,6 +31,7 @@ type Pending struct {
 type DeadLetter struct {
 	Position Position
 	Reason   string // up to 1 KiB is kept
+	Cause    string // the reason in a word, by which letters are grouped; "" = the letter is of an earlier version
 	At       time.Time
 	Retry    Retry
 	Size     int64 // of the body; set by the journal

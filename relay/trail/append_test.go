@@ -15,6 +15,7 @@ func TestALineIsTheJSONOfItsEntry(t *testing.T) {
 		{What: Attempt, At: at.In(time.FixedZone("", 3600)), Sink: "billing", Number: 7, Replay: 3, Outcome: "failed", Reason: "timeout",
 			Error: "said \"no\"\n\x00 \u2028 <b>", Took: 0.000123},
 		{What: Attempt, At: at, Took: 12345678},
+		{What: Lever, At: at, By: "night \"shift\"", Action: "move", Sink: "old", To: "new", Count: 3, Filter: json.RawMessage(`{"entity":"a\"b"}`)},
 	} {
 		line := e.append(nil)
 		var read Entry

@@ -41,6 +41,8 @@ const (
 const (
 	Copy    = "copy"
 	Attempt = "attempt"
+	Dead    = "dead"  // a delivery became a dead letter
+	Lever   = "lever" // an operator did something; of the zero event, as it may be about many
 )
 
 // ID names an event.
@@ -65,13 +67,20 @@ type Entry struct {
 	At       time.Time `json:"at"`
 	Source   string    `json:"source,omitempty"`   // of a copy
 	Standing string    `json:"standing,omitempty"` // of a copy: known, or in_flight while the first was being stored
-	Sink     string    `json:"sink,omitempty"`     // of an attempt, as all that follows
+	Sink     string    `json:"sink,omitempty"`     // of an attempt, as all up to Took
 	Number   int       `json:"number,omitempty"`
 	Replay   uint32    `json:"replay,omitempty"`
 	Outcome  string    `json:"outcome,omitempty"` // delivered, failed or refused, as in metrics
 	Reason   string    `json:"reason,omitempty"`
 	Error    string    `json:"error,omitempty"`
 	Took     float64   `json:"took_seconds,omitempty"`
+
+	// Of a lever, as Sink, Replay, Reason and Error may be.
+	By     string          `json:"by,omitempty"`
+	Action string          `json:"action,omitempty"`
+	To     string          `json:"to,omitempty"`
+	Count  uint64          `json:"count,omitempty"`
+	Filter json.RawMessage `json:"filter,omitempty"`
 }
 
 // append writes the line that encoding/json would, at a tenth of its cost: there is one for each copy and attempt.
@@ -90,6 +99,13 @@ func (e *Entry) append(to []byte) []byte {
 	to = appendText(to, "error", e.Error, false)
 	if e.Took != 0 {
 		to = strconv.AppendFloat(append(to, `,"took_seconds":`...), e.Took, 'f', -1, 64)
+	}
+	to = appendText(to, "by", e.By, false)
+	to = appendText(to, "action", e.Action, false)
+	to = appendText(to, "to", e.To, false)
+	to = appendNumber(to, "count", int64(e.Count))
+	if len(e.Filter) > 0 {
+		to = append(append(to, `,"filter":`...), e.Filter...)
 	}
 	return append(to, "}\n"...)
 }
@@ -141,9 +157,8 @@ func (t *Trail) Note(e Entry) {
 	if t == nil {
 		return
 	}
-	if len(e.Error) > textSize {
-		e.Error = e.Error[:textSize]
-	}
+	e.Error = e.Error[:min(len(e.Error), textSize)]
+	e.Reason = e.Reason[:min(len(e.Reason), textSize)]
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	line := e.append(t.pending.AvailableBuffer())
@@ -158,6 +173,15 @@ func (t *Trail) Note(e Entry) {
 		default:
 		}
 	}
+}
+
+// Keep is Note for what is seldom and must not be lost: it is written, though not synced, when Keep returns.
+func (t *Trail) Keep(e Entry) {
+	if t == nil {
+		return
+	}
+	t.Note(e)
+	t.flush()
 }
 
 // Lost counts entries that were left out.
@@ -266,11 +290,12 @@ func (t *Trail) close() error {
 	return err
 }
 
-// Of gives what is known of some events, the oldest first; of each at most the newest hundred entries.
-func (t *Trail) Of(ctx context.Context, events []ID) (map[ID][]Entry, error) {
-	found := make(map[ID][]Entry, len(events))
+// Of returns what is known of some events, the oldest first; of each at most the newest hundred entries. Which of them a lever is
+// about is asked of about, with what is known before it. since says from when on the trail is whole; the zero time stands for ever.
+func (t *Trail) Of(ctx context.Context, events []ID, about func(lever Entry, known map[ID][]Entry) []ID) (found map[ID][]Entry, since time.Time, err error) {
+	found = make(map[ID][]Entry, len(events))
 	if t == nil {
-		return found, nil
+		return found, since, nil
 	}
 	for _, id := range events {
 		found[id] = nil
@@ -289,38 +314,50 @@ func (t *Trail) Of(ctx context.Context, events []ID) (map[ID][]Entry, error) {
 		}
 	}
 	t.writing.Unlock()
-	for _, f := range files {
-		errs = append(errs, search(ctx, f, found))
+	for i, f := range files {
+		first, err := search(ctx, f, found, about)
+		if i < len(files)-1 {
+			since = first
+		}
+		errs = append(errs, err)
 	}
-	return found, errors.Join(errs...)
+	return found, since, errors.Join(errs...)
 }
 
-// search adds the entries of wanted events to found, whose keys they are.
-func search(ctx context.Context, from io.Reader, found map[ID][]Entry) error {
+// search adds the entries of wanted events to found, whose keys they are, and returns when the first of all entries was made.
+func search(ctx context.Context, from io.Reader, found map[ID][]Entry, about func(Entry, map[ID][]Entry) []ID) (first time.Time, err error) {
 	lines := bufio.NewReaderSize(from, 64<<10)
 	for n := 0; ; n++ {
 		line, err := lines.ReadSlice('\n')
 		switch {
 		case err == io.EOF:
-			return nil // what is left is being written, or torn
+			return first, nil // what is left is being written, or torn
 		case err != nil && err != bufio.ErrBufferFull:
-			return err
+			return first, err
 		case n%4096 == 0 && ctx.Err() != nil:
-			return ctx.Err()
+			return first, ctx.Err()
 		}
 		var id ID
 		hexID, ok := bytes.CutPrefix(line, linePrefix)
 		if !ok || len(hexID) < 2*len(id) || id.UnmarshalText(hexID[:2*len(id)]) != nil {
 			continue
 		}
-		have, wanted := found[id]
+		_, wanted := found[id]
 		var e Entry
-		if !wanted || json.Unmarshal(line, &e) != nil {
+		if !wanted && id != (ID{}) && !first.IsZero() || json.Unmarshal(line, &e) != nil {
 			continue
 		}
-		if len(have) == maxEntries {
-			have = have[1:]
+		if first.IsZero() {
+			first = e.At
 		}
-		found[id] = append(have, e)
+		ids := []ID{id}
+		if e.What == Lever {
+			ids = about(e, found)
+		}
+		for _, id := range ids {
+			if have, wanted := found[id]; wanted {
+				found[id] = append(have[max(0, len(have)-maxEntries+1):], e)
+			}
+		}
 	}
 }

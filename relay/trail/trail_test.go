@@ -33,9 +33,11 @@ func run(t *testing.T, dir string, room func() bool) (_ *Trail, stop func()) {
 	}
 }
 
+func noLevers(Entry, map[ID][]Entry) []ID { return nil }
+
 func of(t *testing.T, trail *Trail, id ID) []Entry {
 	t.Helper()
-	found, err := trail.Of(t.Context(), []ID{id})
+	found, _, err := trail.Of(t.Context(), []ID{id}, noLevers)
 	require.NoError(t, err)
 	return found[id]
 }
@@ -58,10 +60,52 @@ func TestWhatWasNotedIsFoundAlsoByTheNextProcess(t *testing.T) {
 	defer stop()
 	taken := Entry{Event: ID{1}, What: Attempt, At: at.Add(time.Hour), Sink: "billing", Number: 2, Replay: 1, Outcome: "delivered"}
 	trail.Note(taken)
-	found, err := trail.Of(t.Context(), []ID{{1}, {2}, {3}})
+	found, since, err := trail.Of(t.Context(), []ID{{1}, {2}, {3}}, noLevers)
 	require.NoError(t, err)
 	require.Equal(t, map[ID][]Entry{{1}: {copied, failed, taken}, {2}: {other}, {3}: nil}, found)
+	require.Zero(t, since)
 	require.Zero(t, trail.Lost())
+}
+
+// A lever stands once, however many events it is about, and is there when Keep returns, although nothing runs.
+func TestALeverIsOfAllEventsItIsAbout(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	first := New(dir, yes, slog.New(slog.DiscardHandler))
+	tried := Entry{Event: ID{1}, What: Attempt, Sink: "billing", Number: 1, Outcome: "failed"}
+	lever := Entry{What: Lever, By: "ada", Action: "skip", Sink: "billing", Count: 2}
+	first.Note(tried)
+	first.Keep(lever)
+	require.NoError(t, first.close())
+	second := New(dir, yes, slog.New(slog.DiscardHandler))
+	found, _, err := second.Of(t.Context(), []ID{{1}, {2}, {3}}, func(e Entry, known map[ID][]Entry) []ID {
+		require.Equal(t, lever, e)
+		require.Equal(t, map[ID][]Entry{{1}: {tried}, {2}: nil, {3}: nil}, known)
+		return []ID{{1}, {2}, {9}}
+	})
+	require.NoError(t, err)
+	require.Equal(t, map[ID][]Entry{{1}: {tried, lever}, {2}: {lever}, {3}: nil}, found)
+}
+
+func TestTheTrailSaysHowFarBackItGoes(t *testing.T) {
+	t.Parallel()
+	trail := New(t.TempDir(), yes, slog.New(slog.DiscardHandler))
+	trail.limit = 1000
+	began := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	var since time.Time
+	var kept map[ID][]Entry
+	for i := range 100 {
+		trail.Note(Entry{Event: ID{1}, What: Copy, At: began.Add(time.Duration(i) * time.Second)})
+		var err error
+		kept, since, err = trail.Of(t.Context(), []ID{{1}}, noLevers)
+		require.NoError(t, err)
+		if i < 5 {
+			require.Zero(t, since)
+		}
+	}
+	require.Equal(t, kept[ID{1}][0].At, since)
+	require.True(t, since.After(began))
+	require.NoError(t, trail.close())
 }
 
 func TestTornAndForeignLinesSpoilNoOther(t *testing.T) {
@@ -187,7 +231,7 @@ func BenchmarkOf(b *testing.B) {
 		}
 	}
 	for b.Loop() {
-		_, err := trail.Of(b.Context(), []ID{{1}})
+		_, _, err := trail.Of(b.Context(), []ID{{1}}, noLevers)
 		require.NoError(b, err)
 	}
 	b.ReportMetric(float64(trail.size)/1e6, "MB")

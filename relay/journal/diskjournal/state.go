@@ -483,12 +483,15 @@ const letterOverhead = 256 // what a letter takes besides its body, roughly
 func encodeLetter(l *journal.DeadLetter) []byte {
 	b := binary.AppendUvarint(nil, uint64(l.Size))
 	b = appendTime(appendText(b, l.Reason), l.At)
-	return appendRetry(b, &l.Retry)
+	return appendText(appendRetry(b, &l.Retry), l.Cause)
 }
 
 func decodeLetter(pos position, b []byte) (journal.DeadLetter, error) {
 	d := decoder{b: b}
 	l := journal.DeadLetter{Position: at(pos), Size: int64(d.uvarint()), Reason: d.str(), At: d.time(), Retry: d.retry()}
+	if len(d.b) > 0 { // earlier versions end here
+		l.Cause = d.str()
+	}
 	return l, d.err
 }
 

@@ -493,7 +493,7 @@ func testDeadLetters(t *testing.T, open Opener) {
 	Drain(t, c, 1<<20)
 	var want []journal.DeadLetter
 	for i := range 6 {
-		l := journal.DeadLetter{Position: recs[i].Position, Reason: fmt.Sprint("refused ", i), At: time.UnixMilli(int64(i + 1)), Size: int64(len(recs[i].Body)),
+		l := journal.DeadLetter{Position: recs[i].Position, Reason: fmt.Sprint("refused ", i), Cause: []string{"", "4xx"}[i%2], At: time.UnixMilli(int64(i + 1)), Size: int64(len(recs[i].Body)),
 			Retry: journal.Retry{Attempts: i, FirstError: "x", LastError: "y", FirstFailed: time.UnixMilli(5), LastFailed: time.UnixMilli(6)}}
 		want = append(want, l)
 		c.Bury(l)

@@ -1,0 +1,57 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"ncs-relay/relay"
+)
+
+// LetterGroup are the dead letters of a sink that were given up for one reason, of one kind of event.
+type LetterGroup struct {
+	Sink   string    `json:"sink"`
+	Event  string    `json:"event,omitempty"` // product.event; "" = quarantined
+	Cause  string    `json:"cause,omitempty"` // in a word; of a quarantined body what is wrong with it
+	Count  int       `json:"count"`
+	First  time.Time `json:"first"`
+	Last   time.Time `json:"last"`
+	Reason string    `json:"reason"` // of the last
+}
+
+// DeadLetterGroups counts the dead letters that a filter selects by sink, kind of event and cause, the most frequent first.
+func (g *Gateway) DeadLetterGroups(ctx context.Context, f relay.Filter) ([]LetterGroup, error) {
+	type kind struct{ sink, event, cause string }
+	groups := make(map[kind]*LetterGroup)
+	err := g.eachDeadLetter(f, Page{}, func(d DeadLetter) bool {
+		k := kind{d.Sink, d.Product + "." + d.Event, string(d.Cause)}
+		if d.Quarantine != "" {
+			k.event, k.cause = "", d.Quarantine
+		}
+		group := groups[k]
+		if group == nil {
+			group = &LetterGroup{Sink: k.sink, Event: k.event, Cause: k.cause, First: d.At}
+			groups[k] = group
+		}
+		group.Count++
+		if d.At.Before(group.First) {
+			group.First = d.At
+		}
+		if !d.At.Before(group.Last) {
+			group.Last, group.Reason = d.At, d.Reason
+		}
+		return ctx.Err() == nil
+	})
+	if err := cmp.Or(err, ctx.Err()); err != nil {
+		return nil, err
+	}
+	list := make([]LetterGroup, 0, len(groups))
+	for _, group := range groups {
+		list = append(list, *group)
+	}
+	slices.SortFunc(list, func(a, b LetterGroup) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Sink, b.Sink), cmp.Compare(a.Event, b.Event), cmp.Compare(a.Cause, b.Cause))
+	})
+	return list, nil
+}
