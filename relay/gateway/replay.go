@@ -48,10 +48,11 @@ type ReplayStatus struct {
 }
 
 func statusOf(r journal.Replay) ReplayStatus {
+	finished := r.Finished() // asked first: the totals of one that has ended are the last
 	spec, t := r.Spec(), r.Totals()
 	s := ReplayStatus{ID: r.ID(), Sink: spec.Sink, DeadLetters: spec.DeadLetters, Rate: spec.Rate, CreatedAt: spec.CreatedAt,
 		Position: t.Read, End: spec.To, Matched: t.Matched, Delivered: t.Delivered, Failed: t.Failed, Skipped: t.Skipped,
-		Pending: t.Pending, Finished: r.Finished()}
+		Pending: t.Pending, Finished: finished}
 	_ = json.Unmarshal(spec.Filter, &s.Filter) // written by Replay below
 	return s
 }
