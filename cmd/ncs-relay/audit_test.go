@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -190,4 +191,41 @@ func TestEachLeverLeavesATrace(t *testing.T) {
 	a.shows(owed, "renamed: delivered")
 	a.requireLogged()
 	a.terminate()
+}
+
+func TestDeadLettersAreCountedByEventTypeAndReason(t *testing.T) {
+	t.Parallel()
+	service := startTeam(t)
+	service.answers(func(body string) int {
+		if strings.Contains(body, `"refused`) {
+			return http.StatusUnprocessableEntity
+		}
+		return http.StatusRequestEntityTooLarge
+	})
+	r := newOperated(t, map[string]*team{"service": service})
+	for i := range 5 {
+		require.Equal(t, "accepted", r.post(recording(fmt.Sprint("refused", i), 1, 1)))
+	}
+	require.Equal(t, "accepted", r.post(recording("large", 1, 1)))
+	require.Equal(t, "quarantined", r.post([]byte("[1]")))
+	type group struct {
+		Sink, Event, Cause string
+		Count              int
+	}
+	want := []group{{"service", "cloud_recording.uploaded", "4xx", 5}, {"service", "cloud_recording.uploaded", "too_large", 1}, {"unroutable", "", "not_object", 1}}
+	list := func(args ...string) []group {
+		return askLines[group](r, append([]string{"deadletters", "list", "--by-reason"}, args...)...)
+	}
+	r.eventually(func() bool { return slices.Equal(list(), want) }, "counted")
+	r.kill()
+	r.start()
+	r.eventually(func() bool { return slices.Equal(list(), want) }, "the same after a crash")
+	require.Equal(t, want[1:2], list("--reason", "413"))
+	require.Equal(t, []group{{"service", "cloud_recording.uploaded", "4xx", 1}}, list("--entity", "refused3"))
+	out := r.mustAsk("deadletters", "list", "--by-reason")
+	require.Regexp(t, `(?m)^5 +service +cloud_recording\.uploaded +4xx +\d+s ago +\S+ answered 422`, out)
+	status, _, errs := r.ask("deadletters", "list", "--by-reason", "--all")
+	require.Equal(t, exitUsage, status)
+	require.Contains(t, errs, "neither --limit nor --all")
+	r.terminate()
 }

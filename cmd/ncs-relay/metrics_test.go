@@ -18,7 +18,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -390,7 +389,7 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 	require.NoError(t, err)
 	text = []byte(strings.NewReplacer("max_size: 3MiB", "max_size: 5MiB", "max_keys: 5000, window: 2h", "max_keys: 6000, window: 1h").Replace(string(text)))
 	require.NoError(t, os.WriteFile(r.config, append(text, "unmatched: [archive]\n"...), 0o600))
-	require.NoError(t, r.cmd.Process.Signal(syscall.SIGHUP))
+	// Without a signal: on a slow machine the change is noticed before it, and then there are two reloads.
 	r.eventually(func() bool { values, _ = r.series(); return values[`config_generation{}`] == 2 }, "a reload")
 	require.EqualValues(t, 5<<20, values[`backlog_max_bytes{sink="service"}`], "bounds are those in effect")
 	require.EqualValues(t, 6000, values[`dedup_max_keys{}`])
