@@ -95,7 +95,7 @@ func TestReloadOnSignalAndOnChange(t *testing.T) {
 
 	replaceFile(t, r.config, strings.Replace(good, "path: /ncs", "path: /ncs, max_body: 64KiB", 1))
 	require.NoError(t, r.cmd.Process.Signal(syscall.SIGHUP))
-	r.eventually(func() bool { return r.configStatus().Generation == 3 }, "reload on SIGHUP")
+	r.eventually(func() bool { return r.configStatus().Generation >= 3 }, "reload on SIGHUP")
 	require.Empty(t, r.configStatus().Error)
 	require.Equal(t, "1", r.metric("ncs_relay_config_last_reload_successful"))
 	require.Equal(t, "3", r.metric("ncs_relay_config_generation"))
@@ -184,7 +184,7 @@ func TestChangesWhileTheJournalCannotBeOpenedAreTakenUp(t *testing.T) {
 			}
 			require.NoError(t, os.Remove(blocked))
 			r.untilReady()
-			r.eventually(func() bool { return r.configStatus().Generation == 2 }, "what changed meanwhile is loaded")
+			r.eventually(func() bool { return r.configStatus().Generation >= 2 }, "what changed meanwhile is loaded")
 			require.Equal(t, "accepted", r.post(recording("s", 1, 1)), "signed with the new secret")
 			r.terminate()
 		})
