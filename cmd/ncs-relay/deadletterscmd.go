@@ -116,14 +116,10 @@ func deadLettersShowCommand() *cobra.Command {
 			if err := json.Unmarshal(answer, &letter); err != nil {
 				return fmt.Errorf("the relay's answer: %w", err)
 			}
-			body := letter.BodyBase64
-			if letter.Body != nil {
-				body = []byte(*letter.Body)
-			}
 			if !bodyOnly {
 				printLetter(cmd.OutOrStdout(), &letter.DeadLetter, time.Now())
 			}
-			_, err = cmd.OutOrStdout().Write(body)
+			_, err = cmd.OutOrStdout().Write(letter.Bytes())
 			if !bodyOnly {
 				fmt.Fprintln(cmd.OutOrStdout())
 			}

@@ -32,7 +32,15 @@ routes:
 	r.start()
 	id := r.postTraced(recording("s", 1, 1))
 	require.Equal(t, "duplicate", r.post(recording("s", 1, 2)))
-	r.eventually(func() bool { return strings.Contains(r.mustAsk("inspect", id), "service: attempt 2 failed") }, "two attempts before the kill")
+	r.eventually(func() bool {
+		out := r.mustAsk("inspect", id)
+		return strings.Contains(out, "service: attempt 2 failed") && strings.Contains(out, "archive: delivered")
+	}, "two attempts before the kill")
+	shown := r.mustAsk("pending", "show", id)
+	require.Contains(t, shown, "  service: pending")
+	require.NotContains(t, shown, "archive", "it is settled there")
+	require.Contains(t, shown, string(recording("s", 1, 1)))
+	require.Equal(t, string(recording("s", 1, 1)), r.mustAsk("pending", "show", id, "--body"))
 	r.kill()
 	service.answers(always(http.StatusOK))
 	r.start()
@@ -62,6 +70,14 @@ routes:
 	require.Equal(t, 2, strings.Count(out, "copy at source recording"), "before and after the restart")
 	require.NotContains(t, out, "token-of-the-path")
 	require.NotContains(t, out, "channel ü", "payload")
+
+	require.Equal(t, string(recording("s", 1, 1)), r.mustAsk("inspect", id, "--body"), "byte for byte")
+	require.NotContains(t, r.mustAsk("inspect", id, "--json"), `"body"`, "only where it is asked for")
+	status, _, errs := r.ask("pending", "show", id)
+	require.Equal(t, exitFailed, status)
+	require.Contains(t, errs, "no sink is owed the event "+id)
+	status, _, errs = r.ask("inspect", "--entity", "s", "--body")
+	require.Equal(t, exitUsage, status, errs)
 
 	var found struct{ Events []gateway.Life }
 	require.NoError(t, json.Unmarshal([]byte(r.mustAsk("inspect", id, "--json")), &found))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -20,7 +21,7 @@ import (
 func inspectCommand() *cobra.Command {
 	var admin adminFlags
 	var limit int
-	var asJSON bool
+	var asJSON, bodyOnly bool
 	cmd := &cobra.Command{
 		Use:   "inspect EVENT | --entity E",
 		Short: "Show the life of an event, or of all events about an entity: where each went and what went wrong",
@@ -43,22 +44,21 @@ arrival, settled stands for what only the trail tells.`,
 		if _, ok := given["entity"]; !ok && len(args) == 0 {
 			return usagef("wants one event id, or --entity")
 		}
-		query := query(given)
-		query.Set("limit", strconv.Itoa(limit))
-		var answer json.RawMessage
-		if err := c.get(cmd.Context(), "inspect", query, &answer); err != nil {
+		if bodyOnly && (given["id"] == "" || asJSON) {
+			return usagef("--body wants one event id, and cannot be combined with --json")
+		}
+		found, answer, err := inspect(cmd.Context(), c, given, limit, bodyOnly)
+		if err != nil {
 			return err
 		}
-		var found struct {
-			Events []gateway.Life
-			More   bool
-		}
-		if err := json.Unmarshal(answer, &found); err != nil {
-			return fmt.Errorf("the relay's answer: %w", err)
-		}
-		if asJSON {
+		switch n := len(found.Events); {
+		case bodyOnly && n > 0:
+			_, err = cmd.OutOrStdout().Write(found.Events[n-1].Bytes())
+			return err
+		case bodyOnly: // said below
+		case asJSON:
 			err = printJSON(cmd.OutOrStdout(), answer)
-		} else {
+		default:
 			printLives(cmd.OutOrStdout(), found.Events, time.Now())
 		}
 		switch {
@@ -74,8 +74,30 @@ arrival, settled stands for what only the trail tells.`,
 	}
 	admin.add(cmd)
 	cmd.Flags().IntVar(&limit, "limit", 50, "how many events at most (1000)")
+	cmd.Flags().BoolVar(&bodyOnly, "body", false, "print the body only, byte for byte, of an event given by its id: for ncs-relay route -")
 	addJSON(cmd, &asJSON)
 	return cmd
+}
+
+// lives is the answer of inspect.
+type lives struct {
+	Events []gateway.Life
+	More   bool
+}
+
+func inspect(ctx context.Context, c *adminClient, given map[string]string, limit int, body bool) (found lives, answer json.RawMessage, err error) {
+	query := query(given)
+	query.Set("limit", strconv.Itoa(limit))
+	if body {
+		query.Set("body", "true")
+	}
+	if err := c.get(ctx, "inspect", query, &answer); err != nil {
+		return lives{}, nil, err
+	}
+	if err := json.Unmarshal(answer, &found); err != nil {
+		return lives{}, nil, fmt.Errorf("the relay's answer: %w", err)
+	}
+	return found, answer, nil
 }
 
 func printLives(out io.Writer, lives []gateway.Life, now time.Time) {
@@ -87,16 +109,20 @@ func printLives(out io.Writer, lives []gateway.Life, now time.Time) {
 		if len(l.Deliveries) == 0 {
 			fmt.Fprintln(out, "  owed to no sink: no rule took it")
 		}
-		for _, d := range l.Deliveries {
-			fmt.Fprintf(out, "  %s: %s", d.Sink, d.State)
-			if d.Reason != "" {
-				fmt.Fprintf(out, ": %s", clean(d.Reason))
-			}
-			fmt.Fprintln(out)
-			printHistory(out, d.History, now)
-		}
+		printDeliveries(out, l.Deliveries, now)
 		printRouting(out, l.Routing)
 		printTrail(out, l.Trail)
+	}
+}
+
+func printDeliveries(out io.Writer, deliveries []gateway.DeliveryLife, now time.Time) {
+	for _, d := range deliveries {
+		fmt.Fprintf(out, "  %s: %s", d.Sink, d.State)
+		if d.Reason != "" {
+			fmt.Fprintf(out, ": %s", clean(d.Reason))
+		}
+		fmt.Fprintln(out)
+		printHistory(out, d.History, now)
 	}
 }
 

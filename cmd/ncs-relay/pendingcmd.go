@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -10,7 +12,7 @@ import (
 )
 
 func pendingCommand() *cobra.Command {
-	return group("pending", "List and skip deliveries that a running relay still owes", pendingListCommand(), pendingSkipCommand())
+	return group("pending", "List, show and skip deliveries that a running relay still owes", pendingListCommand(), pendingShowCommand(), pendingSkipCommand())
 }
 
 var eventFields = []string{"source", "product", "event", "entity", "id", "since", "until"}
@@ -41,6 +43,50 @@ went wrong and when they are tried again. What waits in the journal behind them 
 	admin.add(cmd)
 	list.add(cmd)
 	return cmd
+}
+
+func pendingShowCommand() *cobra.Command {
+	var admin adminFlags
+	var bodyOnly bool
+	cmd := &cobra.Command{
+		Use:   "show EVENT",
+		Short: "Show an event that some sink is still owed, with its body and what was tried",
+		Long: `show prints an event, by its id as pending list shows it, with what it says, which sinks are owed it and what was tried, and its
+body, byte for byte. It fails if no sink is owed it; inspect shows those too.`,
+		Args: rangeArgs(1, 1, "one event id, as pending list shows it"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := admin.client()
+			if err != nil {
+				return err
+			}
+			found, _, err := inspect(cmd.Context(), c, map[string]string{"id": args[0]}, 1000, true)
+			if err != nil {
+				return err
+			}
+			for _, life := range found.Events {
+				life.Deliveries = slices.DeleteFunc(life.Deliveries, func(d gateway.DeliveryLife) bool { return d.State != "pending" && d.State != "waiting" })
+				if len(life.Deliveries) > 0 {
+					return printPending(cmd.OutOrStdout(), life, bodyOnly)
+				}
+			}
+			return fmt.Errorf("no sink is owed the event %s; ncs-relay inspect says what became of it", clean(args[0]))
+		},
+	}
+	admin.add(cmd)
+	cmd.Flags().BoolVar(&bodyOnly, "body", false, "print the body only, byte for byte: for ncs-relay route -")
+	return cmd
+}
+
+func printPending(out io.Writer, life gateway.Life, bodyOnly bool) error {
+	if !bodyOnly {
+		printEvent(out, life.EventInfo, time.Now())
+		printDeliveries(out, life.Deliveries, time.Now())
+	}
+	_, err := out.Write(life.Bytes())
+	if !bodyOnly {
+		fmt.Fprintln(out)
+	}
+	return err
 }
 
 // clientAndFilter is how commands with a filter begin.

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/gateway"
@@ -258,8 +257,7 @@ func (s *Server) groupDeadLetters(r *http.Request, _ []byte) (any, error) {
 // Letter is the answer to GET /api/v1/dead-letters/{sink}/{position}: with the body, as text where it is UTF-8.
 type Letter struct {
 	gateway.DeadLetter
-	Body       *string `json:"body,omitempty"`
-	BodyBase64 []byte  `json:"body_base64,omitempty"`
+	gateway.Content
 }
 
 func (s *Server) showDeadLetter(r *http.Request, _ []byte) (any, error) {
@@ -274,14 +272,7 @@ func (s *Server) showDeadLetter(r *http.Request, _ []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	letter := Letter{DeadLetter: d}
-	if utf8.Valid(d.Body) {
-		text := string(d.Body)
-		letter.Body = &text
-	} else {
-		letter.BodyBase64 = d.Body
-	}
-	return letter, nil
+	return Letter{d, gateway.ContentOf(d.Body)}, nil
 }
 
 // bulkInput is a change of everything that a filter selects.
@@ -487,14 +478,22 @@ func (s *Server) cancelReplay(r *http.Request, body []byte) (any, error) {
 }
 
 func (s *Server) inspect(r *http.Request, _ []byte) (any, error) {
-	l, err := readList(r, "id", "entity", "source", "product", "event", "since", "until", "limit")
+	l, err := readList(r, "id", "entity", "source", "product", "event", "since", "until", "limit", "body")
 	if err != nil {
 		return nil, err
 	}
 	if l.filter.ID == nil && l.filter.Entity == "" {
 		return nil, badf("id or entity is needed")
 	}
+	if l.body && l.filter.ID == nil {
+		return nil, badf("body: an id is needed")
+	}
 	lives, more, err := s.options.Gateway.Inspect(r.Context(), l.filter, l.limit)
+	for i := range lives {
+		if !l.body { // it may hold what facts do not show
+			lives[i].Content = gateway.Content{}
+		}
+	}
 	return struct {
 		Events []gateway.Life `json:"events"`
 		More   bool           `json:"more,omitempty"` // there are others

@@ -407,11 +407,18 @@ func TestBodyOfADeadLetter(t *testing.T) {
 		_, answer := f.send(t, "GET", "/api/v1/dead-letters/billing/8", "")
 		var letter admin.Letter
 		require.NoError(t, json.Unmarshal([]byte(answer), &letter))
-		if letter.Body != nil {
-			letter.BodyBase64 = []byte(*letter.Body)
-		}
-		require.Equal(t, body, string(letter.BodyBase64))
+		require.Equal(t, body, string(letter.Bytes()))
 		require.Equal(t, "refused", letter.Reason)
+	}
+}
+
+func TestInspectGivesBodiesOnlyWhereOneEventIsAskedFor(t *testing.T) {
+	t.Parallel()
+	f := setup(t, "127.0.0.1", "")
+	id := strings.Repeat("0", 32)
+	for query, want := range map[string]int{"entity=e&body=true": 400, "id=" + id + "&body=yes": 400, "id=" + id + "&body=true": 200} {
+		resp, answer := f.send(t, "GET", "/api/v1/inspect?"+query, "")
+		require.Equal(t, want, resp.StatusCode, answer)
 	}
 }
 

@@ -106,6 +106,7 @@ type queryInput struct {
 	filterInput
 	Limit  *string `json:"limit"`
 	Cursor *string `json:"cursor"`
+	Body   *string `json:"body"`
 }
 
 // list is what a listing method of the gateway wants.
@@ -113,6 +114,7 @@ type list struct {
 	filter relay.Filter
 	page   gateway.Page
 	limit  int
+	body   bool // is asked for
 }
 
 // readList reads the query of a request for a list. It takes the parameters named.
@@ -128,6 +130,11 @@ func readList(r *http.Request, names ...string) (l list, err error) {
 	if in.Limit != nil {
 		if l.limit, err = strconv.Atoi(*in.Limit); err != nil || l.limit < 1 || l.limit > maxLimit {
 			return l, badf("limit: %q is not a number from 1 to %d", *in.Limit, maxLimit)
+		}
+	}
+	if in.Body != nil {
+		if l.body = *in.Body == "true"; !l.body {
+			return l, badf("body: %q is not true", *in.Body)
 		}
 	}
 	if in.Cursor != nil {

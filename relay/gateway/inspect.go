@@ -18,6 +18,7 @@ type Life struct {
 	Deliveries []DeliveryLife `json:"deliveries"`
 	Routing    *Routing       `json:"routing,omitempty"` // nil: quarantined
 	Trail      []trail.Entry  `json:"trail"`             // copies, attempts, dead letters and levers, the oldest first
+	Content                   // where one event is asked for
 }
 
 // Routing is what the rules of today say of an event. Where it went was decided by those of its arrival.
@@ -61,6 +62,9 @@ func (g *Gateway) Inspect(ctx context.Context, f relay.Filter, n int) (lives []L
 		lives = append(lives, Life{EventInfo: infoOf(r)})
 		last := &lives[len(lives)-1]
 		last.decode(r.Body, f.ID != nil)
+		if f.ID != nil {
+			last.Content = ContentOf(r.Body)
+		}
 		for _, sink := range r.Sinks {
 			d, derr := g.deliveryLife(sink, r.Position)
 			failed = errors.Join(failed, derr)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/journal"
@@ -47,6 +48,29 @@ func (e *EventInfo) decode(body []byte, inFull bool) {
 	if inFull {
 		e.Facts = n.Facts()
 	}
+}
+
+// Content is the body of an event in answers: as text where it is UTF-8. The zero Content is none.
+type Content struct {
+	Text   *string `json:"body,omitempty"`
+	Base64 []byte  `json:"body_base64,omitempty"`
+}
+
+// ContentOf is the Content of a body.
+func ContentOf(body []byte) Content {
+	if !utf8.Valid(body) {
+		return Content{Base64: body}
+	}
+	text := string(body)
+	return Content{Text: &text}
+}
+
+// Bytes are the body, byte for byte.
+func (c Content) Bytes() []byte {
+	if c.Text != nil {
+		return []byte(*c.Text)
+	}
+	return c.Base64
 }
 
 func infoOf(r *journal.Record) EventInfo {
