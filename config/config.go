@@ -9,6 +9,7 @@
 //     relative to the configuration's directory; `scalar`, a list that may be written as a single value, and whose texts
 //     may be numbers; `credential`, text that is read like a secret; `masked`, a URL that may be a secret behind its host; with `path`, `secret`, the file holds one secret, and
 //     `private`, nobody else may read the file. A time.Duration is written 10s, 5m or 14d; what implements encoding.TextUnmarshaler is text.
+//   - A field of type sinks.Kind is set by the keys of the kinds that Load is given; exactly one of them.
 //   - SetDefaults() fills a new struct before it is decoded.
 //   - Check(report problem.Report) is called on each struct after decoding; path is relative to it. So is
 //     Warn, for what is legal and probably not meant.
@@ -52,6 +53,7 @@ type Config struct {
 	// Router is compiled from Routes and Unmatched.
 	Router *route.Router `yaml:"-"`
 
+	kinds   []sinks.Kind
 	written map[string]string     // values with variables by path, as they stand in the file
 	place   func(string) position // of a path in the file
 }

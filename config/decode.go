@@ -16,6 +16,7 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/spelling"
+	"ncs-relay/sinks"
 )
 
 // decoder fills structs from a syntax tree. Unlike the YAML library's own decoder it goes on after a mistake, so that one
@@ -24,6 +25,7 @@ type decoder struct {
 	report *Report
 	dir    string // relative paths are relative to it
 	env    func(string) (string, bool)
+	kinds  []sinks.Kind
 
 	at      map[string]position // of every value, by path
 	failed  map[string]bool     // paths with an error; what is checked later below them is not reported again
@@ -37,9 +39,9 @@ type decoder struct {
 	unquoted map[string]Problem // texts that YAML takes for something else, by path; reported where nothing else is
 }
 
-func newDecoder(report *Report, dir string, env func(string) (string, bool)) *decoder {
+func newDecoder(report *Report, dir string, env func(string) (string, bool), kinds []sinks.Kind) *decoder {
 	return &decoder{
-		report: report, dir: dir, env: env,
+		report: report, dir: dir, env: env, kinds: kinds,
 		at:      map[string]position{},
 		failed:  map[string]bool{},
 		written: map[string]string{},
@@ -55,25 +57,46 @@ var (
 	secretType   = reflect.TypeFor[relay.Secret]()
 	durationType = reflect.TypeFor[time.Duration]()
 	textType     = reflect.TypeFor[encoding.TextUnmarshaler]()
+	kindType     = reflect.TypeFor[sinks.Kind]()
 )
 
 // field is a struct field that a file can set.
 type field struct {
 	name    string
 	index   int
-	options []string // of the tag, see the package comment
+	typ     reflect.Type // of a Kind: that of its pointer
+	options []string     // of the tag, see the package comment
 }
 
 func (f field) is(option string) bool { return slices.Contains(f.options, option) }
 
-func fieldsOf(t reflect.Type) []field {
+// in returns the value of the setting in a struct; of a kind that was not given, nil.
+func (f field) in(v reflect.Value) reflect.Value {
+	fv := v.Field(f.index)
+	if fv.Type() != kindType {
+		return fv
+	}
+	if fv.IsNil() || fv.Elem().Type() != f.typ {
+		return reflect.Zero(f.typ)
+	}
+	return fv.Elem()
+}
+
+// fieldsOf lists the settings of a struct. Where it has a Kind, each of kinds is one.
+func fieldsOf(t reflect.Type, kinds []sinks.Kind) []field {
 	var fields []field
 	for i := range t.NumField() {
-		options := strings.Split(t.Field(i).Tag.Get("yaml"), ",")
+		sf := t.Field(i)
+		if sf.Type == kindType {
+			for _, k := range kinds {
+				fields = append(fields, field{name: k.Key(), index: i, typ: reflect.TypeOf(k)})
+			}
+		}
+		options := strings.Split(sf.Tag.Get("yaml"), ",")
 		if options[0] == "" || options[0] == "-" {
 			continue
 		}
-		fields = append(fields, field{name: options[0], index: i, options: options[1:]})
+		fields = append(fields, field{name: options[0], index: i, typ: sf.Type, options: options[1:]})
 	}
 	return fields
 }
@@ -88,7 +111,7 @@ func (d *decoder) setDefaults(v reflect.Value) {
 	if s, ok := v.Addr().Interface().(interface{ SetDefaults() }); ok {
 		s.SetDefaults()
 	}
-	for _, f := range fieldsOf(v.Type()) {
+	for _, f := range fieldsOf(v.Type(), nil) {
 		fv := v.Field(f.index)
 		switch {
 		case f.is("path") && fv.Kind() == reflect.String:
@@ -119,6 +142,10 @@ func (d *decoder) value(n ast.Node, v reflect.Value, f field, path string) {
 	}
 	t := v.Type()
 	switch {
+	case t == kindType:
+		kind := reflect.New(f.typ).Elem()
+		d.value(n, kind, f, path)
+		v.Set(kind)
 	case v.Kind() == reflect.Pointer: // set also when what is in it is wrong: it is meant to be there
 		v.Set(reflect.New(t.Elem()))
 		if isSection(t.Elem()) {
@@ -135,7 +162,7 @@ func (d *decoder) value(n ast.Node, v reflect.Value, f field, path string) {
 		if m, ok := n.(*ast.MappingNode); ok {
 			d.section(m, v, path)
 		} else {
-			d.fail(startOf(n), path, "must be keys with values, not "+kindOf(n), "known keys: "+keyList(t))
+			d.fail(startOf(n), path, "must be keys with values, not "+kindOf(n), "known keys: "+d.keyList(t))
 		}
 	case v.Kind() == reflect.Map:
 		d.mapping(n, v, f, path)
@@ -147,34 +174,59 @@ func (d *decoder) value(n ast.Node, v reflect.Value, f field, path string) {
 }
 
 func (d *decoder) section(m *ast.MappingNode, v reflect.Value, path string) {
-	fields := fieldsOf(v.Type())
+	fields := fieldsOf(v.Type(), d.kinds)
 	names := make([]string, len(fields))
 	for i, f := range fields {
 		names[i] = f.name
 	}
+	var given []string // of the kinds
 	entries := d.entries(m, path)
 	for _, e := range entries {
 		name := e.key
 		i := slices.Index(names, name)
 		if i < 0 {
-			name = d.unknownKey(e, entries, names, v.Type(), path)
+			name = d.unknownKey(e, entries, fields, names, path)
 			if i = slices.Index(names, name); i < 0 {
 				continue
 			}
 		}
 		sub := join(path, name)
 		d.atKey(e, sub)
-		d.value(e.value, v.Field(fields[i].index), fields[i], sub)
+		fv := v.Field(fields[i].index)
+		if fv.Type() == kindType {
+			if !fv.IsNil() { // the next takes its place
+				d.check(fv.Elem(), join(path, given[len(given)-1]))
+			}
+			given = append(given, name)
+		}
+		d.value(e.value, fv, fields[i], sub)
+	}
+	if slices.ContainsFunc(fields, func(f field) bool { return v.Field(f.index).Type() == kindType }) {
+		d.oneOf(given, path)
+	}
+}
+
+// oneOf reports a sink that is not of one kind.
+func (d *decoder) oneOf(given []string, path string) {
+	switch {
+	case len(given) == 0:
+		var keys []string
+		for _, k := range d.kinds {
+			keys = append(keys, k.Key())
+		}
+		d.problem(Error, path, "the sink has no destination", "give one of "+strings.Join(keys, ", "))
+	case len(given) > 1:
+		d.problem(Error, path, "the sink has more than one destination: "+strings.Join(given, ", "), "make each a sink of its own")
 	}
 }
 
 // unknownKey reports a key that the section does not have. If it is near a known one that is not there, it is taken for
 // that: its value is checked too, and nobody is told in addition that the known one is missing.
-func (d *decoder) unknownKey(e entry, entries []entry, names []string, t reflect.Type, path string) (meant string) {
+func (d *decoder) unknownKey(e entry, entries []entry, fields []field, names []string, path string) (meant string) {
 	meant = spelling.Nearest(e.key, names)
 	hint := spelling.Hint(e.key, names)
 	if hint == "" {
-		hint = belongsIn(e.key, t)
+		hint = belongsIn(e.key, fields)
 	}
 	if hint == "" {
 		hint = "known keys: " + strings.Join(names, ", ")
@@ -186,14 +238,14 @@ func (d *decoder) unknownKey(e entry, entries []entry, names []string, t reflect
 	return meant
 }
 
-// belongsIn gives a hint when a key is one of a section inside t.
-func belongsIn(key string, t reflect.Type) string {
-	for _, f := range fieldsOf(t) {
-		inner := t.Field(f.index).Type
+// belongsIn gives a hint when a key is one of a section among fields.
+func belongsIn(key string, fields []field) string {
+	for _, f := range fields {
+		inner := f.typ
 		if inner.Kind() == reflect.Pointer {
 			inner = inner.Elem()
 		}
-		if isSection(inner) && slices.ContainsFunc(fieldsOf(inner), func(f field) bool { return f.name == key }) {
+		if isSection(inner) && slices.ContainsFunc(fieldsOf(inner, nil), func(f field) bool { return f.name == key }) {
 			return "it belongs in " + f.name
 		}
 	}
@@ -483,9 +535,9 @@ func wanted(t reflect.Type, f field) string {
 	return "text"
 }
 
-func keyList(t reflect.Type) string {
+func (d *decoder) keyList(t reflect.Type) string {
 	var names []string
-	for _, f := range fieldsOf(t) {
+	for _, f := range fieldsOf(t, d.kinds) {
 		names = append(names, f.name)
 	}
 	return strings.Join(names, ", ")

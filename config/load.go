@@ -12,11 +12,12 @@ import (
 	"strings"
 
 	"ncs-relay/relay/problem"
+	"ncs-relay/sinks"
 )
 
 // Load reads and checks a file. The Config is nil when the report has errors. env looks up environment variables, as
-// os.LookupEnv does.
-func Load(file string, env func(string) (string, bool)) (*Config, *Report) {
+// os.LookupEnv does. kinds are those that sinks may be.
+func Load(file string, env func(string) (string, bool), kinds []sinks.Kind) (*Config, *Report) {
 	fail := func(err error) (*Config, *Report) {
 		return nil, &Report{File: file, Problems: []Problem{{Message: "cannot be read: " + reason(err)}}}
 	}
@@ -28,14 +29,14 @@ func Load(file string, env func(string) (string, bool)) (*Config, *Report) {
 	if err != nil {
 		return fail(err)
 	}
-	return Parse(file, data, filepath.Dir(absolute), env)
+	return Parse(file, data, filepath.Dir(absolute), env, kinds)
 }
 
 // Parse checks the contents of a file called name; relative paths in it are relative to dir. It reads the secret files
 // named there, and nothing else.
-func Parse(name string, data []byte, dir string, env func(string) (string, bool)) (*Config, *Report) {
+func Parse(name string, data []byte, dir string, env func(string) (string, bool), kinds []sinks.Kind) (*Config, *Report) {
 	data = bytes.TrimPrefix(data, []byte("\ufeff")) // some editors begin UTF-8 with a byte order mark
-	d := newDecoder(&Report{File: name}, dir, env)
+	d := newDecoder(&Report{File: name}, dir, env, kinds)
 	c := d.config(data)
 	d.report.finish(data)
 	if d.report.Err() != nil {
@@ -50,7 +51,7 @@ func (d *decoder) config(data []byte) *Config {
 	if root == nil {
 		return nil
 	}
-	c := &Config{written: d.written, place: d.nearest}
+	c := &Config{written: d.written, place: d.nearest, kinds: d.kinds}
 	v := reflect.ValueOf(c).Elem()
 	d.at[""] = startOf(root)
 	d.setDefaults(v)
@@ -91,8 +92,8 @@ func (d *decoder) check(v reflect.Value, path string) {
 				d.problem(Warning, join(path, relative), message, hint, values...)
 			})
 		}
-		for _, f := range fieldsOf(v.Type()) {
-			d.check(v.Field(f.index), join(path, f.name))
+		for _, f := range fieldsOf(v.Type(), d.kinds) {
+			d.check(f.in(v), join(path, f.name))
 		}
 	}
 }

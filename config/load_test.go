@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
+
+	"ncs-relay/sinks"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected files in testdata")
@@ -45,7 +47,7 @@ func TestFiles(t *testing.T) {
 			data, err := os.ReadFile(file)
 			require.NoError(t, err)
 			dir := secretsDir(t)
-			c, report := Parse(filepath.Base(file), data, dir, lookupIn(testEnv))
+			c, report := Parse(filepath.Base(file), data, dir, lookupIn(testEnv), sinks.Kinds)
 			good := strings.HasPrefix(filepath.Base(file), "good_")
 			require.Equal(t, good, c != nil, "report:\n%s", report)
 			require.Equal(t, good, report.Err() == nil)

@@ -13,6 +13,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay"
+	"ncs-relay/sinks"
+	"ncs-relay/sinks/filesink"
+	"ncs-relay/sinks/httpsink"
+	"ncs-relay/sinks/kafkasink"
 )
 
 func TestExpand(t *testing.T) {
@@ -98,7 +102,7 @@ const smallest = "sources: [{name: a, path: /a, secrets: ['0123456789abcdef']}]\
 // parse parses a file that has only one source besides text.
 func parse(t *testing.T, text string, env map[string]string) (*Config, *Report) {
 	t.Helper()
-	return Parse("relay.yaml", []byte(smallest+text), "/etc/relay", lookupIn(env))
+	return Parse("relay.yaml", []byte(smallest+text), "/etc/relay", lookupIn(env), sinks.Kinds)
 }
 
 func TestDefaults(t *testing.T) {
@@ -109,7 +113,7 @@ func TestDefaults(t *testing.T) {
 	require.NoError(t, err)
 	golden(t, "testdata/defaults.txt", string(got))
 	require.Equal(t, "/etc/relay/data", c.DataDir)
-	require.Equal(t, "/etc/relay/events.jsonl", c.Sinks[0].File.Path)
+	require.Equal(t, "/etc/relay/events.jsonl", c.Sinks[0].Kind.(*filesink.Config).Path)
 	require.Equal(t, "0123456789abcdef", c.Sources[0].Resolved[0].Reveal())
 }
 
@@ -134,7 +138,7 @@ journal: {min_free: "${S}"}
 	require.True(t, *c.Sinks[0].PropagateTrace)
 	require.Equal(t, int64(64<<10), c.Journal.MinFree)
 	require.Equal(t, []string{"5"}, c.Routes[0].Match.ServiceType)
-	require.Equal(t, "a: b\n- c\n#d", c.Sinks[0].HTTP.BasicAuth.Password.Reveal(), "a variable cannot change the structure")
+	require.Equal(t, "a: b\n- c\n#d", c.Sinks[0].Kind.(*httpsink.Config).BasicAuth.Password.Reveal(), "a variable cannot change the structure")
 }
 
 func TestRedactedLoadsAgain(t *testing.T) {
@@ -142,14 +146,14 @@ func TestRedactedLoadsAgain(t *testing.T) {
 	for _, file := range []string{"good_complete.yaml", "good_variables.yaml", "good_warnings.yaml"} {
 		data, err := os.ReadFile(filepath.Join("testdata", file))
 		require.NoError(t, err)
-		first, report := Parse(file, data, secretsDir(t), lookupIn(testEnv))
+		first, report := Parse(file, data, secretsDir(t), lookupIn(testEnv), sinks.Kinds)
 		require.NoError(t, report.Err())
 		printed, err := first.Redacted()
 		require.NoError(t, err)
 		for _, secret := range []string{testEnv["NCS_SECRET"], testEnv["ADMIN_TOKEN"], "fedcba"} {
 			require.NotContains(t, string(printed), secret)
 		}
-		second, report := Parse("printed", printed, "/elsewhere", lookupIn(testEnv))
+		second, report := Parse("printed", printed, "/elsewhere", lookupIn(testEnv), sinks.Kinds)
 		require.NoError(t, report.Err(), "%s", printed)
 		again, err := second.Redacted()
 		require.NoError(t, err)
@@ -170,7 +174,7 @@ func TestSecretFiles(t *testing.T) {
 	write("large", strings.Repeat("x", 64<<10+1), 0o600)
 	file := "sources:\n  - {name: a, path: /a, secrets: [literal-secret], secret_files: [%s]}"
 
-	c, report := Parse("relay.yaml", fmt.Appendf(nil, file, "unix, windows, inner"), dir, lookupIn(nil))
+	c, report := Parse("relay.yaml", fmt.Appendf(nil, file, "unix, windows, inner"), dir, lookupIn(nil), sinks.Kinds)
 	require.NoError(t, report.Err())
 	var resolved []string
 	for _, s := range c.Sources[0].Resolved {
@@ -181,7 +185,7 @@ func TestSecretFiles(t *testing.T) {
 	require.Equal(t, 1, strings.Count(report.String(), "can be read by everybody"), report)
 	require.Contains(t, report.String(), "secret_files[2]")
 
-	_, report = Parse("relay.yaml", fmt.Appendf(nil, file, "large"), dir, lookupIn(nil))
+	_, report = Parse("relay.yaml", fmt.Appendf(nil, file, "large"), dir, lookupIn(nil), sinks.Kinds)
 	require.ErrorContains(t, report.Err(), "has more than 65536 bytes")
 
 	// Which of several is missing is told, though the directory has a part in common with the variable's name.
@@ -191,14 +195,14 @@ func TestSecretFiles(t *testing.T) {
 		`file "${NCS_SECRETS_DIR}/extra"`: {"NCS_SECRETS_DIR": "/nowhere"},
 	} {
 		_, report = Parse("relay.yaml", fmt.Appendf(nil, "sources:\n  - {name: a, path: /a, secret_files: [%s, %s]}",
-			`"${NCS_SECRETS_DIR:-/run/secrets}/ncs"`, `"${NCS_SECRETS_DIR:-/run/secrets}/extra"`), dir, lookupIn(env))
+			`"${NCS_SECRETS_DIR:-/run/secrets}/ncs"`, `"${NCS_SECRETS_DIR:-/run/secrets}/extra"`), dir, lookupIn(env), sinks.Kinds)
 		require.ErrorContains(t, report.Err(), ": "+file+" cannot be read")
 	}
 }
 
 func TestLoadNamesWhatCannotBeRead(t *testing.T) {
 	t.Parallel()
-	c, report := Load(filepath.Join(t.TempDir(), "none.yaml"), lookupIn(nil))
+	c, report := Load(filepath.Join(t.TempDir(), "none.yaml"), lookupIn(nil), sinks.Kinds)
 	require.Nil(t, c)
 	require.ErrorContains(t, report.Err(), "none.yaml: cannot be read: no such file or directory")
 }
@@ -208,7 +212,7 @@ func TestLoadTakesPathsRelativeToTheFile(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "relay.yaml")
 	require.NoError(t, os.WriteFile(file, []byte(smallest), 0o600))
-	c, report := Load(file, lookupIn(nil))
+	c, report := Load(file, lookupIn(nil), sinks.Kinds)
 	require.NoError(t, report.Err())
 	require.Equal(t, filepath.Join(dir, "data"), c.DataDir)
 }
@@ -230,7 +234,7 @@ func TestBounds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c, report := Parse("relay.yaml", []byte(test.data), "", lookupIn(map[string]string{"X": "a-long-name"}))
+			c, report := Parse("relay.yaml", []byte(test.data), "", lookupIn(map[string]string{"X": "a-long-name"}), sinks.Kinds)
 			require.Nil(t, c)
 			require.True(t, strings.Contains(report.String(), test.want), "%.500s", report)
 			require.LessOrEqual(t, len(report.Problems), maxProblems+1)
@@ -357,7 +361,7 @@ unmatched: ["${CANARY}", "${CANARY}"]
 
 func requireNoCanary(t *testing.T, canary, file, value string) {
 	t.Helper()
-	_, report := Parse("relay.yaml", []byte(file), t.TempDir(), lookupIn(map[string]string{"CANARY": value}))
+	_, report := Parse("relay.yaml", []byte(file), t.TempDir(), lookupIn(map[string]string{"CANARY": value}), sinks.Kinds)
 	require.NotEmpty(t, report.Problems)
 	for line := range strings.Lines(report.String()) {
 		require.NotContains(t, strings.ToLower(line), canary, "value %q", value)
@@ -377,13 +381,13 @@ func TestReportsNeverShowSecretsOfTheFile(t *testing.T) {
 		"secrets: [" + canary + "\x00]",
 	} {
 		file := "sources:\n  - name: a\n    path: /a\n    " + text
-		c, report := Parse("relay.yaml", []byte(file), dir, lookupIn(nil))
+		c, report := Parse("relay.yaml", []byte(file), dir, lookupIn(nil), sinks.Kinds)
 		require.Nil(t, c, "%s", file)
 		// A key is no secret: where somebody writes one as a key, only that key is shown.
 		shown := strings.ReplaceAll(report.String(), "sources[0].secrets["+canary, "")
 		require.NotContains(t, shown, canary, "%s", file)
 	}
-	c, report := Parse("relay.yaml", []byte(smallest+"admin: {token: 123456}"), dir, lookupIn(nil))
+	c, report := Parse("relay.yaml", []byte(smallest+"admin: {token: 123456}"), dir, lookupIn(nil), sinks.Kinds)
 	require.Nil(t, c)
 	require.ErrorContains(t, report.Err(), "admin.token: <secret> is a number, not text")
 }
@@ -413,7 +417,7 @@ func FuzzParse(f *testing.F) {
 	env := lookupIn(testEnv)
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c, report := Parse("relay.yaml", data, dir, env)
+		c, report := Parse("relay.yaml", data, dir, env, sinks.Kinds)
 		require.Equal(t, c == nil, report.Err() != nil)
 		lines := strings.Split(strings.TrimPrefix(string(data), "\ufeff"), "\n")
 		for _, p := range report.Problems {
@@ -464,11 +468,11 @@ sinks:
 routes: [{match: {entity: [10:30 maths, 12:30, a:b:c]}, to: [k, one, variable, h]}]
 `, map[string]string{"BROKERS": "k1:9092, k2:9092"})
 	require.NoError(t, report.Err())
-	require.Equal(t, []string{"k1:9092", "k2:9092", "k3:9092"}, c.Sinks[0].Kafka.Brokers)
-	require.Equal(t, []string{"k1:9092"}, c.Sinks[1].Kafka.Brokers)
-	require.Equal(t, []string{"k1:9092, k2:9092"}, c.Sinks[2].Kafka.Brokers)
-	require.Equal(t, []string{"fd00::/8"}, c.Sinks[3].HTTP.Egress.Allow)
-	require.Equal(t, []string{"::1", "1::"}, c.Sinks[3].HTTP.Egress.Deny)
+	require.Equal(t, []string{"k1:9092", "k2:9092", "k3:9092"}, c.Sinks[0].Kind.(*kafkasink.Config).Brokers)
+	require.Equal(t, []string{"k1:9092"}, c.Sinks[1].Kind.(*kafkasink.Config).Brokers)
+	require.Equal(t, []string{"k1:9092, k2:9092"}, c.Sinks[2].Kind.(*kafkasink.Config).Brokers)
+	require.Equal(t, []string{"fd00::/8"}, c.Sinks[3].Kind.(*httpsink.Config).Egress.Allow)
+	require.Equal(t, []string{"::1", "1::"}, c.Sinks[3].Kind.(*httpsink.Config).Egress.Deny)
 	require.Equal(t, []string{"10:30 maths", "12:30", "a:b:c"}, c.Routes[0].Match.Entity)
 }
 

@@ -54,8 +54,8 @@ func (c *Config) printed(v reflect.Value, f field, path string) any {
 // printedSection leaves out what is not set.
 func (c *Config) printedSection(v reflect.Value, path string) yaml.MapSlice {
 	var section yaml.MapSlice
-	for _, f := range fieldsOf(v.Type()) {
-		fv := v.Field(f.index)
+	for _, f := range fieldsOf(v.Type(), c.kinds) {
+		fv := f.in(v)
 		empty := fv.IsZero() || (fv.Kind() == reflect.Slice || fv.Kind() == reflect.Map) && fv.Len() == 0
 		if !empty || fv.Kind() == reflect.Int || fv.Kind() == reflect.Int64 {
 			section = append(section, yaml.MapItem{Key: f.name, Value: c.printed(fv, f, join(path, f.name))})

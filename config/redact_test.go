@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"ncs-relay/sinks"
 )
 
 // Values are replaced and words are not, also where a value is made of the words of a report.
@@ -29,7 +31,7 @@ func TestReportsHideValuesAndNoWords(t *testing.T) {
 		{"unexpected ==", smallest + sink + "}}]\nroutes: [{when: \"${V}\", to: [billing]}]",
 			"when: is wrong in a way that is not shown here, because the words would repeat a variable's value or a secret (at character 13: ${V})"},
 	} {
-		_, report := Parse("relay.yaml", []byte(test.text), "/etc/relay", lookupIn(map[string]string{"V": test.value}))
+		_, report := Parse("relay.yaml", []byte(test.text), "/etc/relay", lookupIn(map[string]string{"V": test.value}), sinks.Kinds)
 		require.Contains(t, report.String(), test.want)
 		require.NotContains(t, report.String(), "%!")
 	}

@@ -14,6 +14,9 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay/problem"
+	"ncs-relay/sinks"
 )
 
 // TestSchema checks that schema.json belongs to the structs as they are.
@@ -115,15 +118,11 @@ var extra = map[string]object{
 	"gateway.DedupConfig.on_conflict": orVariable(object{"enum": []any{"deliver", "drop"}}),
 	"telemetry.LogConfig.level":       orVariable(object{"enum": []any{"debug", "info", "warn", "error"}}),
 	"telemetry.LogConfig.format":      orVariable(object{"enum": []any{"auto", "json", "text"}}),
-	"sinks.Config": {"required": []any{"name"}, "oneOf": []any{
-		object{"required": []any{"kafka"}}, object{"required": []any{"http"}}, object{"required": []any{"file"}}}},
-	"sinks.Config.name":  orVariable(object{"type": "string", "pattern": namePattern}),
-	"sinks.Config.order": orVariable(object{"enum": []any{"entity", "none"}}),
-	"kafkasink.Config":   {"required": []any{"brokers", "topic"}},
-	"httpsink.Config":    {"required": []any{"url"}},
+	"sinks.Config":                    {"required": []any{"name"}},
+	"sinks.Config.name":               orVariable(object{"type": "string", "pattern": namePattern}),
+	"sinks.Config.order":              orVariable(object{"enum": []any{"entity", "none"}}),
 	"httpsink.Config.verdicts": {"additionalProperties": orVariable(object{"enum": []any{"deliver", "retry", "dead", "pause"}}),
 		"propertyNames": object{"pattern": "^[2-5]([0-9]{2}|xx)$"}},
-	"filesink.Config":     {"required": []any{"path"}},
 	"route.RuleConfig":    {"required": []any{"to"}},
 	"route.RuleConfig.to": {"minItems": 1},
 }
@@ -176,16 +175,20 @@ func (g *schemaGenerator) section(t *testing.T, typ reflect.Type) object {
 		d.SetDefaults()
 	}
 	properties := object{}
-	for _, f := range fieldsOf(typ) {
+	var kinds []any
+	for _, f := range fieldsOf(typ, sinks.Kinds) {
 		sf := typ.Field(f.index)
-		p := g.of(t, sf.Type, f)
+		p := g.of(t, f.typ, f)
+		if sf.Type == kindType {
+			kinds = append(kinds, object{"required": []any{f.name}})
+		}
 		key := typ.String() + "." + f.name
 		g.read[key] = true
 		p = with(p, extra[key])
 		if comment := g.comments[typ.String()+"."+sf.Name]; comment != "" {
 			p["description"] = comment
 		}
-		if value := defaults.Elem().Field(f.index); !value.IsZero() && !isSection(sf.Type) {
+		if value := f.in(defaults.Elem()); !value.IsZero() && !isSection(f.typ) {
 			p["default"] = printed(value, f)
 		}
 		properties[f.name] = p
@@ -195,7 +198,25 @@ func (g *schemaGenerator) section(t *testing.T, typ reflect.Type) object {
 	if comment := g.comments[typ.String()]; comment != "" {
 		section["description"] = comment
 	}
+	if kinds != nil {
+		section["oneOf"] = kinds
+	}
+	if k, ok := defaults.Interface().(sinks.Kind); ok {
+		if required := missing(k, properties); required != nil {
+			section["required"] = required
+		}
+	}
 	return with(section, extra[typ.String()])
+}
+
+// missing are the settings of a kind of sink that are wrong when they are not given.
+func missing(k sinks.Kind, settings object) (names []any) {
+	k.(interface{ Check(problem.Report) }).Check(func(path, _, _ string, _ ...any) {
+		if settings[path] != nil {
+			names = append(names, path)
+		}
+	})
+	return names
 }
 
 // with adds to a schema; one that says anything of the value itself takes its place.

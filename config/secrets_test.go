@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay"
+	"ncs-relay/sinks"
 )
 
 // everyCredential is a file with every setting that takes a secret, a user name or a file with a secret in it. %[1]s is a
@@ -62,7 +63,7 @@ func credentials(t *testing.T, mode os.FileMode, wrap func(string) string) (*Con
 		return fmt.Sprintf("%q", name)
 	}
 	text := fmt.Sprintf(everyCredential, `"${VALUE}"`, write("file", wrap("kanarienvogel")), `"${WEBHOOK}"`, write("webhook", wrap(webhookSecret)))
-	return Parse("relay.yaml", []byte(text), dir, lookupIn(map[string]string{"VALUE": wrap("kanarienvogel"), "WEBHOOK": wrap(webhookSecret)}))
+	return Parse("relay.yaml", []byte(text), dir, lookupIn(map[string]string{"VALUE": wrap("kanarienvogel"), "WEBHOOK": wrap(webhookSecret)}), sinks.Kinds)
 }
 
 // Values that came through a variable, such as one made by kubectl from a file, carry what editors leave as well as files do.
@@ -136,7 +137,7 @@ func TestEverySecretFileThatEverybodyCanReadIsWarnedOf(t *testing.T) {
 // values calls f with every text in v.
 func values(v reflect.Value, f func(string)) {
 	switch v.Kind() {
-	case reflect.Pointer:
+	case reflect.Pointer, reflect.Interface:
 		if !v.IsNil() {
 			values(v.Elem(), f)
 		}
@@ -166,7 +167,7 @@ func values(v reflect.Value, f func(string)) {
 func TestNamedTokensAreSecretsAsAllOthers(t *testing.T) {
 	t.Parallel()
 	read := func(value string) (*Config, *Report) {
-		return Parse("relay.yaml", []byte("sources: [{name: a, path: /a, secrets: [0123456789abcdef]}]\nadmin: {listen: \":1\", tokens: [{name: ada, token: \"${VALUE}\"}]}\n"), t.TempDir(), lookupIn(map[string]string{"VALUE": value}))
+		return Parse("relay.yaml", []byte("sources: [{name: a, path: /a, secrets: [0123456789abcdef]}]\nadmin: {listen: \":1\", tokens: [{name: ada, token: \"${VALUE}\"}]}\n"), t.TempDir(), lookupIn(map[string]string{"VALUE": value}), sinks.Kinds)
 	}
 	c, report := read("\ufeffkanarienvogel\r\n")
 	require.NoError(t, report.Err())

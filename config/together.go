@@ -4,11 +4,11 @@ import (
 	"fmt"
 	"math"
 	"net"
-	"path/filepath"
 
 	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/route"
 	"ncs-relay/relay/spelling"
+	"ncs-relay/sinks"
 )
 
 // checkTogether checks what no package sees alone: what must differ between entries, and what refers to others.
@@ -67,7 +67,7 @@ func (d *decoder) checkSources(c *Config) {
 }
 
 func (d *decoder) checkSinks(c *Config) {
-	names, files := taken{}, taken{}
+	names, owned := taken{}, taken{}
 	var backlogs int64
 	for _, s := range c.Sinks {
 		backlogs += min(s.Backlog.MaxSize, math.MaxInt64-backlogs)
@@ -78,8 +78,9 @@ func (d *decoder) checkSinks(c *Config) {
 	for i, s := range c.Sinks {
 		at := fmt.Sprintf("sinks[%d].", i)
 		d.unique(names, "name", s.Name, at+"name")
-		if s.File != nil && s.File.Path != "" {
-			d.unique(files, "file", filepath.Clean(s.File.Path), at+"file.path")
+		if kind, ok := s.Kind.(sinks.Owner); ok {
+			path, value := kind.Owns()
+			d.unique(owned, s.Kind.Key(), value, at+s.Kind.Key()+"."+path)
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/config"
+	"ncs-relay/sinks"
 )
 
 // environment gives each example the variables its header asks for.
@@ -68,7 +69,7 @@ func TestExamplesLoadWithoutWarning(t *testing.T) {
 	for _, file := range configurations(t) {
 		t.Run(file, func(t *testing.T) {
 			t.Parallel()
-			cfg, report := config.Load(file, environment(t))
+			cfg, report := config.Load(file, environment(t), sinks.Kinds)
 			require.Empty(t, report.String())
 			require.NotNil(t, cfg)
 		})

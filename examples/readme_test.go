@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/config"
+	"ncs-relay/sinks"
 )
 
 const root = ".." // of the repository
@@ -61,7 +62,7 @@ func TestReadmeConfigurationsLoad(t *testing.T) {
 			dir := t.TempDir()
 			writeCertificate(t, dir)
 			text := strings.NewReplacer("/etc/ncs-relay/tls.crt", filepath.Join(dir, "client.pem"), "/etc/ncs-relay/tls.key", filepath.Join(dir, "client-key.pem")).Replace(b.text)
-			_, report := config.Parse("README.md", []byte(text), dir, environment(t))
+			_, report := config.Parse("README.md", []byte(text), dir, environment(t), sinks.Kinds)
 			require.Empty(t, report.String(), b.text)
 		case b.kind == "from":
 			file, err := os.ReadFile(filepath.Join(root, b.argument))
@@ -107,6 +108,12 @@ func listKeys(v reflect.Value, path string, keys map[string]string) {
 		s.SetDefaults()
 	}
 	for i := range v.NumField() {
+		if v.Type().Field(i).Type == reflect.TypeFor[sinks.Kind]() {
+			for _, k := range sinks.Kinds {
+				listKeys(reflect.New(reflect.TypeOf(k).Elem()).Elem(), path+k.Key()+".", keys)
+			}
+			continue
+		}
 		key, options, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
 		if key == "" || key == "-" {
 			continue

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Sink sends events to one destination, and does nothing else: retries, order, the breaker and dead letters are
@@ -25,6 +28,16 @@ type Sink interface {
 
 	// Close frees what the sink holds. No Send is running or follows.
 	Close() error
+}
+
+// Traits are what kinds of sinks differ in besides how they send.
+type Traits struct {
+	Build       func() (Sink, error) // makes the sink, touching no network; called again when it has changed
+	Concurrency int                  // Sends at the same time; at least 1
+	Breaks      bool                 // pause the whole sink when several lanes fail and none succeeds
+	Ordered     bool                 // order costs nothing, so that to do without is a mistake
+	SpanKind    trace.SpanKind       // of its deliveries: producer (Kafka), client (HTTP) or internal (file)
+	SpanAttrs   []attribute.KeyValue // of all its spans
 }
 
 // Lane is the unit of order at a sink. The zero Lane is for unordered events.

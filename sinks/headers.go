@@ -9,6 +9,8 @@ import (
 	"ncs-relay/relay/ncs"
 )
 
+type headed interface{ HeaderNames(relay.Attempt) []string }
+
 // Header is a header that a sink sends.
 type Header struct {
 	Name   string
@@ -16,7 +18,7 @@ type Header struct {
 	Always bool   // it comes with every event
 }
 
-// Headers lists the headers of what the sink sends; none for files. c must pass Check.
+// Headers lists the headers of what the sink sends; none for kinds without. c must pass Check.
 func (c *Config) Headers() []Header {
 	event := relay.Event{Info: ncs.Lookup(3, 31), Source: "s", ReceivedAt: time.Unix(0, 0)}
 	least := c.headerNames(relay.Attempt{Event: &event, Number: 1})
@@ -30,11 +32,8 @@ func (c *Config) Headers() []Header {
 }
 
 func (c *Config) headerNames(a relay.Attempt) []string {
-	switch {
-	case c.Kafka != nil:
-		return c.Kafka.HeaderNames(a)
-	case c.HTTP != nil:
-		return c.HTTP.HeaderNames(a)
+	if kind, ok := c.Kind.(headed); ok {
+		return kind.HeaderNames(a)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package sinks_test
 
 import (
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -22,12 +23,13 @@ func TestHeadersAreThoseThatArrive(t *testing.T) {
 	received := make(chan http.Header, 1)
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { received <- r.Header }))
 	t.Cleanup(server.Close)
-	c := sinks.Config{Name: "billing", HTTP: new(httpsink.Config)}
-	c.HTTP.SetDefaults()
-	c.HTTP.URL, c.HTTP.CloudEvents, c.HTTP.BearerToken = server.URL, true, relay.NewSecret("canary")
-	c.HTTP.Headers = map[string]relay.Secret{"x-team": relay.NewSecret("a"), "Host": relay.NewSecret("b")}
-	c.HTTP.StandardWebhooks = &httpsink.StandardWebhooks{Secrets: []relay.Secret{relay.NewSecret("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz")}}
-	sink, err := sinks.New(c, sinks.Options{})
+	receiver := new(httpsink.Config)
+	receiver.SetDefaults()
+	receiver.URL, receiver.CloudEvents, receiver.BearerToken = server.URL, true, relay.NewSecret("canary")
+	receiver.Headers = map[string]relay.Secret{"x-team": relay.NewSecret("a"), "Host": relay.NewSecret("b")}
+	receiver.StandardWebhooks = &httpsink.StandardWebhooks{Secrets: []relay.Secret{relay.NewSecret("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz")}}
+	c := sinks.Config{Name: "billing", Kind: receiver}
+	sink, err := c.Spec("ncs-relay/test", slog.New(slog.DiscardHandler)).Build()
 	require.NoError(t, err)
 	t.Cleanup(func() { sink.Close() })
 
@@ -65,8 +67,8 @@ func TestHeadersAreThoseThatArrive(t *testing.T) {
 func TestEveryHeaderIsExplained(t *testing.T) {
 	t.Parallel()
 	for _, c := range []sinks.Config{
-		{HTTP: &httpsink.Config{CloudEvents: true, StandardWebhooks: &httpsink.StandardWebhooks{}}},
-		{Kafka: &kafkasink.Config{CloudEvents: true}},
+		{Kind: &httpsink.Config{CloudEvents: true, StandardWebhooks: &httpsink.StandardWebhooks{}}},
+		{Kind: &kafkasink.Config{CloudEvents: true}},
 	} {
 		headers := c.Headers()
 		require.Greater(t, len(headers), 15)

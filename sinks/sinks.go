@@ -1,5 +1,6 @@
-// Package sinks builds sinks from their configuration. A new kind of sink is a folder of its own, a field of Config, a
-// case in New and one in Concurrency.
+// Package sinks has the kinds of sinks, and what they have in common. A new kind is a folder of its own and a line in Kinds:
+// its settings are a struct with yaml tags, SetDefaults and Check as package config reads them, and they are a Kind. Nothing
+// else knows which kinds there are; abilities that not all have are interfaces that the settings may implement besides.
 package sinks
 
 import (
@@ -10,7 +11,6 @@ import (
 	"log/slog"
 	"math"
 	"slices"
-	"strings"
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/gateway"
@@ -22,6 +22,48 @@ import (
 	"ncs-relay/sinks/kafkasink"
 )
 
+// Kinds are those of the relay. A configuration is read with copies; these stay as they are.
+var Kinds = []Kind{new(kafkasink.Config), new(httpsink.Config), new(filesink.Config)}
+
+// Kind is a pointer to the settings of one kind of sink.
+type Kind interface {
+	// Key is where they stand in a sink's configuration.
+	Key() string
+
+	// Traits are those of the sink with that name. Build may be called when Check found nothing wrong.
+	Traits(name, userAgent string, log *slog.Logger) relay.Traits
+}
+
+// Looker is a Kind that can say, without changing anything, what Build would find wrong at the start with the setting at path. It
+// is a note if the sink could be built all the same.
+type Looker interface {
+	Look() (path string, note bool, err error)
+}
+
+// Owner is a Kind with a setting, at a path, whose value no other sink of the kind may have.
+type Owner interface {
+	Owns() (path, value string)
+}
+
+// Clustered is a Kind that writes to topics of a cluster.
+type Clustered interface {
+	// Topics are those that events of the given kinds go to.
+	Topics(infos []ncs.Info) []string
+
+	// Connect tries what the sink would connect to and says what would fail for topics, without sending anything.
+	Connect(ctx context.Context, topics []string) []error
+}
+
+// Documented is a Kind that says for documents where it sends to, without secrets, and what AsyncAPI calls the bindings.
+type Documented interface {
+	Document() (protocol string, hosts []string, address string, operation, message map[string]any)
+}
+
+// Wrapper is a Kind that sends bodies inside something else, whose schema holds that of the body.
+type Wrapper interface {
+	Wrap(body map[string]any) map[string]any
+}
+
 // Config is one entry of sinks: common settings and exactly one kind.
 type Config struct {
 	Name           string                `yaml:"name"`
@@ -31,9 +73,7 @@ type Config struct {
 	Backlog        gateway.BacklogConfig `yaml:"backlog"`
 	PropagateTrace *bool                 `yaml:"propagate_trace"`
 
-	Kafka *kafkasink.Config `yaml:"kafka"`
-	HTTP  *httpsink.Config  `yaml:"http"`
-	File  *filesink.Config  `yaml:"file"`
+	Kind Kind
 }
 
 // SetDefaults fills what the configuration may leave out.
@@ -49,74 +89,31 @@ func (c *Config) Check(report problem.Report) {
 	case !relay.ValidName(c.Name):
 		report("name", "name %q is not allowed", relay.NameRule, c.Name)
 	}
-	c.checkOrder(report)
-	switch kinds := c.kinds(); len(kinds) {
-	case 0:
-		report("", "the sink has no destination", "give one of kafka, http, file")
-	case 1:
-	default:
-		report("", "the sink has more than one destination: "+strings.Join(kinds, ", "), "make each a sink of its own")
-	}
-}
-
-// checkOrder refuses order: none where it would only take the batches away: a file and a partition have one order.
-func (c *Config) checkOrder(report problem.Report) {
 	switch {
 	case c.Order != "entity" && c.Order != "none":
 		report("order", "unknown order %q", "use entity or none", c.Order)
-	case c.Order == "none" && c.HTTP == nil && len(c.kinds()) == 1:
-		report("order", "%q is for http sinks only", "remove it: "+c.kinds()[0]+" keeps order at no cost", c.Order)
+	case c.Order == "none" && c.Kind != nil && c.Kind.Traits("", "", nil).Ordered:
+		report("order", "%q is not for "+c.Kind.Key()+" sinks", "remove it: "+c.Kind.Key()+" keeps order at no cost", c.Order)
 	}
 }
 
-// Kind is kafka, http or file. c must pass Check.
-func (c *Config) Kind() string { return c.kinds()[0] }
-
-func (c *Config) kinds() []string {
-	var kinds []string
-	if c.Kafka != nil {
-		kinds = append(kinds, "kafka")
+// Spec describes the sink to the relay. c must have a kind, and pass Check before it is built.
+func (c *Config) Spec(userAgent string, log *slog.Logger) gateway.SinkSpec {
+	t := c.Kind.Traits(c.Name, userAgent, log)
+	return gateway.SinkSpec{
+		Name:           c.Name,
+		Owner:          c.Owner,
+		Config:         *c,
+		Build:          t.Build,
+		Concurrency:    t.Concurrency,
+		Breaks:         t.Breaks,
+		Unordered:      c.Order == "none",
+		Retry:          c.Retry,
+		Backlog:        c.Backlog.MaxSize,
+		PropagateTrace: c.PropagateTrace == nil || *c.PropagateTrace,
+		SpanKind:       t.SpanKind,
+		SpanAttrs:      t.SpanAttrs,
 	}
-	if c.HTTP != nil {
-		kinds = append(kinds, "http")
-	}
-	if c.File != nil {
-		kinds = append(kinds, "file")
-	}
-	return kinds
-}
-
-// Options are what sinks share. The zero value will do.
-type Options struct {
-	UserAgent string       // of HTTP calls; default ncs-relay
-	Logger    *slog.Logger // default: none
-}
-
-// New builds the sink of c, which must pass Check. It touches no network; a file is tried out. The sink must be closed.
-func New(c Config, opts Options) (relay.Sink, error) {
-	if opts.UserAgent == "" {
-		opts.UserAgent = "ncs-relay"
-	}
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
-	}
-	switch {
-	case c.Kafka != nil:
-		return built(kafkasink.New(*c.Kafka, c.Name, opts.Logger))
-	case c.HTTP != nil:
-		return built(httpsink.New(*c.HTTP, opts.UserAgent, opts.Logger.With("sink", c.Name)))
-	case c.File != nil:
-		return built(filesink.New(*c.File, c.Name, opts.Logger))
-	}
-	return nil, errors.New("the sink has no destination")
-}
-
-// built keeps a nil pointer that comes with an error from becoming a Sink that is not nil.
-func built[S relay.Sink](sink S, err error) (relay.Sink, error) {
-	if err != nil {
-		return nil, err
-	}
-	return sink, nil
 }
 
 // trier is a sink that can show what it exchanges with its far side.
@@ -145,41 +142,8 @@ func Try(ctx context.Context, sink relay.Sink, a relay.Attempt, w io.Writer) err
 	}
 }
 
-// Connect tries what the sink would connect to and says what would fail for the topics it writes, without sending anything.
-// Only clusters of Kafka are tried: to an HTTP service a connection says nothing (see Try), and a file is tried by New.
-func Connect(ctx context.Context, c Config, topics []string) []error {
-	if c.Kafka == nil {
-		return nil
-	}
-	sink, err := kafkasink.New(*c.Kafka, c.Name, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return []error{err}
-	}
-	defer sink.Close()
-	return sink.Connect(ctx, topics)
-}
-
-// kafkaConcurrency is the number of partitions produced to at a time. Each waits for its own replicas, and while a broker is
-// away all that it leads wait for their next leader, so it is set well above what one broker's round trip needs. It bounds
-// the memory of batches in flight.
-const kafkaConcurrency = 64
-
-// Concurrency is how many Sends at a time the sink is worth.
-func (c *Config) Concurrency() int {
-	switch {
-	case c.Kafka != nil:
-		return kafkaConcurrency
-	case c.HTTP != nil:
-		return c.HTTP.Concurrency
-	}
-	return 1 // a file has one lane
-}
-
-// Topics are the Kafka topics that the events of reach go to; none for other kinds of sinks.
-func (c *Config) Topics(reach route.Reach) []string {
-	if c.Kafka == nil {
-		return nil
-	}
+// Topics are those of a cluster that the events of reach go to.
+func Topics(kind Clustered, reach route.Reach) []string {
 	infos := slices.Clone(reach.Known)
 	for _, product := range reach.Unknown {
 		// A product without a name, and a type without one, are both "unknown" in a topic: any of them stands for all.
@@ -189,5 +153,5 @@ func (c *Config) Topics(reach route.Reach) []string {
 		}
 		infos = append(infos, ncs.Lookup(id, math.MaxInt32))
 	}
-	return c.Kafka.Topics(infos)
+	return kind.Topics(infos)
 }

@@ -1,6 +1,7 @@
 package sinks_test
 
 import (
+	"log/slog"
 	"path/filepath"
 	"testing"
 
@@ -22,17 +23,19 @@ func config(change func(*sinks.Config)) sinks.Config {
 }
 
 func withHTTP(c *sinks.Config) {
-	c.HTTP = &httpsink.Config{URL: "https://billing.internal/hooks"}
-	c.HTTP.SetDefaults()
+	http := &httpsink.Config{}
+	http.SetDefaults()
+	http.URL = "https://billing.internal/hooks"
+	c.Kind = http
 }
 
 func withKafka(c *sinks.Config) {
-	c.Kafka = &kafkasink.Config{Brokers: []string{"kafka.internal:9092"}, Topic: "ncs.{product}"}
+	c.Kind = &kafkasink.Config{Brokers: []string{"kafka.internal:9092"}, Topic: "ncs.{product}"}
 }
 
 func TestNewBuildsTheKindConfigured(t *testing.T) {
 	t.Parallel()
-	withFile := func(c *sinks.Config) { c.File = &filesink.Config{Path: filepath.Join(t.TempDir(), "events.jsonl")} }
+	withFile := func(c *sinks.Config) { c.Kind = &filesink.Config{Path: filepath.Join(t.TempDir(), "events.jsonl")} }
 	tests := map[string]struct {
 		with        func(*sinks.Config)
 		want        relay.Sink
@@ -44,31 +47,30 @@ func TestNewBuildsTheKindConfigured(t *testing.T) {
 	}
 	for name, tt := range tests {
 		c := config(tt.with)
-		s, err := sinks.New(c, sinks.Options{})
+		spec := c.Spec("ncs-relay/test", slog.New(slog.DiscardHandler))
+		s, err := spec.Build()
 		require.NoError(t, err, name)
 		require.IsType(t, tt.want, s, name)
 		require.NoError(t, s.Close(), name)
-		require.Equal(t, tt.concurrency, c.Concurrency(), name)
+		require.Equal(t, tt.concurrency, spec.Concurrency, name)
 	}
 }
 
-func TestNewGivesNoSinkWithAnError(t *testing.T) {
+func TestWhatIsWrongIsNotBuilt(t *testing.T) {
 	t.Parallel()
 	for name, with := range map[string]func(*sinks.Config){
-		"nothing": func(*sinks.Config) {},
-		"kafka":   func(c *sinks.Config) { c.Kafka = &kafkasink.Config{} },
-		"http":    func(c *sinks.Config) { c.HTTP = &httpsink.Config{} },
-		"file":    func(c *sinks.Config) { c.File = &filesink.Config{} },
+		"kafka": func(c *sinks.Config) { c.Kind = &kafkasink.Config{} },
+		"http":  func(c *sinks.Config) { c.Kind = &httpsink.Config{} },
+		"file":  func(c *sinks.Config) { c.Kind = &filesink.Config{} },
 	} {
-		s, err := sinks.New(config(with), sinks.Options{})
+		c := config(with)
+		_, err := c.Spec("ncs-relay/test", slog.New(slog.DiscardHandler)).Build()
 		require.Error(t, err, name)
-		require.True(t, s == nil, "%s: a nil pointer in an interface", name)
 	}
 }
 
 func TestCheck(t *testing.T) {
 	t.Parallel()
-	both := func(c *sinks.Config) { withHTTP(c); withKafka(c) }
 	tests := map[string]struct {
 		with func(*sinks.Config)
 		want []string
@@ -78,11 +80,9 @@ func TestCheck(t *testing.T) {
 		"no name":            {func(c *sinks.Config) { withHTTP(c); c.Name = "" }, []string{"name"}},
 		"reserved name":      {func(c *sinks.Config) { withHTTP(c); c.Name = relay.Unroutable }, []string{"name"}},
 		"odd name":           {func(c *sinks.Config) { withHTTP(c); c.Name = "a b\n" }, []string{"name"}},
-		"no destination":     {func(*sinks.Config) {}, []string{""}},
-		"two destinations":   {both, []string{""}},
 		"unknown order":      {func(c *sinks.Config) { withHTTP(c); c.Order = "channel" }, []string{"order"}},
 		"kafka unordered":    {func(c *sinks.Config) { withKafka(c); c.Order = "none" }, []string{"order"}},
-		"file unordered":     {func(c *sinks.Config) { c.File = &filesink.Config{Path: "a"}; c.Order = "none" }, []string{"order"}},
+		"file unordered":     {func(c *sinks.Config) { c.Kind = &filesink.Config{Path: "a"}; c.Order = "none" }, []string{"order"}},
 	}
 	for name, tt := range tests {
 		c := config(tt.with)

@@ -2,9 +2,7 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -24,7 +22,7 @@ service and file, the event types that its rules can send there with the schemas
 secret: of an HTTP service's URL only the host, as logs do.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, report := config.Load(file, os.LookupEnv)
+			cfg, report := loadConfig(file)
 			if report.Err() != nil {
 				fmt.Fprintln(cmd.ErrOrStderr(), report)
 				return errReported
@@ -63,45 +61,40 @@ func (d *asyncAPI) addSink(c *sinks.Config, reach route.Reach) {
 	if len(infos)+len(reach.Unknown) == 0 {
 		return // no rule sends anything there
 	}
-	servers := d.addServers(c)
+	kind, ok := c.Kind.(sinks.Documented)
+	if !ok {
+		return
+	}
+	protocol, hosts, address, operation, message := kind.Document()
+	clustered, topical := c.Kind.(sinks.Clustered)
+	b := bindings{d.addServers(c.Name, protocol, hosts, topical), operation, message}
 	d.addHeaders(c)
-	switch {
-	case c.Kafka != nil:
-		for _, topic := range c.Topics(reach) {
-			known := slices.DeleteFunc(slices.Clone(infos), func(i ncs.Info) bool { return c.Kafka.Topics([]ncs.Info{i})[0] != topic })
-			unknown := slices.Contains(c.Topics(route.Reach{Unknown: reach.Unknown}), topic)
-			d.addChannel(c, c.Name+":"+topic, topic, servers, known, unknown)
-		}
-	case c.HTTP != nil:
-		url, host := c.HTTP.ShownURL()
-		_, address, _ := strings.Cut(url, host)
-		d.addChannel(c, c.Name, address, servers, infos, len(reach.Unknown) > 0)
-	default:
-		d.addChannel(c, c.Name, c.File.Path, servers, infos, len(reach.Unknown) > 0)
+	if !topical {
+		d.addChannel(c, c.Name, address, b, infos, len(reach.Unknown) > 0)
+		return
+	}
+	for _, topic := range sinks.Topics(clustered, reach) {
+		known := slices.DeleteFunc(slices.Clone(infos), func(i ncs.Info) bool { return clustered.Topics([]ncs.Info{i})[0] != topic })
+		unknown := slices.Contains(sinks.Topics(clustered, route.Reach{Unknown: reach.Unknown}), topic)
+		d.addChannel(c, c.Name+":"+topic, topic, b, known, unknown)
 	}
 }
 
-func (d *asyncAPI) addServers(c *sinks.Config) []any {
+// bindings are what is special about how a sink sends; nil = nothing.
+type bindings struct {
+	servers            []any
+	operation, message object
+}
+
+func (d *asyncAPI) addServers(name, protocol string, hosts []string, numbered bool) []any {
 	var refs []any
-	add := func(name, protocol, host string) {
-		d.servers[name] = object{"host": host, "protocol": protocol}
-		refs = append(refs, object{"$ref": "#/servers/" + name})
-	}
-	switch {
-	case c.Kafka != nil:
-		protocol := "kafka"
-		if c.Kafka.TLS != nil {
-			protocol = "kafka-secure"
+	for i, host := range hosts {
+		server := name
+		if numbered {
+			server += fmt.Sprint("-", i+1)
 		}
-		for i, broker := range strings.Split(strings.Join(c.Kafka.Brokers, ","), ",") {
-			add(fmt.Sprintf("%s-%d", c.Name, i+1), protocol, strings.TrimSpace(broker))
-		}
-	case c.HTTP != nil:
-		url, host := c.HTTP.ShownURL()
-		protocol, _, _ := strings.Cut(url, "://")
-		add(c.Name, protocol, host)
-	default:
-		add(c.Name, "file", "localhost")
+		d.servers[server] = object{"host": host, "protocol": protocol}
+		refs = append(refs, object{"$ref": "#/servers/" + server})
 	}
 	return refs
 }
@@ -121,7 +114,7 @@ func (d *asyncAPI) addHeaders(c *sinks.Config) {
 
 func headersOf(c *sinks.Config) string { return c.Name + ".headers" }
 
-func (d *asyncAPI) addChannel(c *sinks.Config, name, address string, servers []any, known []ncs.Info, unknown bool) {
+func (d *asyncAPI) addChannel(c *sinks.Config, name, address string, b bindings, known []ncs.Info, unknown bool) {
 	messages := object{}
 	for _, i := range known {
 		event := i.Product + "." + i.Event
@@ -129,42 +122,39 @@ func (d *asyncAPI) addChannel(c *sinks.Config, name, address string, servers []a
 		body.ID = "" // references in the document are from its root
 		d.schemas[event] = body
 		x := i.Explain()
-		messages[event] = object{"$ref": d.addMessage(c, event, x.Means, object{"externalDocs": object{"url": x.Page}})}
+		messages[event] = object{"$ref": d.addMessage(c, b, event, x.Means, object{"externalDocs": object{"url": x.Page}})}
 	}
 	if unknown {
 		d.schemas["unknown"] = ncs.EnvelopeSchema()
-		messages["unknown"] = object{"$ref": d.addMessage(c, "unknown", "An event of a type that this version of the relay does not know.", nil)}
+		messages["unknown"] = object{"$ref": d.addMessage(c, b, "unknown", "An event of a type that this version of the relay does not know.", nil)}
 	}
-	channel := object{"address": address, "servers": servers, "messages": messages, "description": c.Kind() + " sink " + c.Name}
+	channel := object{"address": address, "servers": b.servers, "messages": messages, "description": c.Kind.Key() + " sink " + c.Name}
 	operation := object{"action": "send", "channel": object{"$ref": "#/channels/" + name}}
 	if c.Owner != "" {
 		tags := []any{object{"name": "owner:" + c.Owner}}
 		channel["tags"], operation["tags"] = tags, tags
 		channel["x-owner"] = c.Owner
 	}
-	if c.HTTP != nil {
-		operation["bindings"] = object{"http": object{"method": "POST", "bindingVersion": "0.3.0"}}
+	if b.operation != nil {
+		operation["bindings"] = b.operation
 	}
 	d.channels[name], d.operations["send:"+name] = channel, operation
 }
 
-// addMessage adds what a sink sends of an event type, and returns where it is. A file has a line of JSON with the body as text.
-func (d *asyncAPI) addMessage(c *sinks.Config, event, means string, more object) (ref string) {
+// addMessage adds what a sink sends of an event type, and returns where it is.
+func (d *asyncAPI) addMessage(c *sinks.Config, b bindings, event, means string, more object) (ref string) {
 	payload := object{"$ref": "#/components/schemas/" + event}
 	m := object{"name": event, "title": event, "summary": means, "contentType": "application/json", "payload": payload}
 	for k, v := range more {
 		m[k] = v
 	}
-	switch {
-	case c.File != nil:
-		m["payload"] = object{
-			"type": "object", "required": []string{"id", "body"},
-			"properties": object{"id": object{"type": "string"}, "body": object{"type": "string", "contentMediaType": "application/json", "contentSchema": payload}},
-		}
-	case c.Kafka != nil:
-		m["bindings"] = object{"kafka": object{"key": object{"type": "string", "description": "what the event is about"}, "bindingVersion": "0.5.0"}}
-		fallthrough
-	default:
+	if kind, ok := c.Kind.(sinks.Wrapper); ok {
+		m["payload"] = kind.Wrap(payload)
+	}
+	if b.message != nil {
+		m["bindings"] = b.message
+	}
+	if d.schemas[headersOf(c)] != nil {
 		m["headers"] = object{"$ref": "#/components/schemas/" + headersOf(c)}
 	}
 	name := c.Name + "." + event

@@ -20,7 +20,6 @@ import (
 	"ncs-relay/relay/journal/diskjournal"
 	"ncs-relay/relay/telemetry"
 	"ncs-relay/sinks"
-	"ncs-relay/sinks/filesink"
 )
 
 func checkCommand() *cobra.Command {
@@ -31,7 +30,7 @@ func checkCommand() *cobra.Command {
 		Short: "Say everything that is wrong with a configuration, and what is odd about it",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, report := config.Load(file, os.LookupEnv)
+			cfg, report := loadConfig(file)
 			if len(report.Problems) > 0 {
 				fmt.Fprintln(cmd.ErrOrStderr(), report)
 			}
@@ -54,8 +53,11 @@ func checkCommand() *cobra.Command {
 			fmt.Fprintf(out, "%s: %d sources, %d sinks, %d routes: no mistakes, %d warnings\n",
 				file, len(cfg.Sources), len(cfg.Sinks), len(cfg.Routes), warnings)
 			for i := range cfg.Sinks {
-				if topics := cfg.Sinks[i].Topics(cfg.Router.Reach(cfg.Sinks[i].Name)); len(topics) > 0 {
-					fmt.Fprintf(out, "sink %s writes to topics: %s\n", cfg.Sinks[i].Name, joinWords(topics))
+				name := cfg.Sinks[i].Name
+				if kind, ok := cfg.Sinks[i].Kind.(sinks.Clustered); ok {
+					if topics := sinks.Topics(kind, cfg.Router.Reach(name)); len(topics) > 0 {
+						fmt.Fprintf(out, "sink %s writes to topics: %s\n", name, joinWords(topics))
+					}
 				}
 			}
 			if left := notLookedAt(cfg, here, connect); len(left) > 0 {
@@ -83,10 +85,10 @@ func notLookedAt(cfg *config.Config, here, connect bool) []string {
 	if !here {
 		left = append(left, "ports, disk and descriptors of this machine (--here)")
 	}
-	if !connect && slices.ContainsFunc(cfg.Sinks, func(s sinks.Config) bool { return s.Kafka != nil }) {
+	if !connect && slices.ContainsFunc(cfg.Sinks, func(s sinks.Config) bool { _, ok := s.Kind.(sinks.Clustered); return ok }) {
 		left = append(left, "Kafka clusters (--connect)")
 	}
-	if slices.ContainsFunc(cfg.Sinks, func(s sinks.Config) bool { return s.HTTP != nil }) {
+	if slices.ContainsFunc(cfg.Sinks, func(s sinks.Config) bool { return s.Kind.Traits("", "", nil).Breaks }) {
 		left = append(left, "HTTP receivers (sinks test)")
 	}
 	return left
@@ -97,11 +99,12 @@ func connectAll(ctx context.Context, cfg *config.Config, out, problems io.Writer
 	well := true
 	for i := range cfg.Sinks {
 		sink := &cfg.Sinks[i]
-		if sink.Kafka == nil {
+		kind, ok := sink.Kind.(sinks.Clustered)
+		if !ok { // to an HTTP service a connection says nothing, and a file is looked at in any case
 			continue
 		}
-		topics := sink.Topics(cfg.Router.Reach(sink.Name))
-		found := sinks.Connect(ctx, *sink, topics)
+		topics := sinks.Topics(kind, cfg.Router.Reach(sink.Name))
+		found := kind.Connect(ctx, topics)
 		for _, problem := range found {
 			well = false
 			fmt.Fprintf(problems, "sink %s: %v (%s)\n", sink.Name, problem, relay.ReasonOf(problem))
@@ -161,12 +164,14 @@ func beginnings(cfg *config.Config) findings {
 		found.add("data_dir", damageHint(err, cfg.DataDir))
 	}
 	for i, s := range cfg.Sinks {
-		if s.File == nil {
+		kind, ok := s.Kind.(sinks.Looker)
+		if !ok {
 			continue
 		}
-		path := fmt.Sprintf("sinks[%d].file.path", i)
-		switch err := filesink.Look(s.File.Path); {
-		case errors.Is(err, filesink.ErrTorn):
+		path, note, err := kind.Look()
+		path = fmt.Sprintf("sinks[%d].%s.%s", i, s.Kind.Key(), path)
+		switch {
+		case note:
 			found = append(found, finding{path, err, true})
 		case errors.Is(err, fs.ErrPermission):
 			found = append(found, finding{path, fmt.Errorf("was not looked at: %w", err), true})

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"ncs-relay/config"
+	"ncs-relay/sinks"
 )
 
 func configCommand() *cobra.Command {
@@ -36,7 +37,7 @@ func configShowCommand() *cobra.Command {
 		Short: "Print a configuration with all defaults, without secrets",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, report := config.Load(file, os.LookupEnv)
+			cfg, report := loadConfig(file)
 			if report.Err() != nil {
 				fmt.Fprintln(cmd.ErrOrStderr(), report)
 				return errReported
@@ -52,3 +53,8 @@ func configShowCommand() *cobra.Command {
 	addConfigFlag(cmd, &file)
 	return cmd
 }
+
+// kinds are those that a configuration may have; tests add one.
+var kinds = sinks.Kinds
+
+func loadConfig(file string) (*config.Config, *config.Report) { return config.Load(file, os.LookupEnv, kinds) }

@@ -20,7 +20,7 @@ func warnOfDescriptors(cfg *config.Config, log *slog.Logger) {
 	}
 	need := uint64(cfg.Limits.Connections) + otherDescriptors
 	for _, s := range cfg.Sinks {
-		need += uint64(s.Concurrency())
+		need += uint64(s.Kind.Traits("", "", nil).Concurrency)
 	}
 	if need > uint64(limit.Cur) {
 		log.Warn("limits.connections does not fit the limit of open files: connections could not be accepted before it is reached",

@@ -14,7 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"ncs-relay/config"
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/journal/diskjournal"
 	"ncs-relay/relay/ncs"
@@ -32,7 +31,7 @@ func dataDir(cmd *cobra.Command, args []string, file string) (string, error) {
 		}
 		return args[0], nil
 	}
-	cfg, report := config.Load(file, os.LookupEnv)
+	cfg, report := loadConfig(file)
 	if report.Err() != nil {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s\nor name the directory\n", report)
 		return "", errReported

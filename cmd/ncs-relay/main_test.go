@@ -13,7 +13,7 @@ import (
 
 // TestMain makes this test binary stand in for ncs-relay, in scripts and as a child process that can be killed.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"ncs-relay": main})
+	testscript.Main(m, map[string]func(){"ncs-relay": main, "ncs-relay-mail": mainWithMail})
 }
 
 func TestScripts(t *testing.T) {

@@ -148,7 +148,7 @@ func (r *reloader) lastLoaded() [sha256.Size]byte {
 // reload loads and applies the file. If anything is wrong with it, what is in use goes on.
 func (r *reloader) reload(ctx context.Context) {
 	print := r.fingerprint() // before loading: a change in between is noticed
-	cfg, report := config.Load(r.file, os.LookupEnv)
+	cfg, report := loadConfig(r.file)
 	err := report.Err()
 	if err == nil {
 		err = r.apply(ctx, cfg)

@@ -31,7 +31,7 @@ func routeCommand() *cobra.Command {
 ("body.json: billing archive"); names are relative to that file. It fails on any difference, on a file that is missing, and where the when of a rule fails.`,
 		Args: rangeArgs(0, -1, "files"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, report := config.Load(file, os.LookupEnv)
+			cfg, report := loadConfig(file)
 			if report.Err() != nil {
 				fmt.Fprintln(cmd.ErrOrStderr(), report)
 				return errReported

@@ -15,18 +15,13 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/term"
 
 	"ncs-relay/config"
-	"ncs-relay/relay"
 	"ncs-relay/relay/admin"
 	"ncs-relay/relay/gateway"
-	"ncs-relay/relay/kafkaconn"
 	"ncs-relay/relay/telemetry"
 	"ncs-relay/relay/trail"
-	"ncs-relay/sinks"
 )
 
 func serveCommand() *cobra.Command {
@@ -39,7 +34,7 @@ shutdown.delay, and what is in flight gets the rest of shutdown.timeout. A secon
 was answered 200 is lost either way.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, report := config.Load(file, os.LookupEnv)
+			cfg, report := loadConfig(file)
 			if report.Err() != nil {
 				fmt.Fprintln(cmd.ErrOrStderr(), report)
 				return errReported
@@ -229,44 +224,9 @@ type status struct {
 func settings(cfg *config.Config, log *slog.Logger) gateway.Settings {
 	s := gateway.Settings{Router: cfg.Router, Sources: cfg.Sources, Dedup: cfg.Dedup, Limits: cfg.Limits}
 	for _, c := range cfg.Sinks {
-		s.Sinks = append(s.Sinks, gateway.SinkSpec{
-			Name:   c.Name,
-			Owner:  c.Owner,
-			Config: c,
-			Build: func() (relay.Sink, error) {
-				return sinks.New(c, sinks.Options{UserAgent: "ncs-relay/" + buildVersion(), Logger: log})
-			},
-			Concurrency:    c.Concurrency(),
-			Breaks:         c.HTTP != nil,
-			Unordered:      c.Order == "none",
-			Retry:          c.Retry,
-			Backlog:        c.Backlog.MaxSize,
-			PropagateTrace: c.PropagateTrace == nil || *c.PropagateTrace,
-			SpanKind:       spanKind(&c),
-			SpanAttrs:      spanAttrs(&c),
-		})
+		s.Sinks = append(s.Sinks, c.Spec("ncs-relay/"+buildVersion(), log))
 	}
 	return s
-}
-
-func spanKind(c *sinks.Config) trace.SpanKind {
-	switch {
-	case c.Kafka != nil:
-		return trace.SpanKindProducer
-	case c.HTTP != nil:
-		return trace.SpanKindClient
-	}
-	return trace.SpanKindInternal
-}
-
-func spanAttrs(c *sinks.Config) []attribute.KeyValue {
-	switch {
-	case c.Kafka != nil:
-		return telemetry.ToKafka(kafkaconn.SplitBrokers(c.Kafka.Brokers))
-	case c.HTTP != nil:
-		return telemetry.ToHTTP(c.HTTP.URL)
-	}
-	return nil
 }
 
 func isTerminal(w io.Writer) bool {

@@ -33,6 +33,7 @@ type relayUnderTest struct {
 	t           *testing.T
 	dir         string
 	config      string
+	program     string
 	url, admin  string
 	environment []string
 	cmd         *exec.Cmd
@@ -56,7 +57,7 @@ const oneSource = relayBase + `sources:
 // newRelay writes a configuration; %LISTEN%, %ADMIN% and %DIR% are filled in.
 func newRelay(t *testing.T, config string) *relayUnderTest {
 	t.Helper()
-	r := &relayUnderTest{t: t, dir: t.TempDir()}
+	r := &relayUnderTest{t: t, dir: t.TempDir(), program: "ncs-relay"}
 	listen, admin := freePort(t), freePort(t)
 	r.url, r.admin = "http://"+listen+"/ncs", "http://"+admin
 	r.config = filepath.Join(r.dir, "relay.yaml")
@@ -94,7 +95,7 @@ func (r *relayUnderTest) start() {
 func (r *relayUnderTest) launch() {
 	r.t.Helper()
 	r.log = &bytes.Buffer{}
-	r.cmd = exec.Command("ncs-relay", "serve", "-c", r.config)
+	r.cmd = exec.Command(r.program, "serve", "-c", r.config)
 	r.cmd.Stderr = r.log
 	r.cmd.Env = append(os.Environ(), r.environment...)
 	require.NoError(r.t, r.cmd.Start())

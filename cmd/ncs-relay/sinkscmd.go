@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"time"
 
@@ -59,7 +58,7 @@ type trial struct {
 }
 
 func (t *trial) run(cmd *cobra.Command) error {
-	cfg, report := config.Load(t.config, os.LookupEnv)
+	cfg, report := loadConfig(t.config)
 	if report.Err() != nil {
 		fmt.Fprintln(cmd.ErrOrStderr(), report)
 		return errReported
@@ -90,7 +89,7 @@ func (t *trial) send(cmd *cobra.Command, cfg *config.Config, c sinks.Config, eve
 	if err != nil {
 		return err
 	}
-	sink, err := sinks.New(c, sinks.Options{UserAgent: "ncs-relay/" + buildVersion(), Logger: log})
+	sink, err := c.Spec("ncs-relay/"+buildVersion(), log).Build()
 	if err != nil {
 		return fmt.Errorf("sink %s: %w", c.Name, err)
 	}

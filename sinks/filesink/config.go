@@ -1,6 +1,15 @@
 package filesink
 
-import "ncs-relay/relay/problem"
+import (
+	"errors"
+	"log/slog"
+	"path/filepath"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"ncs-relay/relay"
+	"ncs-relay/relay/problem"
+)
 
 // Config of a file sink.
 type Config struct {
@@ -29,4 +38,38 @@ func (c *Config) Check(report problem.Report) {
 	if c.MaxFiles > 0 && c.MaxSize == 0 {
 		report("max_files", "has no effect without max_size", "set max_size too")
 	}
+}
+
+// Key is where c stands in a sink's configuration.
+func (c *Config) Key() string { return "file" }
+
+// Owns is the file: two writers would spoil it.
+func (c *Config) Owns() (path, value string) { return "path", filepath.Clean(c.Path) }
+
+// Traits are those of a sink of c.
+func (c *Config) Traits(name, _ string, log *slog.Logger) relay.Traits {
+	return relay.Traits{
+		Build:       func() (relay.Sink, error) { return New(*c, name, log) },
+		Concurrency: 1,
+		Ordered:     true,
+		SpanKind:    trace.SpanKindInternal,
+	}
+}
+
+// Look reports, without changing anything, why a sink could never write its file, such as that it is another program's. Of
+// one that ends within a line it is a note.
+func (c *Config) Look() (path string, note bool, err error) {
+	err = look(c.Path)
+	return "path", errors.Is(err, errTorn), err
+}
+
+// Document says where lines go, for AsyncAPI.
+func (c *Config) Document() (protocol string, hosts []string, address string, operation, message map[string]any) {
+	return "file", []string{"localhost"}, c.Path, nil, nil
+}
+
+// Wrap is the schema of a line, which has the body as text.
+func (c *Config) Wrap(body map[string]any) map[string]any {
+	text := map[string]any{"type": "string", "contentMediaType": "application/json", "contentSchema": body}
+	return map[string]any{"type": "object", "required": []string{"id", "body"}, "properties": map[string]any{"id": map[string]any{"type": "string"}, "body": text}}
 }

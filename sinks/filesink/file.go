@@ -41,12 +41,11 @@ func wrongPath(err error) bool {
 	return errors.Is(err, errNotOurs) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTDIR)
 }
 
-// ErrTorn means that a file ends within a line.
-var ErrTorn = errors.New("ends within a line, which serve cuts off unless a relay is writing it now")
+// errTorn means that a file ends within a line.
+var errTorn = errors.New("ends within a line, which serve cuts off unless a relay is writing it now")
 
-// Look reports, without changing anything, why a sink could never write path: it is a directory, or another program's file. ErrTorn
-// and fs.ErrPermission do not keep a sink from being started.
-func Look(path string) error {
+// look is the work of Config.Look.
+func look(path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil: // to be made, or away for now
@@ -74,7 +73,7 @@ func Look(path string) error {
 		}
 	}
 	if end < info.Size() {
-		return fmt.Errorf("%s %w", path, ErrTorn)
+		return fmt.Errorf("%s %w", path, errTorn)
 	}
 	return nil
 }

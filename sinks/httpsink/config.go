@@ -3,6 +3,7 @@ package httpsink
 import (
 	"encoding/base64"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -11,11 +12,13 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/net/http/httpguts"
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/keyfile"
 	"ncs-relay/relay/problem"
+	"ncs-relay/relay/telemetry"
 )
 
 // Config of an HTTP sink.
@@ -257,4 +260,26 @@ func webhookKey(secret relay.Secret) ([]byte, error) {
 		return nil, problem.Errorf("holds %d bytes, not 24 to 64", len(key))
 	}
 	return key, nil
+}
+
+// Key is where c stands in a sink's configuration.
+func (c *Config) Key() string { return "http" }
+
+// Traits are those of a sink of c.
+func (c *Config) Traits(name, userAgent string, log *slog.Logger) relay.Traits {
+	return relay.Traits{
+		Build:       func() (relay.Sink, error) { return New(*c, userAgent, log.With("sink", name)) },
+		Concurrency: c.Concurrency,
+		Breaks:      true,
+		SpanKind:    trace.SpanKindClient,
+		SpanAttrs:   telemetry.ToHTTP(c.URL),
+	}
+}
+
+// Document says where calls go, for AsyncAPI.
+func (c *Config) Document() (protocol string, hosts []string, address string, operation, message map[string]any) {
+	url, host := c.ShownURL()
+	protocol, _, _ = strings.Cut(url, "://")
+	_, address, _ = strings.Cut(url, host)
+	return protocol, []string{host}, address, map[string]any{"http": map[string]any{"method": "POST", "bindingVersion": "0.3.0"}}, nil
 }

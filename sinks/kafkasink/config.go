@@ -1,12 +1,18 @@
 package kafkasink
 
 import (
-	"github.com/segmentio/kafka-go/compress"
+	"context"
+	"log/slog"
 
+	"github.com/segmentio/kafka-go/compress"
+	"go.opentelemetry.io/otel/trace"
+
+	"ncs-relay/relay"
 	"ncs-relay/relay/kafkaconn"
 	"ncs-relay/relay/keyfile"
 	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/problem"
+	"ncs-relay/relay/telemetry"
 )
 
 // Config of a Kafka sink.
@@ -124,4 +130,43 @@ func (c *Config) Topics(infos []ncs.Info) []string {
 		return nil
 	}
 	return template.expandAll(infos)
+}
+
+// concurrency is the number of partitions produced to at a time. Each waits for its own replicas, and while a broker is
+// away all that it leads wait for their next leader, so it is set well above what one broker's round trip needs. It bounds
+// the memory of batches in flight.
+const concurrency = 64
+
+// Key is where c stands in a sink's configuration.
+func (c *Config) Key() string { return "kafka" }
+
+// Traits are those of a sink of c.
+func (c *Config) Traits(name, _ string, log *slog.Logger) relay.Traits {
+	return relay.Traits{
+		Build:       func() (relay.Sink, error) { return New(*c, name, log) },
+		Concurrency: concurrency,
+		Ordered:     true,
+		SpanKind:    trace.SpanKindProducer,
+		SpanAttrs:   telemetry.ToKafka(kafkaconn.SplitBrokers(c.Brokers)),
+	}
+}
+
+// Connect makes a sink of c for its Connect.
+func (c *Config) Connect(ctx context.Context, topics []string) []error {
+	sink, err := New(*c, "", slog.New(slog.DiscardHandler))
+	if err != nil {
+		return []error{err}
+	}
+	defer sink.Close()
+	return sink.Connect(ctx, topics)
+}
+
+// Document says where records go, for AsyncAPI.
+func (c *Config) Document() (protocol string, hosts []string, address string, operation, message map[string]any) {
+	protocol = "kafka"
+	if c.TLS != nil {
+		protocol = "kafka-secure"
+	}
+	return protocol, kafkaconn.SplitBrokers(c.Brokers), c.Topic, nil, map[string]any{"kafka": map[string]any{
+		"key": map[string]any{"type": "string", "description": "what the event is about"}, "bindingVersion": "0.5.0"}}
 }
