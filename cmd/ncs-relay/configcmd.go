@@ -57,4 +57,6 @@ func configShowCommand() *cobra.Command {
 // kinds are those that a configuration may have; tests add one.
 var kinds = sinks.Kinds
 
-func loadConfig(file string) (*config.Config, *config.Report) { return config.Load(file, os.LookupEnv, kinds) }
+func loadConfig(file string) (*config.Config, *config.Report) {
+	return config.Load(file, os.LookupEnv, kinds)
+}
