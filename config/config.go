@@ -24,6 +24,7 @@ import (
 	"ncs-relay/relay"
 	"ncs-relay/relay/admin"
 	"ncs-relay/relay/gateway"
+	"ncs-relay/relay/ingress"
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/keyfile"
 	"ncs-relay/relay/problem"
@@ -41,11 +42,11 @@ type Config struct {
 	DataDir     string                 `yaml:"data_dir,path"` // the journal; one process at a time
 	Journal     journal.Config         `yaml:"journal"`       // bounds of the journal
 	DeadLetters journal.DeadConfig     `yaml:"dead_letters"`  // bounds of the dead letters kept
-	Dedup       gateway.DedupConfig    `yaml:"dedup"`         // memory of known events
-	Limits      gateway.LimitsConfig   `yaml:"limits"`        // what the ingress takes on at once
+	Dedup       ingress.DedupConfig    `yaml:"dedup"`         // memory of known events
+	Limits      ingress.LimitsConfig   `yaml:"limits"`        // what the ingress takes on at once
 	Shutdown    gateway.ShutdownConfig `yaml:"shutdown"`      // pace of the end of the process
 	Log         telemetry.LogConfig    `yaml:"log"`           // what is logged and how
-	Sources     []gateway.SourceConfig `yaml:"sources"`       // ingress paths with their secrets
+	Sources     []ingress.SourceConfig `yaml:"sources"`       // ingress paths with their secrets
 	Sinks       []sinks.Config         `yaml:"sinks"`         // destinations
 	Routes      []route.RuleConfig     `yaml:"routes"`        // every rule that matches adds its sinks
 	Unmatched   []string               `yaml:"unmatched"`     // sinks of events that no rule matches

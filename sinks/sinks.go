@@ -13,7 +13,7 @@ import (
 	"slices"
 
 	"ncs-relay/relay"
-	"ncs-relay/relay/gateway"
+	"ncs-relay/relay/deliver"
 	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/problem"
 	"ncs-relay/relay/route"
@@ -69,8 +69,8 @@ type Config struct {
 	Name           string                `yaml:"name"`
 	Owner          string                `yaml:"owner"`
 	Order          string                `yaml:"order"`
-	Retry          gateway.RetryConfig   `yaml:"retry"`
-	Backlog        gateway.BacklogConfig `yaml:"backlog"`
+	Retry          deliver.RetryConfig   `yaml:"retry"`
+	Backlog        deliver.BacklogConfig `yaml:"backlog"`
 	PropagateTrace *bool                 `yaml:"propagate_trace"`
 
 	Kind Kind
@@ -98,9 +98,9 @@ func (c *Config) Check(report problem.Report) {
 }
 
 // Spec describes the sink to the relay. c must have a kind, and pass Check before it is built.
-func (c *Config) Spec(userAgent string, log *slog.Logger) gateway.SinkSpec {
+func (c *Config) Spec(userAgent string, log *slog.Logger) deliver.SinkSpec {
 	t := c.Kind.Traits(c.Name, userAgent, log)
-	return gateway.SinkSpec{
+	return deliver.SinkSpec{
 		Name:           c.Name,
 		Owner:          c.Owner,
 		Config:         *c,

@@ -24,6 +24,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"ncs-relay/relay/deliver"
 	"ncs-relay/relay/gateway"
 )
 
@@ -626,14 +627,14 @@ routes: [{to: [service]}]
 		return r.sinkStatus("service").Trouble != nil && r.sinkStatus("service").Trouble.Lanes == 9
 	}, "not all have failed")
 	require.Equal(t, "accepted", r.post(recording("second", 1, 1)))
-	r.eventually(func() bool { return r.sinkStatus("service").State == gateway.StateRetrying }, "one is taken and others are not")
+	r.eventually(func() bool { return r.sinkStatus("service").State == deliver.StateRetrying }, "one is taken and others are not")
 	var longest time.Duration
 	for i := range 150 {
 		posted := time.Now()
 		require.Equal(t, "accepted", r.post(recording(fmt.Sprint("good", i), 1, 1)))
 		require.Eventually(t, func() bool { return len(far.calls()) == 3+i }, 40*time.Second, time.Millisecond, "event %d is not delivered", i)
 		longest = max(longest, far.calls()[2+i].at.Sub(posted))
-		require.Equal(t, gateway.StateRetrying, r.sinkStatus("service").State, "it does not flap")
+		require.Equal(t, deliver.StateRetrying, r.sinkStatus("service").State, "it does not flap")
 	}
 	t.Logf("at most %s from the post to the receiver", longest)
 	require.Less(t, longest, 2*time.Second)

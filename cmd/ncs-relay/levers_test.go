@@ -19,6 +19,7 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/admin"
+	"ncs-relay/relay/deliver"
 	"ncs-relay/relay/gateway"
 )
 
@@ -353,7 +354,7 @@ func TestStatusTellsThatASinkFails(t *testing.T) {
 		require.Equal(t, "accepted", r.post(recording(fmt.Sprint("s", i), 1, 1)))
 	}
 	r.eventually(func() bool { return strings.Contains(r.mustAsk("status"), "failing since ") }, "nothing is delivered")
-	require.Equal(t, gateway.StateFailing, r.sinkStatus("service").State)
+	require.Equal(t, deliver.StateFailing, r.sinkStatus("service").State)
 	service.answers(always(http.StatusOK))
 	r.mustAsk("sinks", "resume", "service")
 	r.eventually(func() bool { return strings.Contains(r.mustAsk("sinks", "list"), "delivering") }, "all is well")

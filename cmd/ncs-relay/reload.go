@@ -15,7 +15,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"ncs-relay/config"
-	"ncs-relay/relay/gateway"
+	"ncs-relay/relay/ingress"
 	"ncs-relay/relay/keyfile"
 	"ncs-relay/relay/telemetry"
 )
@@ -177,7 +177,7 @@ func (r *reloader) reload(ctx context.Context) {
 
 // needsRestart names the changed settings that a running process cannot take up.
 func needsRestart(old, new *config.Config) []string {
-	limits := func(c *config.Config) gateway.LimitsConfig {
+	limits := func(c *config.Config) ingress.LimitsConfig {
 		l := c.Limits
 		l.InFlight, l.InFlightBytes, l.Connections = 0, 0, 0 // taken up at once
 		return l

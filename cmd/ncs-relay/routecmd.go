@@ -15,7 +15,7 @@ import (
 
 	"ncs-relay/config"
 	"ncs-relay/relay"
-	"ncs-relay/relay/gateway"
+	"ncs-relay/relay/ingress"
 	"ncs-relay/relay/ncs"
 )
 
@@ -41,7 +41,7 @@ func routeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if o.intake, err = gateway.NewIntake(source); err != nil {
+			if o.intake, err = ingress.NewIntake(source); err != nil {
 				return err
 			}
 			o.source = source.Name
@@ -76,11 +76,11 @@ func routeCommand() *cobra.Command {
 type routeOptions struct {
 	source, expect string
 	json           bool
-	intake         *gateway.Intake
+	intake         *ingress.Intake
 	out            io.Writer
 }
 
-func pickSource(cfg *config.Config, name string) (gateway.SourceConfig, error) {
+func pickSource(cfg *config.Config, name string) (ingress.SourceConfig, error) {
 	if name == "" {
 		return cfg.Sources[0], nil
 	}
@@ -91,7 +91,7 @@ func pickSource(cfg *config.Config, name string) (gateway.SourceConfig, error) {
 		}
 		names = append(names, s.Name)
 	}
-	return gateway.SourceConfig{}, usagef("no source is called %q; there are %s", name, joinWords(names))
+	return ingress.SourceConfig{}, usagef("no source is called %q; there are %s", name, joinWords(names))
 }
 
 // decision is where one body goes.

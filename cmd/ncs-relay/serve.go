@@ -20,6 +20,7 @@ import (
 	"ncs-relay/config"
 	"ncs-relay/relay/admin"
 	"ncs-relay/relay/gateway"
+	"ncs-relay/relay/ingress"
 	"ncs-relay/relay/telemetry"
 	"ncs-relay/relay/trail"
 )
@@ -79,7 +80,7 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 	var relaying *gateway.Gateway
-	var server *gateway.Server
+	var server *ingress.Server
 	reload := newReloader(file, cfg, log, func(ctx context.Context, cfg *config.Config) error {
 		if err := relaying.Reload(ctx, settings(cfg, log)); err != nil {
 			return err
@@ -97,7 +98,7 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	public := ingressOptions(cfg, log)
 	public.Metrics = metrics
 	public.Ready = func() bool { ok, _ := state.now(); return ok }
-	if server, err = gateway.Listen(public); err != nil {
+	if server, err = ingress.Listen(public); err != nil {
 		return err
 	}
 	endIngress := sync.OnceValue(func() error {
@@ -183,8 +184,8 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	return nil
 }
 
-func ingressOptions(cfg *config.Config, log *slog.Logger) gateway.ServerOptions {
-	o := gateway.ServerOptions{Listen: cfg.Listen, Limits: cfg.Limits, HealthPath: cfg.HealthPath, Logger: log}
+func ingressOptions(cfg *config.Config, log *slog.Logger) ingress.ServerOptions {
+	o := ingress.ServerOptions{Listen: cfg.Listen, Limits: cfg.Limits, HealthPath: cfg.HealthPath, Logger: log}
 	if cfg.TLS != nil {
 		o.CertFile, o.KeyFile = cfg.TLS.CertFile, cfg.TLS.KeyFile
 	}
@@ -222,7 +223,7 @@ type status struct {
 
 // settings are what a reload replaces.
 func settings(cfg *config.Config, log *slog.Logger) gateway.Settings {
-	s := gateway.Settings{Router: cfg.Router, Sources: cfg.Sources, Dedup: cfg.Dedup, Limits: cfg.Limits}
+	s := gateway.Settings{Settings: ingress.Settings{Router: cfg.Router, Sources: cfg.Sources, Dedup: cfg.Dedup, Limits: cfg.Limits}}
 	for _, c := range cfg.Sinks {
 		s.Sinks = append(s.Sinks, c.Spec("ncs-relay/"+buildVersion(), log))
 	}

@@ -11,7 +11,7 @@ import (
 
 	"ncs-relay/config"
 	"ncs-relay/relay"
-	"ncs-relay/relay/gateway"
+	"ncs-relay/relay/ingress"
 	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/telemetry"
 	"ncs-relay/sinks"
@@ -68,7 +68,7 @@ func (t *trial) run(cmd *cobra.Command) error {
 		return usagef("the configuration has no sink %q", t.sink)
 	}
 	source := cfg.Sources[0]
-	if j := slices.IndexFunc(cfg.Sources, func(c gateway.SourceConfig) bool { return c.Name == t.source }); j >= 0 {
+	if j := slices.IndexFunc(cfg.Sources, func(c ingress.SourceConfig) bool { return c.Name == t.source }); j >= 0 {
 		source = cfg.Sources[j]
 	} else if t.source != "" {
 		return usagef("the configuration has no source %q", t.source)
@@ -120,7 +120,7 @@ func sayVerdict(out io.Writer, err error) error {
 }
 
 // incoming is a body as an event that came in at a source, signed with the source's first secret.
-func incoming(body []byte, source gateway.SourceConfig) (*relay.Event, error) {
+func incoming(body []byte, source ingress.SourceConfig) (*relay.Event, error) {
 	n, err := ncs.Parse(body)
 	if err != nil {
 		return nil, err

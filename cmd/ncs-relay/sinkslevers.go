@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"ncs-relay/relay/deliver"
 	"ncs-relay/relay/gateway"
 )
 
@@ -60,9 +61,9 @@ func sinksListCommand() *cobra.Command {
 // stateOf is a sink's state with what there is to say of it.
 func stateOf(s gateway.SinkStatus, now time.Time) string {
 	switch {
-	case s.State == gateway.StateRemoved && s.Pending > 0:
+	case s.State == deliver.StateRemoved && s.Pending > 0:
 		return s.State + ": move or drop what it is owed"
-	case s.State == gateway.StatePaused:
+	case s.State == deliver.StatePaused:
 		return s.State + ": " + clean(s.Paused)
 	case s.Trouble == nil:
 		return s.State
@@ -83,7 +84,7 @@ func printTroubles(out io.Writer, sinks []gateway.SinkStatus, now time.Time) {
 		}
 		fmt.Fprintf(out, "\n%s: last error %s ago: %s\n", s.Name, ago(t.At, now), clean(t.Error))
 		switch {
-		case s.State == gateway.StateRetrying:
+		case s.State == deliver.StateRetrying:
 			fmt.Fprintf(out, "  %d lanes wait for a retry; others are taken\n", t.Lanes)
 		case t.HeldUntil.After(now):
 			fmt.Fprintf(out, "  what failed is held back for another %s, then one probes\n", age(t.HeldUntil.Sub(now)))

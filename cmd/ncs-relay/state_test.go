@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/deliver"
 	"ncs-relay/relay/gateway"
 )
 
@@ -65,7 +66,7 @@ routes: [{to: [fine, broken, refuses, partly, gone, kafka-down, kafka-locked, ka
 	r.start()
 	for _, s := range askLines[gateway.SinkStatus](r, "sinks", "list") {
 		if s.Name != relay.Unroutable {
-			require.Equal(t, gateway.StateDelivering, s.State, s.Name)
+			require.Equal(t, deliver.StateDelivering, s.State, s.Name)
 		}
 	}
 	require.Equal(t, "accepted", r.post(recording("bad", 1, 1)))
@@ -86,17 +87,17 @@ routes: [{to: [fine, broken, refuses, partly, gone, kafka-down, kafka-locked, ka
 	for name, want := range failing {
 		r.eventually(func() bool {
 			s := r.sinkStatus(name)
-			return s.State == gateway.StateFailing && string(s.Trouble.Reason) == want.reason
+			return s.State == deliver.StateFailing && string(s.Trouble.Reason) == want.reason
 		}, name+" does not say that it fails")
 		s := r.sinkStatus(name)
 		require.Contains(t, s.Trouble.Error, want.text)
 		require.Equal(t, want.owner, s.Owner)
 		require.WithinRange(t, s.Trouble.Since, time.Now().Add(-time.Minute), s.Trouble.At)
 	}
-	r.eventually(func() bool { return r.sinkStatus("partly").State == gateway.StateRetrying }, "one entity fails, others are taken")
+	r.eventually(func() bool { return r.sinkStatus("partly").State == deliver.StateRetrying }, "one entity fails, others are taken")
 	require.Equal(t, 1, r.sinkStatus("partly").Trouble.Lanes)
-	require.Equal(t, gateway.StateDelivering, r.sinkStatus("fine").State)
-	require.Equal(t, gateway.StateQuarantine, r.sinkStatus(relay.Unroutable).State)
+	require.Equal(t, deliver.StateDelivering, r.sinkStatus("fine").State)
+	require.Equal(t, deliver.StateQuarantine, r.sinkStatus(relay.Unroutable).State)
 
 	text, list, page := r.mustAsk("status"), r.mustAsk("sinks", "list"), r.page()
 	t.Logf("\n%s\n%s", text, list)
@@ -130,9 +131,9 @@ routes: [{to: [fine, broken, refuses, partly, gone, kafka-down, kafka-locked, ka
 	// It is known after a restart, before anything is tried again.
 	r.terminate()
 	r.start()
-	require.Equal(t, gateway.StateFailing, r.sinkStatus("kafka-down").State)
+	require.Equal(t, deliver.StateFailing, r.sinkStatus("kafka-down").State)
 	broken.answers(always(http.StatusOK))
-	r.eventually(func() bool { return r.sinkStatus("broken").State == gateway.StateDelivering }, "it is mended")
+	r.eventually(func() bool { return r.sinkStatus("broken").State == deliver.StateDelivering }, "it is mended")
 	require.Nil(t, r.sinkStatus("broken").Trouble)
 	require.NotContains(t, r.mustAsk("status"), "\nbroken: last error")
 	r.terminate()

@@ -22,7 +22,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"ncs-relay/relay/gateway"
+	"ncs-relay/relay/ingress"
 )
 
 const (
@@ -110,7 +110,7 @@ func (s *Server) Run(ctx context.Context) error {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(s.options.Log.Handler(), slog.LevelWarn),
 	}
-	listener := gateway.BoundConnections(server, s.listener, maxConnections, "the limit of admin connections", s.options.Log)
+	listener := ingress.BoundConnections(server, s.listener, maxConnections, "the limit of admin connections", s.options.Log)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	select {

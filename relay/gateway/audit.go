@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/deliver"
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/trail"
 )
@@ -120,7 +121,7 @@ func concerns(e trail.Entry, reason string, sinks []string, known []trail.Entry)
 		delivered, said := false, reason == ""
 		for _, k := range known {
 			if k.Sink == sink && k.What != trail.Lever {
-				delivered = delivered || k.Outcome == outcomeDelivered && k.At.Before(e.At)
+				delivered = delivered || k.Outcome == deliver.OutcomeDelivered && k.At.Before(e.At)
 				said = said || strings.Contains(k.Error, reason)
 			}
 		}
@@ -137,11 +138,11 @@ func (d *DeliveryLife) settle(happened []trail.Entry, complete bool) {
 	open, dead, lettersDropped := complete, false, false
 	for _, e := range happened {
 		switch about := e.Sink == d.Sink; {
-		case about && e.What == trail.Attempt && e.Outcome == outcomeDelivered:
+		case about && e.What == trail.Attempt && e.Outcome == deliver.OutcomeDelivered:
 			d.State, d.Reason = "delivered", ""
 			return
 		case about && (e.What == trail.Dead || e.What == trail.Attempt && e.Replay == 0):
-			open, dead, lettersDropped = true, e.What == trail.Dead || e.Outcome == outcomeRefused, false
+			open, dead, lettersDropped = true, e.What == trail.Dead || e.Outcome == deliver.OutcomeRefused, false
 			d.State, d.Reason = journal.StateSettled.String(), ""
 		case e.What == trail.Lever && e.Count > 0 && open && (about || e.Sink == ""):
 			if Action(e.Action) == ActionDropDeadLetters && !dead {

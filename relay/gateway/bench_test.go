@@ -17,8 +17,10 @@ import (
 	"time"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/deliver"
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/ncs"
+	"ncs-relay/relay/relaytest"
 )
 
 // BenchmarkAccept measures whole calls over loopback: the relay, which answers after fsync, beside a bare net/http
@@ -41,7 +43,7 @@ func BenchmarkAccept(b *testing.B) {
 		load(b, server.URL)
 	})
 	b.Run("relay", func(b *testing.B) {
-		f := start(b, fixture{}, nil, sinkSpec("all", newFarSide()))
+		f := start(b, fixture{}, nil, sinkSpec("all", relaytest.NewFarSide()))
 		load(b, f.url)
 	})
 }
@@ -86,16 +88,16 @@ func load(b *testing.B, url string) {
 func BenchmarkIsolation(b *testing.B) {
 	for _, dead := range []bool{false, true} {
 		b.Run(fmt.Sprintf("dead=%v", dead), func(b *testing.B) {
-			var specs []SinkSpec
-			var living []*farSide
+			var specs []deliver.SinkSpec
+			var living []*relaytest.FarSide
 			for i := range 10 {
-				s := newFarSide()
-				s.batch = 50
+				s := relaytest.NewFarSide()
+				s.Batch = 50
 				spec := sinkSpec(fmt.Sprint("sink", i), s)
 				if i == 0 && dead {
 					spec.Breaks = true
-					s.slow = func(relay.Attempt) time.Duration { return 100 * time.Millisecond }
-					s.fail = func(relay.Attempt) error { return errors.New("timeout") }
+					s.Slow = func(relay.Attempt) time.Duration { return 100 * time.Millisecond }
+					s.Fail = func(relay.Attempt) error { return errors.New("timeout") }
 				} else {
 					living = append(living, s)
 				}
@@ -106,7 +108,7 @@ func BenchmarkIsolation(b *testing.B) {
 			load(b, f.url)
 			began := time.Now()
 			for _, s := range living {
-				s.waitFor(b, b.N)
+				s.WaitFor(b, b.N)
 			}
 			b.ReportMetric(float64(time.Since(began).Milliseconds()), "ms-until-all-delivered")
 			b.ReportMetric(float64((cpuTime()-cpu).Microseconds())/float64(b.N), "cpu-µs/op")
@@ -127,15 +129,15 @@ func BenchmarkOwed(b *testing.B) {
 				f := start(b, fixture{}, nil, spec)
 				before := heapSize()
 				for i := range owed {
-					key, entity := identity(i, 1), fmt.Sprint("recording-", i%entities)
+					key, entity := relaytest.Identity(i, 1), fmt.Sprint("recording-", i%entities)
 					rec := &journal.Record{ID: key.ID, Key: key.Key, Time: time.Now(), Source: "main", ProductID: 3, Entity: entity,
 						Sinks: []string{"all"}, Body: body(entity, i)}
 					if err := f.journal.Append(b.Context(), rec, func(journal.Position, error) {}); err != nil {
 						b.Fatal(err)
 					}
 				}
-				for sink.tries.Load() < int64(entities) || f.gateway.sink("all").metrics.queued.Load() < owed {
-					time.Sleep(10 * time.Millisecond)
+				for sink.tries.Load() < int64(entities) || len(f.journal.Pending("all")) < owed {
+					time.Sleep(100 * time.Millisecond)
 				}
 				time.Sleep(2 * time.Second) // for the checkpoint
 				b.ReportMetric(float64(heapSize()-before)/owed, "heap-B/owed")

@@ -15,38 +15,39 @@ import (
 	"ncs-relay/relay"
 	"ncs-relay/relay/journal/diskjournal/disktest"
 	"ncs-relay/relay/ncs"
+	"ncs-relay/relay/relaytest"
 )
 
 // The test that two well-known pipelines fail: the write fails, the resend must not be told "duplicate".
 func TestFullDiskIsToldAtOnceAndTheResendIsStored(t *testing.T) {
 	t.Parallel()
 	disk := disktest.NewCrashFS(1)
-	sink := newFarSide()
+	sink := relaytest.NewFarSide()
 	f := start(t, fixture{fs: disk}, nil, sinkSpec("all", sink))
 	require.Equal(t, "accepted", f.post(body("s", 1)).Status)
 
 	disk.Fail(disktest.FailFrom(1, syscall.ENOSPC))
 	for range 3 {
 		r := f.post(body("s", 2))
-		require.Equal(t, 503, r.code)
+		require.Equal(t, 503, r.Code)
 		require.Contains(t, r.Error, "no space")
 	}
 	require.Equal(t, "duplicate", f.post(body("s", 1)).Status, "what is stored is known, disk or no disk")
 
 	disk.Fail(nil)
-	var last reply
+	var last relaytest.Reply
 	require.Eventually(t, func() bool {
 		last = f.post(body("s", 2))
-		return last.code == 200
+		return last.Code == 200
 	}, 20*time.Second, 10*time.Millisecond)
 	require.Equal(t, "accepted", last.Status)
-	requireInOrder(t, sink.waitFor(t, 2), 2)
+	relaytest.RequireInOrder(t, sink.WaitFor(t, 2), 2)
 }
 
 func TestAPassingFaultIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	disk := disktest.NewCrashFS(2)
-	sink := newFarSide()
+	sink := relaytest.NewFarSide()
 	f := start(t, fixture{fs: disk}, nil, sinkSpec("all", sink))
 	require.Equal(t, "accepted", f.post(body("s", 1)).Status)
 	n := 0
@@ -62,35 +63,35 @@ func TestAPassingFaultIsWaitedFor(t *testing.T) {
 		return nil
 	})
 	require.Equal(t, "accepted", f.post(body("s", 2)).Status, "one attempt of NCS is worth a moment's wait")
-	requireInOrder(t, sink.waitFor(t, 2), 2)
+	relaytest.RequireInOrder(t, sink.WaitFor(t, 2), 2)
 }
 
 func TestCopiesShareTheFateOfAFailedWrite(t *testing.T) {
 	t.Parallel()
 	disk := disktest.NewCrashFS(3)
-	sink := newFarSide()
+	sink := relaytest.NewFarSide()
 	f := start(t, fixture{fs: disk}, nil, sinkSpec("all", sink))
 	disk.Fail(disktest.FailFrom(1, syscall.ENOSPC))
 	var wg sync.WaitGroup
 	for i := range 32 {
 		wg.Go(func() {
-			if r := f.post(resend("s", 1, int64(i))); r.code != 503 {
-				t.Errorf("answered %d %s for an event that is not on disk", r.code, r.Status)
+			if r := f.post(resend("s", 1, int64(i))); r.Code != 503 {
+				t.Errorf("answered %d %s for an event that is not on disk", r.Code, r.Status)
 			}
 		})
 	}
 	wg.Wait()
 	disk.Fail(nil)
 	require.Eventually(t, func() bool { return f.post(body("s", 1)).Status == "accepted" }, 20*time.Second, 10*time.Millisecond)
-	require.Len(t, sink.waitFor(t, 1), 1)
+	require.Len(t, sink.WaitFor(t, 1), 1)
 }
 
 func TestAccountsBalance(t *testing.T) {
 	t.Parallel()
 	disk := disktest.NewCrashFS(4)
-	sink := newFarSide()
+	sink := relaytest.NewFarSide()
 	n := 0
-	sink.set(func(relay.Attempt) error {
+	sink.Set(func(relay.Attempt) error {
 		switch n++; {
 		case n%5 == 0:
 			return relay.Permanent(fmt.Errorf("refused"))
@@ -105,14 +106,14 @@ func TestAccountsBalance(t *testing.T) {
 		case 0:
 			f.post([]byte("[]" + fmt.Sprint(i)))
 		case 1:
-			request(t, "POST", f.url, body("s", i))
+			relaytest.Request(t, "POST", f.url, body("s", i))
 		case 2:
-			request(t, "GET", f.url, nil)
+			relaytest.Request(t, "GET", f.url, nil)
 		case 3:
 			disk.Fail(disktest.FailFrom(1, syscall.ENOSPC))
-			require.Equal(t, 503, f.post(body("s", i)).code)
+			require.Equal(t, 503, f.post(body("s", i)).Code)
 			disk.Fail(nil)
-			require.Eventually(t, func() bool { return f.post(body("s", i)).code == 200 }, 20*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return f.post(body("s", i)).Code == 200 }, 20*time.Second, time.Millisecond)
 		case 4:
 			f.post([]byte(`{"eventType":101,"noticeId":"1:2:105","payload":{"channelName":"test_webhook","ts":1},"productId":1}`))
 		default:
@@ -144,7 +145,7 @@ func TestAccountsBalance(t *testing.T) {
 func TestLeaderThatHangsUpDoesNotReleaseTheClaim(t *testing.T) {
 	t.Parallel()
 	disk := disktest.NewCrashFS(5)
-	sink := newFarSide()
+	sink := relaytest.NewFarSide()
 	f := start(t, fixture{fs: disk}, nil, sinkSpec("all", sink))
 	require.Equal(t, "accepted", f.post(body("s", 0)).Status)
 
@@ -174,16 +175,16 @@ func TestLeaderThatHangsUpDoesNotReleaseTheClaim(t *testing.T) {
 	hangUp()
 	require.ErrorIs(t, <-leader, context.Canceled)
 
-	copied := make(chan reply, 1)
+	copied := make(chan relaytest.Reply, 1)
 	go func() { copied <- f.post(resend("s", 1, 7)) }()
 	select {
 	case r := <-copied:
-		t.Fatalf("answered %d %s while the write it depends on was not done", r.code, r.Status)
+		t.Fatalf("answered %d %s while the write it depends on was not done", r.Code, r.Status)
 	case <-time.After(100 * time.Millisecond):
 	}
 	close(release)
 	require.Equal(t, "duplicate", (<-copied).Status)
 	disk.Fail(nil)
 	require.Equal(t, "accepted", f.post(body("s", 2)).Status)
-	require.Len(t, sink.waitFor(t, 3), 3)
+	require.Len(t, sink.WaitFor(t, 3), 3)
 }

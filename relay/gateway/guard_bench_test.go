@@ -5,63 +5,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/require"
-
 	"ncs-relay/relay"
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/relaytest"
 )
-
-// TestACopyIsRecognisedWithoutAllocations: half of all calls may be copies.
-func TestACopyIsRecognisedWithoutAllocations(t *testing.T) {
-	d := testDedup(t, DedupConfig{MaxKeys: 10, Window: time.Hour}, time.Now)
-	known, flying := identity(1, 1), identity(2, 1)
-	c, _ := d.claim(known)
-	d.settle(c, nil)
-	d.claim(flying)
-	for id, want := range map[int]standing{1: isKnown, 2: isInFlight} {
-		key := identity(id, 1)
-		require.Zero(t, testing.AllocsPerRun(1000, func() {
-			if _, s := d.claim(key); s != want {
-				panic(s)
-			}
-		}), want.String())
-	}
-}
-
-// BenchmarkClaim claims and settles new events among 100,000 known ones, and recognises copies.
-func BenchmarkClaim(b *testing.B) {
-	const keys = 100_000
-	d := testDedup(b, DedupConfig{MaxKeys: keys, Window: time.Hour}, time.Now)
-	for i := range keys {
-		c, _ := d.claim(identity(i, 1))
-		d.settle(c, nil)
-	}
-	b.Run("new", func(b *testing.B) {
-		b.ReportAllocs()
-		id := identity(-1, 1)
-		for i := uint64(0); b.Loop(); i++ {
-			for k := range 8 { // another key each time, without the cost of a hash
-				id.Key[k] = byte(i >> (8 * k))
-			}
-			c, s := d.claim(id)
-			if s != isNew {
-				b.Fatal(s)
-			}
-			d.settle(c, nil)
-		}
-	})
-	b.Run("copy", func(b *testing.B) {
-		b.ReportAllocs()
-		id := identity(-2, 1)
-		c, _ := d.claim(id)
-		d.settle(c, nil)
-		for b.Loop() {
-			if _, s := d.claim(id); s != isKnown {
-				b.Fatal(s)
-			}
-		}
-	})
-}
 
 // takingSink takes everything at once, in batches of up to 500, and says how many.
 type takingSink struct{ took chan int }
@@ -83,7 +30,7 @@ func BenchmarkLane(b *testing.B) {
 	b.ReportAllocs()
 	for n := 0; b.Loop(); n += events {
 		for i := range events {
-			key := identity(n+i, 1)
+			key := relaytest.Identity(n+i, 1)
 			rec := &journal.Record{ID: key.ID, Key: key.Key, Time: time.Now(), Source: "main", ProductID: 3, Entity: "recording",
 				Sinks: []string{"all"}, Body: body("recording", n+i)}
 			if err := f.journal.Append(b.Context(), rec, func(journal.Position, error) {}); err != nil {

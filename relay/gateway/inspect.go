@@ -141,7 +141,7 @@ func (g *Gateway) routing(r *journal.Record, went []DeliveryLife) *Routing {
 	if r.Quarantine != "" || err != nil {
 		return nil
 	}
-	router := g.ingress.Load().router
+	router := g.ingress.Router()
 	routing := &Routing{Rules: []RuleLife{}, Sinks: router.Route(n, r.Source, r.Time).Sinks}
 	for _, v := range router.Explain(n, r.Source, r.Time) {
 		routing.Rules = append(routing.Rules, RuleLife{v.Rule, v.To, v.Applies, v.Why})

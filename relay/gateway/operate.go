@@ -10,13 +10,14 @@ import (
 	"unicode/utf8"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/deliver"
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/ncs"
 )
 
 // Errors that callers tell apart.
 var (
-	ErrNoSink     = errors.New("no sink has this name")
+	ErrNoSink     = deliver.ErrNoSink
 	ErrConfigured = errors.New("the sink is configured; remove it from the configuration first")
 	ErrReserved   = fmt.Errorf("%s is no destination: it keeps what is quarantined, and cannot be paused, resumed, skipped, moved, dropped or moved to; see its dead letters", relay.Unroutable)
 	ErrNotFound   = errors.New("not found")
@@ -127,7 +128,7 @@ func (g *Gateway) PauseSink(ctx context.Context, name, reason string) error {
 	if name == relay.Unroutable {
 		return ErrReserved
 	}
-	return g.saved(g.on(ctx, name, func(d *dispatcher) { d.pause(reason) }))
+	return g.saved(g.sinks.Pause(ctx, name, reason))
 }
 
 // ResumeSink ends a pause, also one that the breaker or the far side made.
@@ -135,7 +136,7 @@ func (g *Gateway) ResumeSink(ctx context.Context, name string) error {
 	if name == relay.Unroutable {
 		return ErrReserved
 	}
-	return g.saved(g.on(ctx, name, func(d *dispatcher) { d.resumeSink() }))
+	return g.saved(g.sinks.Resume(ctx, name))
 }
 
 // saved has on disk what was done, so that a crash after the answer does not undo it.
@@ -162,15 +163,12 @@ func (g *Gateway) MoveSink(ctx context.Context, from, to string) (moved, skipped
 	if !ok {
 		return 0, 0, ErrCannotMove
 	}
-	var failed error
-	err = g.on(ctx, to, func(d *dispatcher) {
-		var positions []journal.Position
-		if positions, skipped, failed = mover.Move(from, to); failed == nil {
-			d.take(positions)
-		}
-		moved = uint64(len(positions))
+	err = g.sinks.Take(ctx, to, func() ([]journal.Position, error) {
+		positions, left, err := mover.Move(from, to)
+		moved, skipped = uint64(len(positions)), left
+		return positions, err
 	})
-	return moved, skipped, errors.Join(err, failed)
+	return moved, skipped, err
 }
 
 // DropSink gives up what a sink that is not configured any more is owed.
@@ -186,39 +184,13 @@ func (g *Gateway) removed(name string) error {
 	if name == relay.Unroutable {
 		return ErrReserved
 	}
-	if g.sink(name) != nil {
+	if g.sinks.Has(name) {
 		return fmt.Errorf("%w: %s", ErrConfigured, name)
 	}
 	if !slices.ContainsFunc(g.journal.Snapshot().Sinks, func(s journal.SinkStatus) bool { return s.Name == name }) {
 		return fmt.Errorf("%w: %q", ErrNoSink, name)
 	}
 	return nil
-}
-
-// on runs f on the goroutine of a sink's dispatcher, which owns the state, also while a reload replaces that.
-func (g *Gateway) on(ctx context.Context, name string, f func(*dispatcher)) error {
-	for {
-		r := g.sink(name)
-		if r == nil {
-			return fmt.Errorf("%w: %q", ErrNoSink, name)
-		}
-		done := make(chan struct{})
-		select {
-		case r.control <- func() { f(r.dispatcher); close(done) }:
-			<-done
-			return nil
-		case <-r.done: // a reload is about to replace it, or all ends
-			select {
-			case <-time.After(10 * time.Millisecond):
-			case <-g.ended:
-				return errors.New("the relay is shutting down")
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }
 
 // sinkNames are the sinks a filter is about, those not configured any more included.
@@ -310,8 +282,8 @@ func (g *Gateway) SkipPending(ctx context.Context, f relay.Filter) (skipped int,
 	if err = errors.Join(err, ctx.Err()); err != nil {
 		return 0, err
 	}
-	err = g.saved(g.on(ctx, f.Sink, func(d *dispatcher) { skipped = d.skip(positions) }))
-	return skipped, err
+	skipped, err = g.sinks.Skip(ctx, f.Sink, positions)
+	return skipped, g.saved(err)
 }
 
 // DeadLetters lists at most n dead letters, sink by sink, the oldest first.

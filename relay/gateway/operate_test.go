@@ -12,7 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/ingress"
 	"ncs-relay/relay/ncs"
+	"ncs-relay/relay/relaytest"
 	"ncs-relay/relay/route"
 	"ncs-relay/relay/trail"
 )
@@ -27,8 +29,8 @@ func idOf(t *testing.T, body []byte) *ncs.EventID {
 
 func TestPendingIsListedAndSkipped(t *testing.T) {
 	t.Parallel()
-	sink := newFarSide()
-	sink.set(func(a relay.Attempt) error {
+	sink := relaytest.NewFarSide()
+	sink.Set(func(a relay.Attempt) error {
 		if bytes.Contains(a.Body, []byte(`"sequence":0,`)) {
 			return errors.New("connection refused")
 		}
@@ -39,7 +41,7 @@ func TestPendingIsListedAndSkipped(t *testing.T) {
 		f.post(body("stuck", i))
 		f.post(body("free", i+1))
 	}
-	sink.waitFor(t, 5)
+	sink.WaitFor(t, 5)
 	var list []Delivery
 	require.Eventually(t, func() bool {
 		var err error
@@ -65,7 +67,7 @@ func TestPendingIsListedAndSkipped(t *testing.T) {
 		require.NoError(t, err)
 		return n == 1 // it may be in flight at the moment
 	}, 10*time.Second, time.Millisecond)
-	requireInOrder(t, sink.waitFor(t, 9), 9)
+	relaytest.RequireInOrder(t, sink.WaitFor(t, 9), 9)
 	require.EqualValues(t, 1, f.sink("all").Skipped)
 }
 
@@ -79,8 +81,8 @@ func stripHistory(list, from []Delivery) []Delivery {
 
 func TestDeadLettersAreShownReplayedAndDropped(t *testing.T) {
 	t.Parallel()
-	sink := newFarSide()
-	sink.set(func(a relay.Attempt) error {
+	sink := relaytest.NewFarSide()
+	sink.Set(func(a relay.Attempt) error {
 		if a.Number == 1 && bytes.Contains(a.Body, []byte(`"sequence":0,`)) {
 			return errors.New("timeout") // so that one has waited for a retry
 		}
@@ -101,27 +103,27 @@ func TestDeadLettersAreShownReplayedAndDropped(t *testing.T) {
 	one, err := f.gateway.DeadLetter("all", list[0].Position)
 	require.NoError(t, err)
 	require.Equal(t, body("s1", 1), one.Body)
-	_, err = f.gateway.DeadLetter("all", at(12345))
+	_, err = f.gateway.DeadLetter("all", relaytest.At(12345))
 	require.ErrorIs(t, err, ErrNotFound)
 	none, _, err := f.gateway.DeadLetters(relay.Filter{Reason: "something else"}, Page{}, 10)
 	require.NoError(t, err)
 	require.Empty(t, none)
 
-	sink.set(nil)
+	sink.Set(nil)
 	dry, err := f.gateway.Replay(t.Context(), ReplayRequest{Filter: relay.Filter{Sink: "all", Entity: "s1"}, DeadLetters: true, DryRun: true})
 	require.NoError(t, err)
 	require.Equal(t, map[string]int{"all": 3}, dry.Matched)
 	done, err := f.gateway.Replay(t.Context(), ReplayRequest{Filter: relay.Filter{Sink: "all", Entity: "s1"}, DeadLetters: true})
 	require.NoError(t, err)
 	require.Len(t, done.Replays, 1)
-	got := sink.waitFor(t, 3)
-	requireInOrder(t, got, 3)
+	got := sink.WaitFor(t, 3)
+	relaytest.RequireInOrder(t, got, 3)
 	require.EqualValues(t, done.Replays[0].ID, got[0].Replay)
 	require.Eventually(t, func() bool { return f.sink("all").DeadLetters == 3 && f.gateway.Replays()[0].Finished }, 10*time.Second, 5*time.Millisecond)
 	require.EqualValues(t, 6, f.sink("all").Dead, "replays do not change the accounts")
 
 	// While it is replayed it stays, and is marked.
-	sink.set(func(relay.Attempt) error { return errors.New("later") })
+	sink.Set(func(relay.Attempt) error { return errors.New("later") })
 	again, err := f.gateway.Replay(t.Context(), ReplayRequest{Filter: relay.Filter{Sink: "all"}, DeadLetters: true})
 	require.NoError(t, err)
 	list, _, err = f.gateway.DeadLetters(relay.Filter{}, Page{}, 10)
@@ -145,25 +147,25 @@ func TestDeadLettersAreShownReplayedAndDropped(t *testing.T) {
 
 func TestReplayOfSettledDeliveries(t *testing.T) {
 	t.Parallel()
-	sink, other := newFarSide(), newFarSide()
+	sink, other := relaytest.NewFarSide(), relaytest.NewFarSide()
 	f := start(t, fixture{}, []route.RuleConfig{{To: []string{"all"}}}, sinkSpec("all", sink), sinkSpec("other", other))
 	for i := range 20 {
 		f.post(body(fmt.Sprint("s", i%4), i))
 	}
-	sink.waitFor(t, 20)
+	sink.WaitFor(t, 20)
 	require.Eventually(t, func() bool { return f.sink("all").Pending == 0 }, 10*time.Second, 5*time.Millisecond)
 
 	res, err := f.gateway.Replay(t.Context(), ReplayRequest{Filter: relay.Filter{Entity: "s2"}})
 	require.NoError(t, err)
 	require.Equal(t, 5, res.Matched["all"])
 	require.Zero(t, res.Matched["other"])
-	again := sink.waitFor(t, 25)[20:]
-	requireInOrder(t, again, 5)
+	again := sink.WaitFor(t, 25)[20:]
+	relaytest.RequireInOrder(t, again, 5)
 	require.NotZero(t, again[0].Replay)
 
 	_, err = f.gateway.Replay(t.Context(), ReplayRequest{Filter: relay.Filter{Product: "cloud_recording"}, To: "other"})
 	require.NoError(t, err)
-	requireInOrder(t, other.waitFor(t, 20), 20)
+	relaytest.RequireInOrder(t, other.WaitFor(t, 20), 20)
 	require.Zero(t, f.sink("other").Owed, "replays are apart from the accounts")
 
 	for _, bad := range []ReplayRequest{
@@ -177,16 +179,16 @@ func TestReplayOfSettledDeliveries(t *testing.T) {
 
 func TestReplayGoesOnAfterARestart(t *testing.T) {
 	t.Parallel()
-	sink := newFarSide()
+	sink := relaytest.NewFarSide()
 	f := start(t, fixture{}, nil, sinkSpec("all", sink))
 	for i := range 30 {
 		f.post(body("s", i))
 	}
-	sink.waitFor(t, 30)
+	sink.WaitFor(t, 30)
 	require.Eventually(t, func() bool { return f.sink("all").Pending == 0 }, 10*time.Second, 5*time.Millisecond)
 	down := errors.New("down")
 	tries := 0
-	sink.set(func(relay.Attempt) error {
+	sink.Set(func(relay.Attempt) error {
 		if tries++; tries > 10 {
 			return down
 		}
@@ -194,26 +196,26 @@ func TestReplayGoesOnAfterARestart(t *testing.T) {
 	})
 	_, err := f.gateway.Replay(t.Context(), ReplayRequest{Filter: relay.Filter{Sink: "all"}})
 	require.NoError(t, err)
-	sink.waitFor(t, 40)
+	sink.WaitFor(t, 40)
 	f.end()
 
-	sink.set(nil)
+	sink.Set(nil)
 	g := start(t, fixture{dir: f.dir}, nil, sinkSpec("all", sink))
-	got := sink.waitFor(t, 60)[30:]
-	requireInOrder(t, got, 30)
+	got := sink.WaitFor(t, 60)[30:]
+	relaytest.RequireInOrder(t, got, 30)
 	require.Eventually(t, func() bool { return g.gateway.Replays()[0].Finished }, 10*time.Second, 5*time.Millisecond)
 }
 
 func TestCancelledReplaySendsNothingMore(t *testing.T) {
 	t.Parallel()
-	sink := newFarSide()
+	sink := relaytest.NewFarSide()
 	f := start(t, fixture{}, nil, sinkSpec("all", sink))
 	for i := range 10 {
 		f.post(body("s", i))
 	}
-	sink.waitFor(t, 10)
+	sink.WaitFor(t, 10)
 	require.Eventually(t, func() bool { return f.sink("all").Pending == 0 }, 10*time.Second, 5*time.Millisecond)
-	sink.set(func(a relay.Attempt) error {
+	sink.Set(func(a relay.Attempt) error {
 		if a.Replay > 0 {
 			return errors.New("down")
 		}
@@ -224,13 +226,13 @@ func TestCancelledReplaySendsNothingMore(t *testing.T) {
 	require.NoError(t, f.gateway.CancelReplay(t.Context(), res.Replays[0].ID))
 	require.ErrorIs(t, f.gateway.CancelReplay(t.Context(), 999), ErrNotFound)
 	f.post(body("s", 11))
-	sink.waitFor(t, 11)
+	sink.WaitFor(t, 11)
 	require.Eventually(t, func() bool { return f.gateway.Replays()[0].Finished }, 10*time.Second, 5*time.Millisecond)
 }
 
 func TestPauseOutlivesARestart(t *testing.T) {
 	t.Parallel()
-	sink := newFarSide()
+	sink := relaytest.NewFarSide()
 	f := start(t, fixture{}, nil, sinkSpec("all", sink))
 	require.NoError(t, f.gateway.PauseSink(t.Context(), "all", "maintenance"))
 	require.ErrorIs(t, f.gateway.PauseSink(t.Context(), "nonsense", ""), ErrNoSink)
@@ -240,15 +242,15 @@ func TestPauseOutlivesARestart(t *testing.T) {
 	g := start(t, fixture{dir: f.dir}, nil, sinkSpec("all", sink))
 	g.post(body("s", 2))
 	require.Equal(t, "maintenance", g.sink("all").Paused)
-	require.Empty(t, sink.received())
+	require.Empty(t, sink.Received())
 	require.NoError(t, g.gateway.ResumeSink(t.Context(), "all"))
-	requireInOrder(t, sink.waitFor(t, 2), 2)
+	relaytest.RequireInOrder(t, sink.WaitFor(t, 2), 2)
 }
 
 func TestRemovedSinkIsMovedOrDropped(t *testing.T) {
 	t.Parallel()
-	down, other := newFarSide(), newFarSide()
-	down.set(func(relay.Attempt) error { return errors.New("down") })
+	down, other := relaytest.NewFarSide(), relaytest.NewFarSide()
+	down.Set(func(relay.Attempt) error { return errors.New("down") })
 	f := start(t, fixture{}, []route.RuleConfig{{To: []string{"old"}}}, versioned("old", down, 1), versioned("older", down, 1), versioned("new", other, 1))
 	for i := range 10 {
 		f.post(body("s", i))
@@ -262,7 +264,7 @@ func TestRemovedSinkIsMovedOrDropped(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 10, moved)
 	require.Zero(t, skipped)
-	requireInOrder(t, other.waitFor(t, 10), 10)
+	relaytest.RequireInOrder(t, other.WaitFor(t, 10), 10)
 	require.Zero(t, f.sink("old").Pending)
 
 	require.NoError(t, f.gateway.Reload(t.Context(), f.settings(t, nil, versioned("new", other, 1), versioned("older", down, 1))))
@@ -276,9 +278,9 @@ func TestRemovedSinkIsMovedOrDropped(t *testing.T) {
 
 func TestQuarantinedBodyIsRoutedAgain(t *testing.T) {
 	t.Parallel()
-	sink := newFarSide()
-	f := start(t, fixture{options: Options{Settings: Settings{Sources: []SourceConfig{{Name: "main", Path: "/ncs", MaxBody: 1 << 20,
-		Secrets: []relay.Secret{relay.NewSecret(testSecret)}, Products: []string{"rtc"}}}}}}, nil, versioned("all", sink, 1))
+	sink := relaytest.NewFarSide()
+	f := start(t, fixture{options: Options{Settings: Settings{Settings: ingress.Settings{Sources: []ingress.SourceConfig{{Name: "main", Path: "/ncs", MaxBody: 1 << 20,
+		Secrets: []relay.Secret{relay.NewSecret(testSecret)}, Products: []string{"rtc"}}}}}}}, nil, versioned("all", sink, 1))
 	require.Equal(t, "quarantined", f.post(body("s", 1)).Status)
 	f.post([]byte("[]"))
 	require.Eventually(t, func() bool { return f.sink(relay.Unroutable).DeadLetters == 2 }, 10*time.Second, 5*time.Millisecond)
@@ -286,20 +288,20 @@ func TestQuarantinedBodyIsRoutedAgain(t *testing.T) {
 	res, err := f.gateway.Replay(t.Context(), ReplayRequest{Filter: relay.Filter{Sink: relay.Unroutable}, DeadLetters: true})
 	require.NoError(t, err)
 	require.Equal(t, 1, res.Routed)
-	require.Equal(t, body("s", 1), sink.waitFor(t, 1)[0].Body)
+	require.Equal(t, body("s", 1), sink.WaitFor(t, 1)[0].Body)
 	require.EqualValues(t, 1, f.sink(relay.Unroutable).DeadLetters, "what is still not understood stays")
 	require.Equal(t, "duplicate", f.post(body("s", 1)).Status)
 }
 
 func TestInspect(t *testing.T) {
 	t.Parallel()
-	good, bad := newFarSide(), newFarSide()
-	bad.set(func(relay.Attempt) error { return errors.New("503") })
+	good, bad := relaytest.NewFarSide(), relaytest.NewFarSide()
+	bad.Set(func(relay.Attempt) error { return errors.New("503") })
 	events := trail.New(t.TempDir(), func() bool { return true }, slog.New(slog.DiscardHandler))
 	f := start(t, fixture{options: Options{Trail: events}}, []route.RuleConfig{
 		{To: []string{"good", "bad"}}, {When: "payload.sequence > 5", To: []string{"bad"}}}, sinkSpec("good", good), sinkSpec("bad", bad))
 	f.post(body("s", 1))
-	good.waitFor(t, 1)
+	good.WaitFor(t, 1)
 	require.Equal(t, "duplicate", f.post(body("s", 1)).Status)
 	require.Eventually(t, func() bool { return f.sink("good").Pending == 0 }, 10*time.Second, 5*time.Millisecond)
 	for _, filter := range []relay.Filter{{ID: idOf(t, body("s", 1))}, {Entity: "s"}} {
@@ -335,8 +337,8 @@ func TestInspect(t *testing.T) {
 
 func TestInspectFindsAnEventWhoseKeyIsForgotten(t *testing.T) {
 	t.Parallel()
-	sink := newFarSide()
-	f := start(t, fixture{options: Options{Settings: Settings{Dedup: DedupConfig{MaxKeys: 10, Window: time.Hour}}}}, nil, sinkSpec("all", sink))
+	sink := relaytest.NewFarSide()
+	f := start(t, fixture{options: Options{Settings: Settings{Settings: ingress.Settings{Dedup: ingress.DedupConfig{MaxKeys: 10, Window: time.Hour}}}}}, nil, sinkSpec("all", sink))
 	f.post(body("s", 0))
 	id := idOf(t, body("s", 0))
 	n := 0

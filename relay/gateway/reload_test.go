@@ -12,11 +12,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/deliver"
+	"ncs-relay/relay/ingress"
+	"ncs-relay/relay/relaytest"
 	"ncs-relay/relay/route"
 )
 
 // reloadable gives settings of a fixture with these sinks.
-func (f *fixture) settings(t *testing.T, routes []route.RuleConfig, specs ...SinkSpec) Settings {
+func (f *fixture) settings(t *testing.T, routes []route.RuleConfig, specs ...deliver.SinkSpec) Settings {
 	var names []string
 	for _, s := range specs {
 		names = append(names, s.Name)
@@ -25,9 +28,11 @@ func (f *fixture) settings(t *testing.T, routes []route.RuleConfig, specs ...Sin
 		routes = []route.RuleConfig{{To: names}}
 	}
 	s := Settings{
-		Router:  compileRoutes(t, routes, names),
-		Sinks:   specs,
-		Sources: []SourceConfig{{Name: "main", Path: "/ncs", Secrets: []relay.Secret{relay.NewSecret(testSecret)}, MaxBody: 1 << 20}},
+		Settings: ingress.Settings{
+			Router:  compileRoutes(t, routes, names),
+			Sources: []ingress.SourceConfig{{Name: "main", Path: "/ncs", Secrets: []relay.Secret{relay.NewSecret(testSecret)}, MaxBody: 1 << 20}},
+		},
+		Sinks: specs,
 	}
 	s.Dedup.SetDefaults()
 	s.Limits.SetDefaults()
@@ -35,7 +40,7 @@ func (f *fixture) settings(t *testing.T, routes []route.RuleConfig, specs ...Sin
 }
 
 // versioned is a sink spec whose definition differs from that of other versions.
-func versioned(name string, s relay.Sink, version int) SinkSpec {
+func versioned(name string, s relay.Sink, version int) deliver.SinkSpec {
 	spec := sinkSpec(name, s)
 	spec.Config = version
 	return spec
@@ -47,10 +52,10 @@ func TestReloadsUnderLoadLoseNothing(t *testing.T) {
 	if testing.Short() {
 		reloads = 50
 	}
-	all, extra := newFarSide(), newFarSide()
-	all.batch = 10
+	all, extra := relaytest.NewFarSide(), relaytest.NewFarSide()
+	all.Batch = 10
 	n := 0
-	all.set(func(relay.Attempt) error {
+	all.Set(func(relay.Attempt) error {
 		if n++; n%7 == 0 {
 			return errors.New("now and then it fails")
 		}
@@ -67,8 +72,8 @@ func TestReloadsUnderLoadLoseNothing(t *testing.T) {
 			for i := 0; ctx.Err() == nil; i++ {
 				sid := fmt.Sprintf("client%d-%d", client, i%5)
 				r := f.post(body(sid, i))
-				if r.code != 200 || r.Status != "accepted" {
-					t.Errorf("answered %d %q during a reload", r.code, r.Status)
+				if r.Code != 200 || r.Status != "accepted" {
+					t.Errorf("answered %d %q during a reload", r.Code, r.Status)
 					return
 				}
 				mu.Lock()
@@ -99,47 +104,47 @@ func TestReloadsUnderLoadLoseNothing(t *testing.T) {
 		total += n
 	}
 	require.Positive(t, total)
-	all.waitFor(t, total)
+	all.WaitFor(t, total)
 	require.Eventually(t, func() bool { return f.sink("all").Pending == 0 }, 20*time.Second, 5*time.Millisecond)
-	got := all.received()
+	got := all.Received()
 	require.Len(t, got, total, "nothing was cut off here, so nothing comes twice")
-	requireInOrder(t, got, total)
+	relaytest.RequireInOrder(t, got, total)
 }
 
 func TestReloadChangesRulesSourcesAndSinks(t *testing.T) {
 	t.Parallel()
-	old, moved, fresh := newFarSide(), newFarSide(), newFarSide()
-	old.set(func(relay.Attempt) error { return errors.New("wrong address") })
+	old, moved, fresh := relaytest.NewFarSide(), relaytest.NewFarSide(), relaytest.NewFarSide()
+	old.Set(func(relay.Attempt) error { return errors.New("wrong address") })
 	f := start(t, fixture{}, nil, versioned("billing", old, 1))
 	f.post(body("s", 1))
 
 	s := f.settings(t, nil, versioned("billing", moved, 2), versioned("fresh", fresh, 1))
-	s.Sources = append(s.Sources, SourceConfig{Name: "second", Path: "/second", Secrets: []relay.Secret{relay.NewSecret("two")}, MaxBody: 1 << 20})
+	s.Sources = append(s.Sources, ingress.SourceConfig{Name: "second", Path: "/second", Secrets: []relay.Secret{relay.NewSecret("two")}, MaxBody: 1 << 20})
 	require.NoError(t, f.gateway.Reload(t.Context(), s))
-	require.Len(t, moved.waitFor(t, 1), 1, "what was pending follows the sink to its new address")
+	require.Len(t, moved.WaitFor(t, 1), 1, "what was pending follows the sink to its new address")
 	f.post(body("s", 2))
-	require.Len(t, fresh.waitFor(t, 1), 1, "a new sink begins with the events that come")
+	require.Len(t, fresh.WaitFor(t, 1), 1, "a new sink begins with the events that come")
 
 	require.NoError(t, f.gateway.Reload(t.Context(), f.settings(t, nil, versioned("fresh", fresh, 1))))
 	f.post(body("s", 3))
-	fresh.waitFor(t, 2)
-	require.Len(t, moved.waitFor(t, 2), 2, "a removed sink gets nothing more")
+	fresh.WaitFor(t, 2)
+	require.Len(t, moved.WaitFor(t, 2), 2, "a removed sink gets nothing more")
 	require.False(t, f.sink("billing").Configured)
 }
 
 func TestANewSinkThatCannotBeBuiltLeavesNoTrace(t *testing.T) {
 	t.Parallel()
-	f := start(t, fixture{}, nil, sinkSpec("all", newFarSide()))
+	f := start(t, fixture{}, nil, sinkSpec("all", relaytest.NewFarSide()))
 	before := f.gateway.Status().Sinks
 	bad := sinkSpec("bad", nil)
 	bad.Build = func() (relay.Sink, error) { return nil, errors.New("no such file") }
-	require.ErrorContains(t, f.gateway.Reload(t.Context(), f.settings(t, nil, sinkSpec("all", newFarSide()), bad)), "no such file")
+	require.ErrorContains(t, f.gateway.Reload(t.Context(), f.settings(t, nil, sinkSpec("all", relaytest.NewFarSide()), bad)), "no such file")
 	require.Equal(t, before, f.gateway.Status().Sinks)
 }
 
 func TestASinkThatCannotBeBuiltAgainIsLeftToOperators(t *testing.T) {
 	t.Parallel()
-	spec := sinkSpec("all", newFarSide())
+	spec := sinkSpec("all", relaytest.NewFarSide())
 	built, build := 0, spec.Build
 	spec.Build = func() (relay.Sink, error) {
 		if built++; built > 1 {
@@ -152,7 +157,7 @@ func TestASinkThatCannotBeBuiltAgainIsLeftToOperators(t *testing.T) {
 	bad.Build = spec.Build
 	require.ErrorContains(t, f.gateway.Reload(t.Context(), f.settings(t, nil, bad)), "cannot be built again")
 	require.False(t, f.sink("all").Configured)
-	require.Equal(t, 200, f.post(body("s", 1)).code)
+	require.Equal(t, 200, f.post(body("s", 1)).Code)
 	n, err := f.gateway.DropSink("all")
 	require.NoError(t, err)
 	require.EqualValues(t, 1, n)
@@ -160,11 +165,11 @@ func TestASinkThatCannotBeBuiltAgainIsLeftToOperators(t *testing.T) {
 
 func TestChangedSinkIsTriedAtOnce(t *testing.T) {
 	t.Parallel()
-	old, moved := newFarSide(), newFarSide()
-	old.set(func(relay.Attempt) error {
+	old, moved := relaytest.NewFarSide(), relaytest.NewFarSide()
+	old.Set(func(relay.Attempt) error {
 		return &relay.RetryAfterError{Err: errors.New("wrong address"), After: time.Hour}
 	})
-	patient := func(s relay.Sink, version int) SinkSpec {
+	patient := func(s relay.Sink, version int) deliver.SinkSpec {
 		spec := versioned("billing", s, version)
 		spec.Retry.MaxInterval = 2 * time.Hour
 		return spec
@@ -176,17 +181,17 @@ func TestChangedSinkIsTriedAtOnce(t *testing.T) {
 		return err == nil && len(list) == 1 && list[0].Attempts == 1
 	}, 10*time.Second, time.Millisecond)
 	require.NoError(t, f.gateway.Reload(t.Context(), f.settings(t, nil, patient(moved, 2))))
-	require.Equal(t, 2, moved.waitFor(t, 1)[0].Number)
+	require.Equal(t, 2, moved.WaitFor(t, 1)[0].Number)
 }
 
 func TestOperatorsAreAnsweredWhileASinkIsReplaced(t *testing.T) {
 	t.Parallel()
-	sink := newFarSide()
+	sink := relaytest.NewFarSide()
 	f := start(t, fixture{}, nil, versioned("all", sink, 0))
 	for i := range 20 {
 		f.post(body("s", i))
 	}
-	sink.waitFor(t, 20)
+	sink.WaitFor(t, 20)
 	require.Eventually(t, func() bool { return f.sink("all").Pending == 0 }, 10*time.Second, time.Millisecond)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -205,17 +210,17 @@ func TestOperatorsAreAnsweredWhileASinkIsReplaced(t *testing.T) {
 	}
 	cancel()
 	wg.Wait()
-	sink.waitFor(t, 20+20*replays)
+	sink.WaitFor(t, 20+20*replays)
 	for _, r := range f.gateway.Replays() {
 		require.Eventually(t, func() bool { return f.gateway.Replays()[r.ID-1].Finished }, 10*time.Second, time.Millisecond)
 	}
-	require.Len(t, sink.received(), 20+20*replays, "each replay ran once")
+	require.Len(t, sink.Received(), 20+20*replays, "each replay ran once")
 }
 
 func TestRemovedSinkKeepsWhatItIsOwedAndResumes(t *testing.T) {
 	t.Parallel()
-	down, up, other := newFarSide(), newFarSide(), newFarSide()
-	down.set(func(relay.Attempt) error { return errors.New("down") })
+	down, up, other := relaytest.NewFarSide(), relaytest.NewFarSide(), relaytest.NewFarSide()
+	down.Set(func(relay.Attempt) error { return errors.New("down") })
 	f := start(t, fixture{}, nil, versioned("billing", down, 1), versioned("other", other, 1))
 	for i := range 10 {
 		f.post(body("s", i))
@@ -223,20 +228,20 @@ func TestRemovedSinkKeepsWhatItIsOwedAndResumes(t *testing.T) {
 	require.NoError(t, f.gateway.Reload(t.Context(), f.settings(t, nil, versioned("other", other, 1))))
 	require.EqualValues(t, 10, f.sink("billing").Pending)
 	require.NoError(t, f.gateway.Reload(t.Context(), f.settings(t, nil, versioned("billing", up, 2), versioned("other", other, 1))))
-	requireInOrder(t, up.waitFor(t, 10), 10)
+	relaytest.RequireInOrder(t, up.WaitFor(t, 10), 10)
 }
 
 // What a reload lets the relay remember longer is remembered over the next restart, too.
 func TestRaisedDedupLimitsHoldOverARestart(t *testing.T) {
 	t.Parallel()
-	sink := newFarSide()
-	for name, small := range map[string]DedupConfig{
+	sink := relaytest.NewFarSide()
+	for name, small := range map[string]ingress.DedupConfig{
 		"max_keys": {MaxKeys: 10, Window: 24 * time.Hour},
 		"window":   {MaxKeys: 1_000_000, Window: time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := start(t, fixture{options: Options{Settings: Settings{Dedup: small}}}, nil, versioned("all", sink, 1))
+			f := start(t, fixture{options: Options{Settings: Settings{Settings: ingress.Settings{Dedup: small}}}}, nil, versioned("all", sink, 1))
 			require.NoError(t, f.gateway.Reload(t.Context(), f.settings(t, nil, versioned("all", sink, 1))))
 			for i := range 30 {
 				require.Equal(t, "accepted", f.post(body("s", i)).Status)
@@ -252,7 +257,7 @@ func TestRaisedDedupLimitsHoldOverARestart(t *testing.T) {
 
 // keeping is a sink that keeps connections.
 type keeping struct {
-	*farSide
+	*relaytest.FarSide
 	reconnected atomic.Int64
 }
 
@@ -262,7 +267,7 @@ func (k *keeping) Reconnect() { k.reconnected.Add(1) }
 // meet connections to what was there before.
 func TestResumeAndReloadMakeNewConnections(t *testing.T) {
 	t.Parallel()
-	sink := &keeping{farSide: newFarSide()}
+	sink := &keeping{FarSide: relaytest.NewFarSide()}
 	f := start(t, fixture{}, nil, versioned("a", sink, 1))
 	require.NoError(t, f.gateway.PauseSink(t.Context(), "a", "maintenance"))
 	require.Zero(t, sink.reconnected.Load())

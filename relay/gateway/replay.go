@@ -10,7 +10,6 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/journal"
-	"ncs-relay/relay/ncs"
 )
 
 // ReplayRequest asks for deliveries to be made again.
@@ -98,7 +97,7 @@ func (g *Gateway) Replay(ctx context.Context, req ReplayRequest) (ReplayResult, 
 		if err != nil {
 			return result, err
 		}
-		if err := g.on(ctx, spec.Sink, func(d *dispatcher) { d.addReplay(r) }); err != nil {
+		if err := g.sinks.AddReplay(ctx, r); err != nil {
 			return result, err
 		}
 		result.Replays = append(result.Replays, statusOf(r))
@@ -114,11 +113,11 @@ func (g *Gateway) replaySpecs(req ReplayRequest) ([]journal.ReplaySpec, error) {
 		if err != nil {
 			return nil, err
 		}
-		sinks = slices.DeleteFunc(names, func(n string) bool { return n == relay.Unroutable || g.sink(n) == nil })
+		sinks = slices.DeleteFunc(names, func(n string) bool { return n == relay.Unroutable || !g.sinks.Has(n) })
 		if len(sinks) == 0 {
 			return nil, fmt.Errorf("sink %q is not configured; name another with to", req.Filter.Sink)
 		}
-	} else if g.sink(req.To) == nil || req.To == relay.Unroutable {
+	} else if !g.sinks.Has(req.To) || req.To == relay.Unroutable {
 		return nil, fmt.Errorf("%w: %q", ErrNoSink, req.To)
 	}
 	filter, err := json.Marshal(req.Filter)
@@ -148,24 +147,20 @@ func (g *Gateway) routeAgain(ctx context.Context, req ReplayRequest) (ReplayResu
 	if req.DryRun {
 		return result, nil
 	}
-	in := g.ingress.Load()
 	for _, d := range letters {
 		records, err := g.journal.Load([]journal.Position{d.Position})
 		if err != nil {
 			return result, err
 		}
-		src := in.byName(d.Source)
-		if records[0] == nil || src == nil {
+		if records[0] == nil {
 			continue
 		}
-		rec := *records[0]
-		reading := src.intake.Read(rec.Body)
-		if reading.Quarantine != "" {
-			continue
-		}
-		rec.Quarantine, rec.Sinks, rec.Key, rec.ID = "", nil, reading.Identity.Key, reading.Identity.ID
-		if err := g.storeAgain(ctx, in, &rec, reading.Notification, src.account); err != nil {
+		understood, err := g.ingress.TakeAgain(ctx, records[0])
+		if err != nil {
 			return result, err
+		}
+		if !understood {
+			continue
 		}
 		if err := g.journal.DropLetters(relay.Unroutable, d.Position); err != nil {
 			return result, err
@@ -173,27 +168,6 @@ func (g *Gateway) routeAgain(ctx context.Context, req ReplayRequest) (ReplayResu
 		result.Routed++
 	}
 	return result, nil
-}
-
-// storeAgain appends an event that came earlier, unless it is known, and waits for the disk.
-func (g *Gateway) storeAgain(ctx context.Context, in *ingress, rec *journal.Record, n *ncs.Notification, account journal.SourceAccount) error {
-	c, standing := g.claim(ncs.Identity{Key: rec.Key, ID: rec.ID}, time.Now().Add(storeTimeout))
-	switch standing {
-	case isKnown:
-		return nil
-	case isLoading:
-		return errBusy
-	case isNew:
-		g.describe(in, rec, n)
-		account.Received() // the journal will count it as accepted
-		g.store(c, rec, time.Now(), account)
-	}
-	select {
-	case <-c.done:
-		return c.err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // Replays lists the replays that run, and the newest that ended.
@@ -213,58 +187,10 @@ func (g *Gateway) CancelReplay(ctx context.Context, id uint32) error {
 		}
 		r.Cancel()
 		var err error
-		if sink := r.Spec().Sink; g.sink(sink) != nil {
-			err = g.on(ctx, sink, func(d *dispatcher) { d.dropReplay(d.replayOf(id)) })
+		if g.sinks.Has(r.Spec().Sink) {
+			err = g.sinks.DropReplay(ctx, r)
 		}
 		return g.saved(err)
 	}
 	return fmt.Errorf("replay %d: %w", id, ErrNotFound)
-}
-
-// addReplay begins a replay, or goes on with one of an earlier process. One that runs already is left alone: a dispatcher
-// that a reload makes finds it in the journal, too.
-func (d *dispatcher) addReplay(r journal.Replay) {
-	if d.replayOf(r.ID()) != nil {
-		return
-	}
-	match, err := relay.MatchOf(r)
-	if err != nil { // of a newer version, say
-		d.log.Error("replay cannot be run; cancelled", "replay", r.ID(), "error", err)
-		r.Cancel()
-		return
-	}
-	spec := r.Spec()
-	s := &stream{replay: r, number: r.ID(), since: spec.CreatedAt,
-		open: func(shard *journal.Shard) journal.Deliveries { return r.In(shard, match) }}
-	if spec.Rate > 0 {
-		s.interval = time.Duration(min(float64(time.Second)/spec.Rate, float64(365*24*time.Hour))) // a Duration ends somewhere
-	}
-	d.streams = append(d.streams, s)
-	d.followIn(s)
-	d.log.Info("replay runs", "replay", r.ID())
-}
-
-func (d *dispatcher) replayOf(id uint32) *stream {
-	for _, s := range d.streams {
-		if s.replay != nil && s.number == id {
-			return s
-		}
-	}
-	return nil
-}
-
-// dropReplay forgets what a replay that ended, or was cancelled, has in lanes.
-func (d *dispatcher) dropReplay(s *stream) {
-	if s == nil || s.dropped {
-		return
-	}
-	s.dropped, d.leaving = true, true
-	for _, f := range s.feeds {
-		f.unlaned = nil
-	}
-	for _, l := range d.lanes.all {
-		if l.stream == s {
-			d.lanes.empty(l)
-		}
-	}
 }
