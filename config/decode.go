@@ -101,7 +101,7 @@ func fieldsOf(t reflect.Type, kinds []sinks.Kind) []field {
 	return fields
 }
 
-// isSection tells whether t is a struct made of settings, not a single value.
+// isSection reports whether t is a struct made of settings, not a single value.
 func isSection(t reflect.Type) bool {
 	return t.Kind() == reflect.Struct && !reflect.PointerTo(t).Implements(textType)
 }
@@ -238,7 +238,7 @@ func (d *decoder) unknownKey(e entry, entries []entry, fields []field, names []s
 	return meant
 }
 
-// belongsIn gives a hint when a key is one of a section among fields.
+// belongsIn returns a hint when a key is one of a section among fields.
 func belongsIn(key string, fields []field) string {
 	for _, f := range fields {
 		inner := f.typ
@@ -488,7 +488,7 @@ func assignSize(t text, v reflect.Value) (problem, hint string) {
 	return t.shown + " " + err.Error(), hint
 }
 
-// scalarText gives the text of a single value as it stands in the file, without its quotes.
+// scalarText returns the text of a single value as it stands in the file, without its quotes.
 func scalarText(n ast.Node) (raw string, quoted bool) {
 	switch n := n.(type) {
 	case *ast.LiteralNode:

@@ -64,7 +64,7 @@ func (c *Config) printedSection(v reflect.Value, path string) yaml.MapSlice {
 	return section
 }
 
-// printed gives a single value in the form in which a file gives it.
+// printed returns a single value in the form in which a file gives it.
 func printed(v reflect.Value, f field) any {
 	switch {
 	case v.Type() == durationType:

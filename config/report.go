@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// Severity tells whether a configuration with a problem can be used.
+// Severity reports whether a configuration with a problem can be used.
 type Severity int
 
 // Severities of problems.

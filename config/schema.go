@@ -7,5 +7,5 @@ import _ "embed"
 //go:embed schema.json
 var schema []byte
 
-// Schema gives the JSON Schema of the file, for editors.
+// Schema returns the JSON Schema of the file, for editors.
 func Schema() []byte { return schema }

@@ -26,7 +26,7 @@ const (
 // position is a place in a file, from 1; columns count characters.
 type position struct{ line, column int }
 
-// parseYAML gives the root mapping of a file, nil when what is reported makes that impossible.
+// parseYAML returns the root mapping of a file, nil when what is reported makes that impossible.
 func parseYAML(data []byte, report *Report) (root *ast.MappingNode) {
 	fail := func(at position, message, hint string) *ast.MappingNode {
 		report.add(Problem{Line: at.line, Column: at.column, Message: message, Hint: hint})
@@ -134,7 +134,7 @@ func checkTokens(tokens token.Tokens, report *Report) {
 	}
 }
 
-// documents gives the file's first document that has a content, and the next one if there is another.
+// documents returns the file's first document that has a content, and the next one if there is another.
 func documents(file *ast.File) (first, second ast.Node) {
 	for _, d := range file.Docs {
 		switch {

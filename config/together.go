@@ -105,7 +105,7 @@ func (d *decoder) compileRoutes(c *Config) {
 
 var severities = map[route.Severity]Severity{route.Error: Error, route.Warning: Warning, route.Note: Note}
 
-// clash tells whether two addresses cannot both be listened on. Those that are no addresses are reported elsewhere.
+// clash reports whether two addresses cannot both be listened on. Those that are no addresses are reported elsewhere.
 func clash(a, b string) bool {
 	hostA, portA, errA := net.SplitHostPort(a)
 	hostB, portB, errB := net.SplitHostPort(b)

@@ -46,7 +46,7 @@ func readme(t *testing.T) (text string, blocks []block) {
 	return string(b), blocks
 }
 
-// find gives the one block of a kind.
+// find returns the one block of a kind.
 func find(t *testing.T, blocks []block, kind, argument string) string {
 	i := slices.IndexFunc(blocks, func(b block) bool { return b.kind == kind && b.argument == argument })
 	require.GreaterOrEqual(t, i, 0, "the README has no block <!-- %s: %s -->", kind, argument)

@@ -20,10 +20,10 @@ func ReadSecret(file string) (Secret, error) {
 	return Secret{value}, err
 }
 
-// Reveal gives the secret's value. What it returns must never reach a log, an error, a label or a page.
+// Reveal returns the secret's value. What it returns must never reach a log, an error, a label or a page.
 func (s Secret) Reveal() string { return s.value }
 
-// IsSet tells whether there is a value.
+// IsSet reports whether there is a value.
 func (s Secret) IsSet() bool { return s.value != "" }
 
 // MaskURL returns a URL as logs and listings show it: scheme and host. Path and query may be all that a caller needs, and so a secret.

@@ -72,7 +72,7 @@ func (e *permanentError) Unwrap() error { return e.err }
 // Permanent marks err as final for the event: it becomes a dead letter instead of being tried again.
 func Permanent(err error) error { return &permanentError{err} }
 
-// IsPermanent tells whether err was marked by Permanent.
+// IsPermanent reports whether err was marked by Permanent.
 func IsPermanent(err error) bool {
 	var p *permanentError
 	return errors.As(err, &p)
@@ -86,7 +86,7 @@ func (e *pauseError) Unwrap() error { return e.err }
 // Pause marks err as a reason to send nothing more to this sink until an operator resumes it. The event stays owed.
 func Pause(err error) error { return &pauseError{err} }
 
-// IsPause tells whether err was marked by Pause.
+// IsPause reports whether err was marked by Pause.
 func IsPause(err error) bool {
 	var p *pauseError
 	return errors.As(err, &p)

@@ -400,7 +400,7 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 	require.EqualValues(t, 12, values[`source_account{source="recording",state="accepted"}`], "counting goes on")
 }
 
-// bucketsOf gives the cumulative counts of a source's histogram by upper bound.
+// bucketsOf returns the cumulative counts of a source's histogram by upper bound.
 func bucketsOf(t *testing.T, f *dto.MetricFamily, source string) map[float64]uint64 {
 	t.Helper()
 	for _, m := range f.Metric {

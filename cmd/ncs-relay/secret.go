@@ -19,7 +19,7 @@ func (s *secretFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&s.value, "secret", "", "the secret itself (for tests: others on this machine can see it)")
 }
 
-// read gives the secret; a command cannot do without one.
+// read returns the secret; a command cannot do without one.
 func (s *secretFlags) read() (string, error) {
 	secret := s.value
 	switch {

@@ -92,7 +92,7 @@ func collect(ctx context.Context, b *broker, s *service, archive string) (arriva
 	return all, lines.Err()
 }
 
-// wants tells whether the rules of relay.yaml send an event to a sink.
+// wants reports whether the rules of relay.yaml send an event to a sink.
 func wants(sink, event string) bool {
 	return sink != "billing" || slices.Contains([]string{"uploaded", "backuped", "session_exit", "recorder_started", "recorder_slice_start"}, event)
 }

@@ -234,7 +234,7 @@ func (s *Server) checkHost(next http.Handler) http.Handler {
 	})
 }
 
-// hostOf gives the host a request names, without the port.
+// hostOf returns the host a request names, without the port.
 func hostOf(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.Host)
 	if err != nil {

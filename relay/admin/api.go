@@ -282,7 +282,7 @@ type bulkInput struct {
 	DryRun bool `json:"dry_run"` // count only
 }
 
-// selected gives the filter of a change, which must be told apart from a filter that was forgotten.
+// selected returns the filter of a change, which must be told apart from a filter that was forgotten.
 func (in bulkInput) selected() (relay.Filter, error) {
 	switch {
 	case in.isEmpty() && !in.All:

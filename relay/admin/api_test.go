@@ -44,7 +44,7 @@ func (g *operations) note(format string, args ...any) error {
 	return g.err
 }
 
-// take gives what was asked since the last time.
+// take returns what was asked since the last time.
 func (g *operations) take() []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -193,7 +193,7 @@ func knows(method, path string) bool {
 	return false
 }
 
-// acted gives the levers since the last time, without the moment, in words.
+// acted returns the levers since the last time, without the moment, in words.
 func (g *operations) acted(t *testing.T) (levers []string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

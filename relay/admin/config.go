@@ -94,7 +94,7 @@ func (c *Config) host() string {
 	return host
 }
 
-// isLoopback tells whether a host name or address means this machine and nobody else can reach it.
+// isLoopback reports whether a host name or address means this machine and nobody else can reach it.
 func isLoopback(host string) bool {
 	if strings.EqualFold(host, "localhost") {
 		return true

@@ -44,7 +44,7 @@ type filterInput struct {
 	Until   *string `json:"until"`
 }
 
-// isEmpty tells whether the filter selects everything.
+// isEmpty reports whether the filter selects everything.
 func (in filterInput) isEmpty() bool { return in == filterInput{} }
 
 func (in filterInput) filter() (f relay.Filter, err error) {

@@ -125,7 +125,7 @@ func (b *bubble) replay(rate float64) journaltest.Replayed {
 	return journaltest.Resume(b.journal, r, func(*journal.Record) bool { return true })
 }
 
-// tries gives when the sink was tried, from the first try.
+// tries returns when the sink was tried, from the first try.
 func (b *bubble) tries() (at []time.Time) {
 	b.sink.Mu.Lock()
 	defer b.sink.Mu.Unlock()

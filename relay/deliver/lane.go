@@ -200,7 +200,7 @@ func (ls *lanes) wakeIf(selected func(*lane) bool) {
 	heap.Init(&ls.waiting)
 }
 
-// next gives the lane whose turn it is, nil if there is none. Lanes that failed before take at most half of the slots, of a
+// next returns the lane whose turn it is, nil if there is none. Lanes that failed before take at most half of the slots, of a
 // single one every other turn, so that dead entities or partitions leave room for the living. retrying is how many of
 // them are running.
 func (ls *lanes) next(retrying, slots int) *lane {
@@ -313,7 +313,7 @@ type laneQueue struct{ lanes []*lane }
 func (q *laneQueue) len() int     { return len(q.lanes) }
 func (q *laneQueue) push(l *lane) { q.lanes = append(q.lanes, l) }
 
-// pop gives nil when the queue is empty.
+// pop returns nil when the queue is empty.
 func (q *laneQueue) pop() *lane {
 	if len(q.lanes) == 0 {
 		return nil

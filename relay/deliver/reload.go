@@ -146,7 +146,7 @@ func (r *running) end() error {
 	return r.sink.Close()
 }
 
-// same tells whether a sink is defined as before.
+// same reports whether a sink is defined as before.
 func (r *running) same(spec SinkSpec) bool {
 	return reflect.DeepEqual(r.Config, spec.Config)
 }

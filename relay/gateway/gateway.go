@@ -138,7 +138,7 @@ type JournalStatus struct {
 	LostRecords int64  `json:"lost_records"` // in them
 }
 
-// Status gives the accounts of this moment, those of sources and sinks that are not configured any more included.
+// Status returns the accounts of this moment, those of sources and sinks that are not configured any more included.
 func (g *Gateway) Status() Status {
 	snapshot := g.journal.Snapshot()
 	s := Status{

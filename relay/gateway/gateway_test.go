@@ -387,7 +387,7 @@ func TestProductIsLetInByItsOldName(t *testing.T) {
 	require.Equal(t, "accepted", f.post(body("s", 1)).Status)
 }
 
-// sink gives the accounts of a sink.
+// sink returns the accounts of a sink.
 func (f *fixture) sink(name string) SinkStatus {
 	f.t.Helper()
 	for _, s := range f.gateway.Status().Sinks {

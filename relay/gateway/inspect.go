@@ -44,7 +44,7 @@ type DeliveryLife struct {
 	History
 }
 
-// Inspect gives the lives of the events with an id or of an entity, the oldest first, at most n. more says that there are others.
+// Inspect returns the lives of the events with an id or of an entity, the oldest first, at most n. more says that there are others.
 func (g *Gateway) Inspect(ctx context.Context, f relay.Filter, n int) (lives []Life, more bool, err error) {
 	if f.ID == nil && f.Entity == "" {
 		return nil, false, errors.New("an event id or an entity is needed")

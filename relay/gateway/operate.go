@@ -179,7 +179,7 @@ func (g *Gateway) DropSink(name string) (uint64, error) {
 	return g.journal.DropPending(name)
 }
 
-// removed tells whether a sink is known and not configured.
+// removed reports whether a sink is known and not configured.
 func (g *Gateway) removed(name string) error {
 	if name == relay.Unroutable {
 		return ErrReserved

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// activated gives the socket at address's port that a service manager opened for this process, nil if there is none.
+// activated returns the socket at address's port that a service manager opened for this process, nil if there is none.
 // The manager keeps it open when the process ends, so calls wait for the next process instead of being refused. It may be
 // asked for more than once.
 //

@@ -194,7 +194,7 @@ func (l *connections) moved(nc net.Conn, state http.ConnState) {
 	}
 }
 
-// count gives the connections that are open and those that were closed for another.
+// count returns the connections that are open and those that were closed for another.
 func (l *connections) count() (open int, cut uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

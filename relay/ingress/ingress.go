@@ -65,7 +65,7 @@ type setup struct {
 	places     chan struct{}              // one for each notification between its verification and its answer
 }
 
-// byName gives a source, or nil.
+// byName returns a source, or nil.
 func (in *setup) byName(name string) *source {
 	for _, s := range in.sources {
 		if s.Name == name {

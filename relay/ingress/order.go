@@ -18,7 +18,7 @@ type order struct {
 
 var orderSeed = maphash.MakeSeed()
 
-// late notes an event and tells whether a later one of its entity came before.
+// late notes an event and reports whether a later one of its entity came before.
 func (o *order) late(entity string, at time.Time) bool {
 	if entity == "" {
 		return false

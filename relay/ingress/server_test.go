@@ -84,7 +84,7 @@ func (p *pipes) Accept() (net.Conn, error) {
 func (p *pipes) Close() error   { p.once.Do(func() { close(p.closed) }); return nil }
 func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
-// dial gives a connection whose far side reads what comes, so that answers do not block the server.
+// dial returns a connection whose far side reads what comes, so that answers do not block the server.
 func (p *pipes) dial(t *testing.T) *pipeClient {
 	near, far := net.Pipe()
 	p.made <- far

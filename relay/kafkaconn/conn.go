@@ -100,7 +100,7 @@ func (c *conns) roundTrip(ctx context.Context, address string, request protocol.
 	return answer, err
 }
 
-// get gives an idle connection or a new one.
+// get returns an idle connection or a new one.
 func (c *conns) get(ctx context.Context, address string) (*conn, error) {
 	conn, err := c.takeIdle(address, time.Now())
 	if conn != nil || err != nil {

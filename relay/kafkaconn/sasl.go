@@ -112,7 +112,7 @@ func checkSecret(report problem.Report, path string, secret relay.Secret, file s
 	}
 }
 
-// secretOf gives the secret that is configured or in the file.
+// secretOf returns the secret that is configured or in the file.
 func secretOf(secret relay.Secret, file string) (relay.Secret, error) {
 	if file == "" {
 		return secret, nil

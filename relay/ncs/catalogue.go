@@ -204,7 +204,7 @@ func (e entry) info() Info {
 	}
 }
 
-// Lookup gives the catalogue's entry, or an Info with Known false and names made of the numbers.
+// Lookup returns the catalogue's entry, or an Info with Known false and names made of the numbers.
 func Lookup(productID, eventType int) Info {
 	if r, ok := index[pair{productID, eventType}]; ok {
 		return r.info
@@ -246,7 +246,7 @@ func ProductNames() []string {
 	return names
 }
 
-// HasChannel tells whether notifications of the type name a channel. It is true for unknown types, of which anything may
+// HasChannel reports whether notifications of the type name a channel. It is true for unknown types, of which anything may
 // be expected.
 func (i Info) HasChannel() bool {
 	if !i.Known {
@@ -263,7 +263,7 @@ func (i Info) HasChannel() bool {
 	return true
 }
 
-// HasServiceType tells whether notifications of the type state a serviceType. It is true for unknown types.
+// HasServiceType reports whether notifications of the type state a serviceType. It is true for unknown types.
 func (i Info) HasServiceType() bool {
 	if !i.Known {
 		return true

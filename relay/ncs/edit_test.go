@@ -41,7 +41,7 @@ func decode(t testing.TB, body []byte) map[string]any {
 	return root
 }
 
-// rewritten gives bodies that differ in bytes only: other order of members, white space, escapes.
+// rewritten returns bodies that differ in bytes only: other order of members, white space, escapes.
 func rewritten(t testing.TB, body []byte) map[string][]byte {
 	t.Helper()
 	root := decode(t, body)

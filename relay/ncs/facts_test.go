@@ -37,7 +37,7 @@ func TestSamplesAreThoseOfTheDirectory(t *testing.T) {
 	}
 }
 
-// detailsOf gives what details of an event of Cloud Recording are said to state, by field.
+// detailsOf returns what details of an event of Cloud Recording are said to state, by field.
 func detailsOf(t testing.TB, eventType int, details string) map[string]string {
 	t.Helper()
 	n := parse(t, fmt.Appendf(nil, `{"noticeId":"n","productId":3,"eventType":%d,"payload":{"details":%s}}`, eventType, details))

@@ -12,10 +12,10 @@ import (
 // same id, on every relay and in any order of arrival. It is also the trace id of the event's trace.
 type EventID [16]byte
 
-// String gives 32 lower-case hex digits.
+// String returns 32 lower-case hex digits.
 func (id EventID) String() string { return hex.EncodeToString(id[:]) }
 
-// MarshalText gives what String gives.
+// MarshalText returns what String gives.
 func (id EventID) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, id[:]), nil }
 
 // UnmarshalText reads what MarshalText gives.
@@ -112,7 +112,7 @@ var (
 	noticeLine = line{tag: "notice", key: []column{{field: fNoticeID}}}
 )
 
-// tableLine gives the line that the table has for an event type.
+// tableLine returns the line that the table has for an event type.
 func tableLine(product, eventType int) *line {
 	switch product {
 	case productRecording:
@@ -152,7 +152,7 @@ func tableLine(product, eventType int) *line {
 	return &noticeLine
 }
 
-// identityLine gives the line that holds for this notification.
+// identityLine returns the line that holds for this notification.
 func (n *Notification) identityLine() *line {
 	l := tableLine(n.Info.ProductID, n.EventType)
 	if n.fits(l.key) && n.fits(l.fingerprint) {

@@ -32,7 +32,7 @@ type Notification struct {
 	line  *line // of the identity table
 }
 
-// entityField gives the field that names the entity of a catalogued event: what the product's events are ordered by.
+// entityField returns the field that names the entity of a catalogued event: what the product's events are ordered by.
 //
 // For RTC that is the channel and not the user, so that everything that happens in a channel stays in order. For
 // Cloud Recording it is the recording id and not the channel, as one channel can be recorded several times at once.
@@ -111,7 +111,7 @@ func (n *Notification) IsTest() bool {
 	return true
 }
 
-// OccurredAt gives the time the payload states for the event itself, in UTC, and whether it states one. It is the
+// OccurredAt returns the time the payload states for the event itself, in UTC, and whether it states one. It is the
 // sender's clock, at best to the millisecond; RTC's ts has only seconds.
 func (n *Notification) OccurredAt() (time.Time, bool) {
 	f := timeField(n.Info)
@@ -132,7 +132,7 @@ func (n *Notification) OccurredAt() (time.Time, bool) {
 	return unixTime(v)
 }
 
-// timeField gives the field with the time of a catalogued event. Events of which only the beginning of their session is
+// timeField returns the field with the time of a catalogued event. Events of which only the beginning of their session is
 // stated have none: a session's start says nothing about when an error in it happened.
 func timeField(i Info) field {
 	if !i.Known {

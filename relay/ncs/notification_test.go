@@ -432,7 +432,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// hasFoldedNames tells whether the envelope has names which encoding/json takes for one another.
+// hasFoldedNames reports whether the envelope has names which encoding/json takes for one another.
 func hasFoldedNames(t testing.TB, body []byte) bool {
 	seen := map[string]bool{}
 	for name := range decode(t, body) {

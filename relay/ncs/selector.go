@@ -15,7 +15,7 @@ type Selector struct {
 	unknown  bool // every type of that number that has no published name
 }
 
-// ParseProduct gives the id of a product by its name, or by "unknown_<id>", which stays an alias when the product gets a name.
+// ParseProduct returns the id of a product by its name, or by "unknown_<id>", which stays an alias when the product gets a name.
 func ParseProduct(name string) (int, error) {
 	for _, p := range products {
 		if p.Name == name {
@@ -81,7 +81,7 @@ func parseProducts(names []string) ([]int, error) {
 	return ids, nil
 }
 
-// Matches tells whether an event type is in the set.
+// Matches reports whether an event type is in the set.
 func (s Selector) Matches(i Info) bool {
 	if len(s.products) > 0 && !slices.Contains(s.products, i.ProductID) {
 		return false

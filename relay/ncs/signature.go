@@ -19,10 +19,10 @@ const (
 	HeaderV2 = "Agora-Signature-V2" // HMAC-SHA256
 )
 
-// SignV1 gives the value of HeaderV1 for a body.
+// SignV1 returns the value of HeaderV1 for a body.
 func SignV1(secret string, body []byte) string { return sign(sha1.New, secret, body) }
 
-// SignV2 gives the value of HeaderV2 for a body.
+// SignV2 returns the value of HeaderV2 for a body.
 func SignV2(secret string, body []byte) string { return sign(sha256.New, secret, body) }
 
 func sign(h func() hash.Hash, secret string, body []byte) string {
@@ -40,7 +40,7 @@ const (
 	V2 Kind = 2 // HMAC-SHA256, HeaderV2
 )
 
-// String gives "v1" or "v2".
+// String returns "v1" or "v2".
 func (k Kind) String() string {
 	switch k {
 	case V1:
@@ -103,7 +103,7 @@ func (v *Verifier) Verify(body []byte, v1, v2 []string) (Match, bool) {
 	return Match{}, false
 }
 
-// match gives the index of the secret under which value is the signature of body.
+// match returns the index of the secret under which value is the signature of body.
 func match(macs []macPool, body []byte, value string, size int) (int, bool) {
 	var given [sha256.Size]byte
 	if !decodeHex(given[:size], value) {

@@ -41,7 +41,7 @@ const (
 	odd                  // of another JSON type or form, or no Unicode
 )
 
-// raw gives the JSON value of a field; nil = no such member.
+// raw returns the JSON value of a field; nil = no such member.
 func (n *Notification) raw(f field) []byte {
 	s := n.spans[f]
 	if s.end == 0 {
@@ -83,7 +83,7 @@ func canonical(dst, raw []byte, c class) ([]byte, state) {
 	return dst[:start], odd
 }
 
-// isInteger tells whether b is a whole number in the only form in which it can be written: digits without leading
+// isInteger reports whether b is a whole number in the only form in which it can be written: digits without leading
 // zero, with a minus before all but zero.
 func isInteger(b []byte, c class) bool {
 	if len(b) > 0 && b[0] == '-' {
@@ -109,10 +109,10 @@ func isInteger(b []byte, c class) bool {
 	return true
 }
 
-// text gives a field's string; "" when it is absent or no string.
+// text returns a field's string; "" when it is absent or no string.
 func (n *Notification) text(f field) string { return n.string(f, text) }
 
-// id gives a field's string or whole number as text; "" when it is absent or odd.
+// id returns a field's string or whole number as text; "" when it is absent or odd.
 func (n *Notification) id(f field) string { return n.string(f, id) }
 
 func (n *Notification) string(f field, c class) string {
@@ -121,7 +121,7 @@ func (n *Notification) string(f field, c class) string {
 	return string(b)
 }
 
-// firstID gives the first of some fields that has an id.
+// firstID returns the first of some fields that has an id.
 func (n *Notification) firstID(fields ...field) string {
 	for _, f := range fields {
 		if s := n.id(f); s != "" {
@@ -140,7 +140,7 @@ func (n *Notification) firstPresent(fields ...field) field {
 	return fNone
 }
 
-// integer gives a field's whole number.
+// integer returns a field's whole number.
 func (n *Notification) integer(f field) (int64, bool) {
 	var scratch [32]byte
 	b, state := canonical(scratch[:0], n.raw(f), integer)

@@ -122,7 +122,7 @@ func (c *compiler) rule(path string, rc RuleConfig) rule {
 	return r
 }
 
-// given tells whether a rule has a key. An empty list is refused: as a key that is not there it would take everything,
+// given reports whether a rule has a key. An empty list is refused: as a key that is not there it would take everything,
 // and it may be all that is left of a template.
 func (c *compiler) given(path string, values []string) bool {
 	if values != nil && len(values) == 0 {
@@ -445,7 +445,7 @@ func (c *compiler) unusedSinks() {
 	}
 }
 
-// productsOf gives the ids of the products that sources name.
+// productsOf returns the ids of the products that sources name.
 func productsOf(sources ...Source) []int {
 	var ids []int
 	for _, s := range sources {

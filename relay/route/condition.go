@@ -16,12 +16,12 @@ type condition struct {
 	// holds decides on an event. An event that lacks the field never satisfies the condition.
 	holds func(n *ncs.Notification, source string) bool
 
-	// possible tells whether some event of a kind could satisfy the condition. For product, event and category, which
-	// the kind alone decides, it tells whether all would.
+	// possible reports whether some event of a kind could satisfy the condition. For product, event and category, which
+	// the kind alone decides, it reports whether all would.
 	possible func(k kind) bool
 }
 
-// decidedByKind tells whether possible is the whole truth about the condition.
+// decidedByKind reports whether possible is the whole truth about the condition.
 func (c *condition) decidedByKind() bool {
 	return c.key == "product" || c.key == "event" || c.key == "category"
 }

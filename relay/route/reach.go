@@ -49,7 +49,7 @@ func openKind(productID int) kind {
 func (k kind) hasChannel() bool     { return k.HasChannel() }
 func (k kind) hasServiceType() bool { return k.HasServiceType() }
 
-// selectedBy tells whether an event of a rule, compiled and as written, selects the kind or, of an open one, some type.
+// selectedBy reports whether an event of a rule, compiled and as written, selects the kind or, of an open one, some type.
 func (k kind) selectedBy(s ncs.Selector, written string) bool {
 	if !k.open {
 		return s.Matches(k.Info)
@@ -68,7 +68,7 @@ func trailingNumber(s string) (int, bool) {
 	return number, err == nil
 }
 
-// arrivesAt tells whether one of the sources lets the kind in.
+// arrivesAt reports whether one of the sources lets the kind in.
 func (k kind) arrivesAt(sources []Source) bool {
 	return slices.ContainsFunc(sources, func(s Source) bool {
 		return len(s.Products) == 0 || slices.Contains(productsOf(s), k.ProductID)
@@ -115,7 +115,7 @@ func (r *Router) canSend(k kind, sink string) bool {
 	return !taken && slices.Contains(r.unmatched, sink)
 }
 
-// possible tells whether the rule could apply to an event of the kind.
+// possible reports whether the rule could apply to an event of the kind.
 func (r *rule) possible(k kind) bool {
 	for i := range r.conditions {
 		if !r.conditions[i].possible(k) {
@@ -125,7 +125,7 @@ func (r *rule) possible(k kind) bool {
 	return true
 }
 
-// certain tells whether a rule that could apply to the kind applies to every event of it.
+// certain reports whether a rule that could apply to the kind applies to every event of it.
 func (r *rule) certain(k kind) bool {
 	if r.when != nil {
 		return false

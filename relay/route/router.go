@@ -92,7 +92,7 @@ type Verdict struct {
 	Err     error    // set when the expression failed
 }
 
-// Explain gives the verdict of every rule, in the order of the configuration.
+// Explain returns the verdict of every rule, in the order of the configuration.
 func (r *Router) Explain(n *ncs.Notification, source string, receivedAt time.Time) []Verdict {
 	e := evaluation{n: n, source: source, receivedAt: receivedAt}
 	verdicts := make([]Verdict, len(r.rules))
@@ -126,7 +126,7 @@ func (r *rule) explain(e *evaluation) Verdict {
 	return Verdict{Applies: true}
 }
 
-// failing gives the first condition that does not hold, nil if all do.
+// failing returns the first condition that does not hold, nil if all do.
 func (r *rule) failing(e *evaluation) *condition {
 	for i := range r.conditions {
 		if c := &r.conditions[i]; !c.holds(e.n, e.source) {

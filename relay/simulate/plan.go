@@ -117,7 +117,7 @@ const (
 	BadUnsigned             // forged: without signatures
 )
 
-// forged tells whether the step's call must be refused.
+// forged reports whether the step's call must be refused.
 func (k Kind) forged() bool { return k >= BadSecret }
 
 // shuffleWindow is how many events late a shuffled one comes at most.

@@ -195,7 +195,7 @@ func (r *recorder) fileList() []json.RawMessage {
 	return files
 }
 
-// mixed tells whether all streams go into one file (composite mode).
+// mixed reports whether all streams go into one file (composite mode).
 func (r *recorder) mixed() bool { return r.users[0] == "0" }
 
 func (r *recorder) file(suffix string) string { return r.sid + "_" + r.cname + suffix }

@@ -186,7 +186,7 @@ func (p *player) notify(ctx context.Context, s *entityState, event int, count fu
 	p.tally.add(func(t *Tally) { t.GivenUp++ })
 }
 
-// call makes one rightly signed call and tells whether it was answered 200.
+// call makes one rightly signed call and reports whether it was answered 200.
 func (p *player) call(ctx context.Context, s *entityState, event int) bool {
 	notifyMs := s.nextNotifyMs(event)
 	body := s.Events[event].Body(notifyMs)

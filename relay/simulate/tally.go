@@ -108,7 +108,7 @@ func (h *histogram) add(d time.Duration) {
 	h.max = max(h.max, d)
 }
 
-// quantile gives the upper end of the bucket in which the q-th value lies.
+// quantile returns the upper end of the bucket in which the q-th value lies.
 func (h *histogram) quantile(q float64) time.Duration {
 	rank := int(q * float64(h.count))
 	for i, n := range h.buckets {

@@ -3,7 +3,7 @@ package spelling
 
 import "fmt"
 
-// Hint gives a hint with the known name that is nearest to what was written, or "" when none is near.
+// Hint returns a hint with the known name that is nearest to what was written, or "" when none is near.
 func Hint(written string, known []string) string {
 	if name := Nearest(written, known); name != "" {
 		return fmt.Sprintf("did you mean %q?", name)
@@ -11,7 +11,7 @@ func Hint(written string, known []string) string {
 	return ""
 }
 
-// Nearest gives the known name that takes the fewest edits to reach, if they are few for its length; "" when none does.
+// Nearest returns the known name that takes the fewest edits to reach, if they are few for its length; "" when none does.
 func Nearest(written string, known []string) string {
 	best, fewest := "", 4
 	for _, name := range known {

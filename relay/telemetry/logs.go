@@ -106,7 +106,7 @@ func escapeAttr(groups []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// text gives the text of a value that may hold any. Levels must stay what they are, for tint to colour them.
+// text returns the text of a value that may hold any. Levels must stay what they are, for tint to colour them.
 func text(v slog.Value) (_ string, ok bool) {
 	switch v.Kind() {
 	case slog.KindString:
@@ -123,7 +123,7 @@ func text(v slog.Value) (_ string, ok bool) {
 	}
 }
 
-// plain tells whether tint shows s as it is, or quoted and otherwise as it is.
+// plain reports whether tint shows s as it is, or quoted and otherwise as it is.
 func plain(s string) bool {
 	return utf8.ValidString(s) && !strings.Contains(s, `\x1b`) &&
 		strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0

@@ -116,7 +116,7 @@ func (m *Metrics) Counter(name, help string) *Counter {
 // Counter is a family of series. Make its series once per configuration, not per event.
 type Counter struct{ counter metric.Int64Counter }
 
-// With gives the series with these labels. It is on the page from then on, at 0: an alert on a rate needs the first
+// With returns the series with these labels. It is on the page from then on, at 0: an alert on a rate needs the first
 // failure to be a step and not a birth.
 func (c *Counter) With(labels ...attribute.KeyValue) *CounterSeries {
 	s := &CounterSeries{c.counter, []metric.AddOption{metric.WithAttributeSet(attribute.NewSet(labels...))}}
@@ -151,7 +151,7 @@ type Histogram struct {
 	zero      func(labels attribute.Set)
 }
 
-// With gives the series with these labels. It is on the page from then on; a collector gets it with the first Record.
+// With returns the series with these labels. It is on the page from then on; a collector gets it with the first Record.
 func (h *Histogram) With(labels ...attribute.KeyValue) *HistogramSeries {
 	set := attribute.NewSet(labels...)
 	h.zero(set)
@@ -199,7 +199,7 @@ func callback(collect func(Observe)) metric.Float64Callback {
 	}
 }
 
-// fullName gives the instrument's name and unit for a name on the page, by asking the exporter's own translation whether
+// fullName returns the instrument's name and unit for a name on the page, by asking the exporter's own translation whether
 // it comes out as it went in.
 func fullName(name string, kind otlptranslator.MetricType) (full, unit string) {
 	full = metricPrefix + name

@@ -65,7 +65,7 @@ func OnCall(method, scheme, path string, status int, errorType string) []attribu
 	return attrs
 }
 
-// Method gives a method as span names and attributes may hold it: callers can invent any number of others.
+// Method returns a method as span names and attributes may hold it: callers can invent any number of others.
 func Method(method string) (name, attr string) {
 	switch method {
 	case "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY":

@@ -15,7 +15,7 @@ type Repetition struct {
 	suppressed int
 }
 
-// Allow tells whether the line may be written, and how many were not since the last one.
+// Allow reports whether the line may be written, and how many were not since the last one.
 func (r *Repetition) Allow(now time.Time) (suppressed int, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -30,7 +30,7 @@ type Options struct {
 	Log     *slog.Logger // gets the SDK's errors, at most one line a minute; required
 }
 
-// exports tells whether the user has asked for a signal ("TRACES", "METRICS") to be exported. The SDK's own answer would
+// exports reports whether the user has asked for a signal ("TRACES", "METRICS") to be exported. The SDK's own answer would
 // be yes by default, to localhost, which fills the logs of everybody who has no collector.
 func (o Options) exports(signal string) bool {
 	if o.Getenv == nil || strings.EqualFold(o.Getenv("OTEL_SDK_DISABLED"), "true") { // the Go SDK does not read it

@@ -95,7 +95,7 @@ func newSampler(name, arg string) (sampler, error) {
 	return s, nil
 }
 
-// samples gives the decision on a span without making it: of 100 spans sampled at 1 %, 99 then cost nothing.
+// samples returns the decision on a span without making it: of 100 spans sampled at 1 %, 99 then cost nothing.
 func (s sampler) samples(id trace.TraceID, parent trace.SpanContext) bool {
 	if s.parentBased && parent.IsValid() {
 		return parent.IsSampled()
@@ -115,7 +115,7 @@ func parseRatio(arg string) (float64, error) {
 	return ratio, nil
 }
 
-// Enabled tells whether spans go anywhere. Building attributes costs more than a span: ask first.
+// Enabled reports whether spans go anywhere. Building attributes costs more than a span: ask first.
 func (t *Tracing) Enabled() bool { return t.provider != nil }
 
 // LostSpans counts sampled spans that did not reach the collector: the queue was full or the export failed. A batch the
@@ -151,7 +151,7 @@ func (t *Tracing) StartIngress(id trace.SpanContext, method, path string, start 
 	return span
 }
 
-// SamplesDelivery tells whether StartDelivery would make a span that is recorded.
+// SamplesDelivery reports whether StartDelivery would make a span that is recorded.
 func (t *Tracing) SamplesDelivery(parent trace.SpanContext) bool {
 	return t.Enabled() && t.sampler.samples(parent.TraceID(), parent)
 }

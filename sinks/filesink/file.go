@@ -135,7 +135,7 @@ func lineEnd(f io.ReaderAt, size int64) (int64, error) {
 	return 0, nil
 }
 
-// isOurs tells whether what is in f from offset on was written by a sink; a power cut can leave zeros where a line was.
+// isOurs reports whether what is in f from offset on was written by a sink; a power cut can leave zeros where a line was.
 func isOurs(f io.ReaderAt, offset int64) (bool, error) {
 	start := make([]byte, len(lineStart))
 	n, err := f.ReadAt(start, offset)

@@ -58,7 +58,7 @@ func (s *Sink) newClient() (*client, error) {
 	return c, nil
 }
 
-// client gives the one to use for a call; release it afterwards.
+// client returns the one to use for a call; release it afterwards.
 func (s *Sink) client() *client {
 	s.mu.Lock()
 	defer s.mu.Unlock()

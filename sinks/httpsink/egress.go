@@ -129,7 +129,7 @@ func (p policy) named() []netip.Prefix {
 	return named
 }
 
-// embedded gives the addresses that the kernel, or a gateway of the network, can make of a.
+// embedded returns the addresses that the kernel, or a gateway of the network, can make of a.
 func embedded(a netip.Addr) (becomes []netip.Addr) {
 	if a.IsUnspecified() { // connects to this host
 		if a.Is4() {

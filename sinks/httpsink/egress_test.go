@@ -122,7 +122,7 @@ func TestRebinding(t *testing.T) {
 	require.Len(t, far.all(t), 3)
 }
 
-// nameServer gives a resolver that knows for every name the IPv4 addresses that answer gives at that moment.
+// nameServer returns a resolver that knows for every name the IPv4 addresses that answer gives at that moment.
 func nameServer(t *testing.T, answer func() []string) *net.Resolver {
 	server, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)

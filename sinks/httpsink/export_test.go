@@ -50,7 +50,7 @@ func (e *Egress) Permits(a netip.Addr) bool {
 	return p.permits(a)
 }
 
-// ParseTarget gives the URL of events.
+// ParseTarget returns the URL of events.
 func ParseTarget(raw string) (func(*relay.Event) (string, error), error) {
 	t, err := parseTarget(raw)
 	return t.url, err

@@ -15,7 +15,7 @@ type secretFile struct {
 	path string // of the setting
 	file string
 	put  func(*Config, relay.Secret) // sets what the file holds
-	ok   func(relay.Secret) error    // tells whether it may be that
+	ok   func(relay.Secret) error    // reports whether it may be that
 }
 
 // secretFiles lists the files that hold secrets of c.
@@ -75,7 +75,7 @@ func (c *Config) checkFiles(report problem.Report) {
 	}
 }
 
-// withFiles gives a copy of c that holds the secrets of its files too.
+// withFiles returns a copy of c that holds the secrets of its files too.
 func (c *Config) withFiles() (Config, error) {
 	full := *c
 	full.Headers = maps.Clone(c.Headers)

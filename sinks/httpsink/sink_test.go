@@ -208,7 +208,7 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// readmeVerdicts gives the verdict that the README's table has for a status.
+// readmeVerdicts returns the verdict that the README's table has for a status.
 func readmeVerdicts(t *testing.T) func(status int) string {
 	text, err := os.ReadFile("../../README.md")
 	require.NoError(t, err)

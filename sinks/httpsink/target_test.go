@@ -14,7 +14,7 @@ import (
 	"ncs-relay/sinks/sinktest"
 )
 
-// posted gives the target of the call for e, as it was on the wire, and the error.
+// posted returns the target of the call for e, as it was on the wire, and the error.
 func posted(t *testing.T, path string, e *relay.Event) (string, error) {
 	t.Helper()
 	var target string

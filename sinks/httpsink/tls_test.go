@@ -53,7 +53,7 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 	return key
 }
 
-// issue gives certificate and key in PEM for a service or client called name.
+// issue returns certificate and key in PEM for a service or client called name.
 func (a *authority) issue(name string) (cert, key []byte) {
 	return a.issueFor(&x509.Certificate{Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}}, newKey(a.t))
 }

@@ -73,7 +73,7 @@ func (b *batchBuilder) build(p *producer, batch []relay.Attempt, codec compress.
 // no faster.
 var encoders = make(chan struct{}, runtime.GOMAXPROCS(0))
 
-// compressed gives the batch with its records packed; what stands before them is still to be filled in.
+// compressed returns the batch with its records packed; what stands before them is still to be filled in.
 func (b *batchBuilder) compressed(codec compress.Compression) ([]byte, error) {
 	if codec == compress.None {
 		return b.plain, nil

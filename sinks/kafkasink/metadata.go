@@ -39,7 +39,7 @@ func (s *Sink) checkLanes(ctx context.Context, topic string) error {
 	return relay.ErrRelane
 }
 
-// setFound notes how many partitions the topic has and tells whether its lanes are up to date.
+// setFound notes how many partitions the topic has and reports whether its lanes are up to date.
 func (s *Sink) setFound(topic string, found int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

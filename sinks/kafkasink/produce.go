@@ -190,7 +190,7 @@ func (s *Sink) send(ctx context.Context, p *producer, encoded []byte) (response 
 	return s.requests.alone(ctx, p, encoded)
 }
 
-// refusesRecords tells whether the answer is about what the request holds, and not about the state of the cluster.
+// refusesRecords reports whether the answer is about what the request holds, and not about the state of the cluster.
 func refusesRecords(code kafka.Error) bool {
 	return tooLarge(code) || code == kafka.InvalidRecord || code == kafka.InvalidMessage || code == kafka.InvalidTimestamp
 }

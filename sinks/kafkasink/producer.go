@@ -106,7 +106,7 @@ func (s *Sink) identify(ctx context.Context, p *producer) error {
 	return nil
 }
 
-// refusesIdempotence tells whether err, the answer to a request for an id or to one that carried an id, means that this
+// refusesIdempotence reports whether err, the answer to a request for an id or to one that carried an id, means that this
 // cluster or its access rules have none for us.
 func refusesIdempotence(err error) bool {
 	return errors.Is(err, kafka.ClusterAuthorizationFailed) || errors.Is(err, kafka.UnsupportedVersion)
@@ -119,7 +119,7 @@ func (s *Sink) produceAnonymously(err error) {
 	}
 }
 
-// lostIdentity tells whether a broker does not know the producer any more, or not in this state.
+// lostIdentity reports whether a broker does not know the producer any more, or not in this state.
 func lostIdentity(code kafka.Error) bool {
 	switch code {
 	case kafka.OutOfOrderSequenceNumber, kafka.InvalidProducerEpoch, kafka.InvalidProducerIDMapping, kafka.UnknownProducerId, kafka.ProducerFenced:

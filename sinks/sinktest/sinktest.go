@@ -400,7 +400,7 @@ func testLanesIndependent(t *testing.T, b *bench) {
 	<-done
 }
 
-// otherLanes gives events whose lanes are not that of e.
+// otherLanes returns events whose lanes are not that of e.
 func (b *bench) otherLanes(t *testing.T, e *relay.Event) []*relay.Event {
 	var others []*relay.Event
 	for n := 1; n <= 50; n++ {

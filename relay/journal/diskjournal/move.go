@@ -34,7 +34,7 @@ func (j *Journal) Move(from, to string) (positions []journal.Position, skipped u
 	return positions, skipped, nil
 }
 
-// abandoned gives the cursor of a sink that nobody has opened. j.saving keeps it from being opened.
+// abandoned returns the cursor of a sink that nobody has opened. j.saving keeps it from being opened.
 func (j *Journal) abandoned(name string) (*Cursor, error) {
 	c := j.sink(name)
 	if c == nil {

@@ -15,7 +15,7 @@ import (
 	"ncs-relay/relay/journal/journaltest"
 )
 
-// files gives the content of every file below dir.
+// files returns the content of every file below dir.
 func files(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	all := map[string]string{}

@@ -161,7 +161,7 @@ func payloadOwed(p []byte, sink sinkID) (owed bool) {
 	return owed
 }
 
-// decodePayload gives a record that shares no memory with p.
+// decodePayload returns a record that shares no memory with p.
 func (n sinkNames) decodePayload(pos position, p []byte) (*journal.Record, error) {
 	r, body, err := n.decodeHeader(pos, p)
 	if err != nil {
@@ -171,7 +171,7 @@ func (n sinkNames) decodePayload(pos position, p []byte) (*journal.Record, error
 	return r, nil
 }
 
-// decodeHeader gives a record without its body, which is a part of p.
+// decodeHeader returns a record without its body, which is a part of p.
 func (n sinkNames) decodeHeader(pos position, p []byte) (*journal.Record, []byte, error) {
 	if len(p) < payloadFixed {
 		return nil, nil, fmt.Errorf("position %d: %w", pos, errPayload)

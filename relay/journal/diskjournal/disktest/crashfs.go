@@ -122,7 +122,7 @@ func (c *CrashFS) Crash() {
 	c.crashed = true
 }
 
-// Crashed tells whether the machine is down.
+// Crashed reports whether the machine is down.
 func (c *CrashFS) Crashed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
