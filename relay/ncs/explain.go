@@ -71,9 +71,6 @@ var table = sync.OnceValue(func() *explained {
 // EnvelopeFields are those around the payload, which all events have in common.
 func EnvelopeFields() []Field { return fieldsOf(table().Envelope.Fields) }
 
-// EnvelopeNotes say what is undocumented or contradictory about the envelope.
-func EnvelopeNotes() []string { return slices.Clone(table().Envelope.Notes) }
-
 // Explain says what is published of an event type, and what its samples show. Of a type that the catalogue does not know it
 // says nothing.
 func (i Info) Explain() Explanation {
