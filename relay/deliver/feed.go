@@ -4,8 +4,11 @@ import (
 	"slices"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"ncs-relay/relay"
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/ncs"
 )
 
 // stream is what a sink is owed, or a replay to it: a feed for each shard. Streams are ordered within each shard, not against
@@ -323,4 +326,74 @@ func (d *dispatcher) loadEvents(positions []journal.Position) ([]*relay.Event, e
 func (d *dispatcher) lost(f *feed, p journal.Position) {
 	f.Settle(p, journal.Dropped)
 	d.log.Error("an owed event was damaged on disk and cannot be delivered", "position", p)
+}
+
+// eventOf makes the event of a journal record. Product, event and category come from the catalogue of today.
+func eventOf(r *journal.Record) *relay.Event {
+	return &relay.Event{
+		Position:    r.Position,
+		ID:          r.ID,
+		Info:        ncs.Lookup(r.ProductID, r.EventType),
+		Source:      r.Source,
+		Entity:      r.Entity,
+		ReceivedAt:  r.Time,
+		ContentType: r.ContentType,
+		SignatureV1: r.SignatureV1,
+		SignatureV2: r.SignatureV2,
+		Body:        r.Body,
+		Quarantine:  r.Quarantine,
+		Trace: trace.NewSpanContext(trace.SpanContextConfig{
+			TraceID: r.ID, SpanID: r.SpanID, TraceFlags: trace.TraceFlags(r.TraceFlags), Remote: true}),
+	}
+}
+
+// sizeOf is what an event costs a dispatcher's window.
+func sizeOf(ev *relay.Event) int { return len(ev.Body) + 512 }
+
+// addReplay begins a replay, or goes on with one of an earlier process. One that runs already is left alone: a dispatcher
+// that a reload makes finds it in the journal, too.
+func (d *dispatcher) addReplay(r journal.Replay) {
+	if d.replayOf(r.ID()) != nil {
+		return
+	}
+	match, err := relay.MatchOf(r)
+	if err != nil { // of a newer version, say
+		d.log.Error("replay cannot be run; cancelled", "replay", r.ID(), "error", err)
+		r.Cancel()
+		return
+	}
+	spec := r.Spec()
+	s := &stream{replay: r, number: r.ID(), since: spec.CreatedAt,
+		open: func(shard *journal.Shard) journal.Deliveries { return r.In(shard, match) }}
+	if spec.Rate > 0 {
+		s.interval = time.Duration(min(float64(time.Second)/spec.Rate, float64(365*24*time.Hour))) // a Duration ends somewhere
+	}
+	d.streams = append(d.streams, s)
+	d.followIn(s)
+	d.log.Info("replay runs", "replay", r.ID())
+}
+
+func (d *dispatcher) replayOf(id uint32) *stream {
+	for _, s := range d.streams {
+		if s.replay != nil && s.number == id {
+			return s
+		}
+	}
+	return nil
+}
+
+// dropReplay forgets what a replay that ended, or was cancelled, has in lanes.
+func (d *dispatcher) dropReplay(s *stream) {
+	if s == nil || s.dropped {
+		return
+	}
+	s.dropped, d.leaving = true, true
+	for _, f := range s.feeds {
+		f.unlaned = nil
+	}
+	for _, l := range d.lanes.all {
+		if l.stream == s {
+			d.lanes.empty(l)
+		}
+	}
 }

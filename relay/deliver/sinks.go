@@ -208,3 +208,13 @@ func (s *Sinks) on(ctx context.Context, name string, f func(*dispatcher)) error 
 		}
 	}
 }
+
+// refuser is the sink of quarantined bodies: each becomes a dead letter with the reason of its quarantine.
+type refuser struct{}
+
+func (refuser) Lane(*relay.Event) relay.Lane { return relay.Lane{Key: relay.Unroutable} }
+func (refuser) MaxBatch() (int, int)         { return 1, 0 }
+func (refuser) Close() error                 { return nil }
+func (refuser) Send(_ context.Context, _ relay.Lane, batch []relay.Attempt) (int, error) {
+	return 0, relay.Permanent(relay.Because(relay.ReasonQuarantine, errors.New(batch[0].Quarantine)))
+}

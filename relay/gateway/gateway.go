@@ -19,6 +19,7 @@ import (
 	"ncs-relay/relay/deliver"
 	"ncs-relay/relay/ingress"
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/problem"
 	"ncs-relay/relay/telemetry"
 	"ncs-relay/relay/trail"
 )
@@ -85,6 +86,25 @@ func (g *Gateway) Reload(ctx context.Context, s Settings) error {
 
 // KnownKeys is how many keys the deduplication knows.
 func (g *Gateway) KnownKeys() int { return g.ingress.KnownKeys() }
+
+// ShutdownConfig paces the end of the process.
+type ShutdownConfig struct {
+	Delay   time.Duration `yaml:"delay"`   // storing goes on so long after readiness is gone
+	Timeout time.Duration `yaml:"timeout"` // for calls and attempts in flight to end, after the delay
+}
+
+// SetDefaults fills what the configuration may leave out.
+func (c *ShutdownConfig) SetDefaults() {
+	c.Delay = 5 * time.Second
+	c.Timeout = 20 * time.Second
+}
+
+// Check reports what is wrong with c.
+func (c *ShutdownConfig) Check(report problem.Report) {
+	if c.Timeout < time.Second {
+		report("timeout", "%v is too short", "use 1s or more: calls and attempts in flight are cut off after it", c.Timeout)
+	}
+}
 
 // Status is what the gateway says of itself to operators: one snapshot, in which all accounts balance.
 type Status struct {
