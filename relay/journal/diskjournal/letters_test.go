@@ -117,7 +117,7 @@ func TestDamagedLetterIsMended(t *testing.T) {
 	j, err = diskjournal.Open(dir, testOptions())
 	require.NoError(t, err)
 	defer j.Close()
-	c, err = journaltest.OpenSink(j, "a")
+	_, err = journaltest.OpenSink(j, "a")
 	require.NoError(t, err)
 	_, err = j.DeadLetters("a", journal.Position{}, 10)
 	require.ErrorIs(t, err, diskjournal.ErrDamaged)

@@ -98,12 +98,13 @@ func testRetention(t *testing.T, open opener) {
 func testRemovedSink(t *testing.T, open opener) {
 	j := open(t)
 	stop := journaltest.Start(t, j)
-	a, b := journaltest.Sink(t, j, "a"), journaltest.Sink(t, j, "b")
+	journaltest.Sink(t, j, "a")
+	journaltest.Sink(t, j, "b")
 	recs := journaltest.Fill(t, j, 0, 100, "a", "b")
 	stop()
 	j = open(t)
 	stop = journaltest.Start(t, j)
-	b = journaltest.Sink(t, j, "b")
+	b := journaltest.Sink(t, j, "b")
 	for _, r := range journaltest.Drain(t, b, 1<<20) {
 		b.Settle(r.Position, journal.Delivered)
 	}
@@ -112,7 +113,7 @@ func testRemovedSink(t *testing.T, open opener) {
 	stop()
 	j = open(t)
 	journaltest.Start(t, j)
-	a = journaltest.Sink(t, j, "a")
+	a := journaltest.Sink(t, j, "a")
 	handed := load(t, j, journaltest.Pending(a))
 	handed = append(handed, journaltest.Drain(t, a, 1<<20)...)
 	require.Empty(t, cmp.Diff(recs, handed), "it finds everything when it comes back")
