@@ -175,7 +175,7 @@ func printAttempt(out io.Writer, e trail.Entry) {
 	}
 }
 
-// printLever says who did what: billing: skip by ada, count 3, entity=s1
+// printLever says who did what: billing: skip by on-call, count 3, entity=s1
 func printLever(out io.Writer, e trail.Entry) {
 	if e.Sink != "" {
 		fmt.Fprintf(out, "%s: ", e.Sink)
