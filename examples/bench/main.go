@@ -53,6 +53,7 @@ func run() int {
 	flag.DurationVar(&s.pause, "pause", time.Second, "between events sent at rest")
 	short := flag.Bool("short", false, "one round of a second each and a small backlog: shows that everything works, and no figure to quote")
 	only := flag.String("only", "", "comma-separated beginnings of the measurements' names, such as a,b,e,g; default: all")
+	binary := flag.String("relay", "", "the ncs-relay to measure, such as an earlier one; default: built from this checkout")
 	out := flag.String("json", "", "file for all figures of all rounds")
 	_ = flag.Parse(os.Args[1:])
 	if flag.NArg() > 0 {
@@ -66,14 +67,14 @@ func run() int {
 		fmt.Fprintln(os.Stderr, "bench: numbers must be greater than 0")
 		return 2
 	}
-	if err := benchmark(ctx, s, *only, *out); err != nil {
+	if err := benchmark(ctx, s, *only, *binary, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return 1
 	}
 	return 0
 }
 
-func benchmark(ctx context.Context, s settings, only, out string) (err error) {
+func benchmark(ctx context.Context, s settings, only, binary, out string) (err error) {
 	if runtime.GOOS != "linux" {
 		return errors.New("processor time is read from /proc, which only Linux has")
 	}
@@ -82,9 +83,11 @@ func benchmark(ctx context.Context, s settings, only, out string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	b := &bench{settings: s, dir: dir}
-	if b.binary, err = build(ctx, dir); err != nil {
-		return err
+	b := &bench{settings: s, dir: dir, binary: binary}
+	if binary == "" {
+		if b.binary, err = build(ctx, dir); err != nil {
+			return err
+		}
 	}
 	h := &host{ctx: ctx, dir: filepath.Join(dir, "kafka")}
 	if err := os.Mkdir(h.dir, 0o700); err != nil {
