@@ -26,6 +26,9 @@ func (r *relayUnderTest) logLines() (lines []map[string]any) {
 	}
 	require.Greater(r.t, len(documented), 20)
 	for line := range strings.Lines(r.log.String()) {
+		if !strings.HasSuffix(line, "\n") {
+			break // it is still being written
+		}
 		var l map[string]any
 		require.NoError(r.t, json.Unmarshal([]byte(line), &l), line)
 		for key := range l {

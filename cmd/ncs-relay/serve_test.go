@@ -37,7 +37,7 @@ type relayUnderTest struct {
 	url, admin  string
 	environment []string
 	cmd         *exec.Cmd
-	log         *bytes.Buffer
+	log         *lockedBuffer
 }
 
 // relayBase is what the configurations of most tests begin with; newRelay fills in the places.
@@ -94,7 +94,7 @@ func (r *relayUnderTest) start() {
 
 func (r *relayUnderTest) launch() {
 	r.t.Helper()
-	r.log = &bytes.Buffer{}
+	r.log = &lockedBuffer{}
 	r.cmd = exec.Command(r.program, "serve", "-c", r.config)
 	r.cmd.Stderr = r.log
 	r.cmd.Env = append(os.Environ(), r.environment...)
