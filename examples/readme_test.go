@@ -27,7 +27,7 @@ import (
 
 const root = ".." // of the repository
 
-// block is a fenced block or a table of the README, with the comment that stands before it: <!-- kind: argument -->.
+// block is a fenced block or a table of a document, with the comment that stands before it: <!-- kind: argument -->.
 type block struct {
 	kind, argument string
 	language       string // "" = a table
@@ -36,20 +36,26 @@ type block struct {
 
 var marked = regexp.MustCompile(`(?ms)^(?:<!-- (\w+)(?:: (\S+))? -->\n)?(?:` + "```" + `(\w+)\n(.*?)^` + "```" + `$|((?:^\|[^\n]*\n)+))`)
 
+// documents are the README and what it leads users to.
+var documents = []string{"README.md", "sinks/README.md", "config/README.md", "cmd/ncs-relay/README.md", "examples/README.md", "examples/observability/README.md"}
+
+// readme returns all documents, one after the other.
 func readme(t *testing.T) (text string, blocks []block) {
-	b, err := os.ReadFile(filepath.Join(root, "README.md"))
-	require.NoError(t, err)
-	for _, m := range marked.FindAllStringSubmatch(string(b), -1) {
-		blocks = append(blocks, block{kind: m[1], argument: m[2], language: m[3], text: m[4] + m[5]})
+	for _, name := range documents {
+		b, err := os.ReadFile(filepath.Join(root, name))
+		require.NoError(t, err)
+		for _, m := range marked.FindAllStringSubmatch(string(b), -1) {
+			blocks = append(blocks, block{kind: m[1], argument: m[2], language: m[3], text: m[4] + m[5]})
+		}
+		text += string(b)
 	}
-	require.NotEmpty(t, blocks)
-	return string(b), blocks
+	return text, blocks
 }
 
 // find returns the one block of a kind.
 func find(t *testing.T, blocks []block, kind, argument string) string {
 	i := slices.IndexFunc(blocks, func(b block) bool { return b.kind == kind && b.argument == argument })
-	require.GreaterOrEqual(t, i, 0, "the README has no block <!-- %s: %s -->", kind, argument)
+	require.GreaterOrEqual(t, i, 0, "no document has a block <!-- %s: %s -->", kind, argument)
 	return blocks[i].text
 }
 

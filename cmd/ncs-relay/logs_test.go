@@ -13,10 +13,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// logLines checks that every line of the log is a JSON object with the keys that the README names, and gives them.
+// logLines checks that every line of the log is a JSON object with the keys that the documents name, and returns them.
 func (r *relayUnderTest) logLines() (lines []map[string]any) {
 	r.t.Helper()
-	readme, err := os.ReadFile("../../README.md")
+	readme, err := os.ReadFile("../../examples/observability/README.md")
 	require.NoError(r.t, err)
 	_, table, _ := strings.Cut(string(readme), "<!-- log keys -->\n")
 	table, _, _ = strings.Cut(table, "\n\n")
@@ -32,7 +32,7 @@ func (r *relayUnderTest) logLines() (lines []map[string]any) {
 		var l map[string]any
 		require.NoError(r.t, json.Unmarshal([]byte(line), &l), line)
 		for key := range l {
-			require.True(r.t, documented[key], "the README does not name the key %q of %s", key, line)
+			require.True(r.t, documented[key], "the documents do not name the key %q of %s", key, line)
 		}
 		_, err := time.Parse(time.RFC3339Nano, l["time"].(string))
 		require.NoError(r.t, err)

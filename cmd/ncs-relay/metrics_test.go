@@ -91,7 +91,7 @@ func TestTheMetricsPageIsWhatTheReadmeSays(t *testing.T) {
 		}
 		actual[name] = strings.Join(slices.Sorted(maps.Keys(labels)), ", ")
 	}
-	readme, err := os.ReadFile("../../README.md")
+	readme, err := os.ReadFile("../../examples/observability/README.md")
 	require.NoError(t, err)
 	_, table, _ := strings.Cut(string(readme), "<!-- metrics -->\n")
 	table, _, _ = strings.Cut(table, "\n\n")
@@ -105,7 +105,7 @@ func TestTheMetricsPageIsWhatTheReadmeSays(t *testing.T) {
 		documented[row[1]] = strings.Join(labels, ", ")
 	}
 	if diff := cmp.Diff(actual, documented); diff != "" {
-		t.Errorf("metrics (-page +README):\n%s", diff)
+		t.Errorf("metrics (-page +documents):\n%s", diff)
 	}
 
 	allowed := regexp.MustCompile(`^(build_info|config_|journal_.*bytes|sink_state|connections|backlog_max_bytes|dedup_(max_keys|window_seconds))`)

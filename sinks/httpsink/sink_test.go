@@ -190,10 +190,10 @@ func verdict(err error) string {
 	return "tried again"
 }
 
-// TestVerdicts holds the README's table against every status that a server can answer.
+// TestVerdicts holds the documented table against every status that a server can answer.
 func TestVerdicts(t *testing.T) {
 	t.Parallel()
-	table := readmeVerdicts(t)
+	table := documentedVerdicts(t)
 	status := make(chan int, 1)
 	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(<-status) }))
 	t.Cleanup(far.Close)
@@ -208,9 +208,9 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// readmeVerdicts returns the verdict that the README's table has for a status.
-func readmeVerdicts(t *testing.T) func(status int) string {
-	text, err := os.ReadFile("../../README.md")
+// documentedVerdicts returns the verdict that the documented table has for a status.
+func documentedVerdicts(t *testing.T) func(status int) string {
+	text, err := os.ReadFile("../README.md")
 	require.NoError(t, err)
 	_, table, found := strings.Cut(string(text), "<!-- verdicts -->\n")
 	require.True(t, found)
