@@ -11,6 +11,7 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/kafkaconn"
+	"ncs-relay/relay/kafkaconn/batch"
 )
 
 // checkLanes compares the topic's partitions as its lanes were told with those the cluster has now.
@@ -73,7 +74,7 @@ func (s *Sink) createdPartitions(ctx context.Context, topic string) (int, error)
 	for {
 		_ = s.cluster.Look(ctx, time.Now())
 		found, err := s.partitions(ctx, topic)
-		if err == nil || !kafkaconn.Pause(ctx, electionPause) {
+		if err == nil || !kafkaconn.Pause(ctx, batch.ElectionPause) {
 			return found, err
 		}
 	}

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/segmentio/kafka-go"
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/kafkaconn"
+	"ncs-relay/relay/kafkaconn/batch"
 )
 
 // corruptTries is how often a lone record is sent before CORRUPT_MESSAGE is believed to be its own fault: damage on the
@@ -34,7 +34,7 @@ func (s *Sink) produce(ctx context.Context, p *producer, batch []relay.Attempt) 
 	for taken < len(batch) {
 		rest := batch[taken:]
 		if n == 0 {
-			n = fitting(rest, s.limit(p.topic), s.cloudEvents)
+			n = fitting(rest, s.limit(p.Topic), s.cloudEvents)
 		}
 		done, err := s.deliver(ctx, p, rest[:n])
 		taken += done
@@ -100,7 +100,7 @@ func (s *Sink) request(ctx context.Context, p *producer, batch []relay.Attempt) 
 	}
 	response, err := s.write(ctx, p, batch, encoded)
 	if err != nil {
-		return fmt.Errorf("produce to %s/%d: %w", p.topic, p.partition, err)
+		return fmt.Errorf("produce to %s/%d: %w", p.Topic, p.Partition, err)
 	}
 	var code kafka.Error
 	errors.As(response.Error, &code)
@@ -108,19 +108,19 @@ func (s *Sink) request(ctx context.Context, p *producer, batch []relay.Attempt) 
 		p.appended(len(batch))
 		return nil
 	}
-	err = fmt.Errorf("produce to %s/%d: %w", p.topic, p.partition, response.Error)
+	err = fmt.Errorf("produce to %s/%d: %w", p.Topic, p.Partition, response.Error)
 	switch {
 	case refusesRecords(code):
 		p.unanswered = sent{}
 		if tooLarge(code) {
-			if limit := s.learnLimit(ctx, p.topic, len(encoded)); limit > 0 {
+			if limit := s.learnLimit(ctx, p.Topic, len(encoded)); limit > 0 {
 				err = fmt.Errorf("%w (%d bytes; the topic takes %d)", err, len(encoded)-batchAt, limit)
 			}
 		}
 		return newRefusal(err, response.RecordErrors, len(batch))
 	case p.id != anonymous && lostIdentity(code):
 		s.log.Warn("a Kafka broker does not know this producer any more; it takes a new id",
-			"lane", fmt.Sprintf("%s/%d", p.topic, p.partition), "may_be_doubled", p.unanswered.count, "error", err)
+			"lane", fmt.Sprintf("%s/%d", p.Topic, p.Partition), "may_be_doubled", p.unanswered.count, "error", err)
 		p.forget()
 		return fmt.Errorf("%w: %w", errNewIdentity, err)
 	case p.id != anonymous && refusesIdempotence(code):
@@ -132,62 +132,24 @@ func (s *Sink) request(ctx context.Context, p *producer, batch []relay.Attempt) 
 	return err
 }
 
-const (
-	// patience is how long a request waits for a partition to get a leader. It is longer than brokers wait before they
-	// replace one that hangs (broker.session.timeout.ms, 9 s).
-	patience = 15 * time.Second
-
-	electionPause = 200 * time.Millisecond // between two tries meanwhile
-)
-
-// write sends an encoded batch, and while its partition has no leader, or one that does not answer any more, sends it again,
-// byte for byte, to whoever leads then. Elections belong to a cluster that is well. The dispatcher's pauses, which grow, are
-// for one that is not, and would be added to the time that the cluster needs.
-func (s *Sink) write(ctx context.Context, p *producer, batch []relay.Attempt, encoded []byte) (*kafka.ProduceResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+// write sends an encoded batch, and while its partition has no leader, or one that does not answer any more, sends it again to
+// whoever leads then. Elections belong to a cluster that is well. The dispatcher's pauses, which grow, are for one that is
+// not, and would be added to the time that the cluster needs.
+func (s *Sink) write(ctx context.Context, p *producer, events []relay.Attempt, encoded []byte) (*kafka.ProduceResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, batch.Patience)
 	defer cancel()
-	for {
-		response, err := s.send(ctx, p, encoded)
-		reason := err
-		if err == nil {
-			reason = response.Error
-		}
-		if reason == nil {
-			return response, nil
-		}
+	response, err := s.requests.Write(ctx, &p.Lane, encoded, p.id == anonymous, func(reason error) bool {
 		again := kafkaconn.Leaderless(reason)
-		if again || err != nil {
-			p.unanswered = sentOf(batch)
+		if again {
+			p.unanswered = sentOf(events)
+			s.log.Debug("a request is made again", "topic", p.Topic, "partition", p.Partition, "error", reason)
 		}
-		if !again {
-			return response, err
-		}
-		if ctx.Err() == nil {
-			s.log.Debug("a request is made again", "topic", p.topic, "partition", p.partition, "error", reason)
-			_ = s.cluster.Look(ctx, time.Now())
-		}
-		if !kafkaconn.Pause(ctx, electionPause) {
-			return response, err
-		}
+		return again
+	})
+	if err != nil {
+		p.unanswered = sentOf(events)
 	}
-}
-
-// send makes one request. A batch goes with those of other partitions unless its last request failed or took long, so that a
-// partition that waits for its replicas holds up the others once. Without idempotence a batch that is sent again could be doubled.
-func (s *Sink) send(ctx context.Context, p *producer, encoded []byte) (response *kafka.ProduceResponse, err error) {
-	began := time.Now()
-	defer func() {
-		p.alone = err != nil || response.Error != nil || time.Since(began) >= jointPatience
-	}()
-	if !p.alone && p.id != anonymous {
-		within, cancel := context.WithTimeout(ctx, jointPatience)
-		defer cancel()
-		response, err = s.requests.together(within, p, encoded)
-		if within.Err() == nil || ctx.Err() != nil {
-			return response, err
-		}
-	}
-	return s.requests.alone(ctx, p, encoded)
+	return response, err
 }
 
 // refusesRecords reports whether the answer is about what the request holds, and not about the state of the cluster.

@@ -10,6 +10,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/kafkaconn/batch"
 )
 
 // producer writes one partition for one feed of deliveries. A partition's leader knows a repeated batch by the id and the
@@ -18,23 +19,18 @@ import (
 //
 // A replay has a producer of its own: between two tries of a batch it sends other events to the same partition.
 type producer struct {
-	topic     string
-	partition int
+	batch.Lane
 
 	id         int64 // anonymous = none
 	epoch      int16
 	next       int32 // sequence of the next record
 	unanswered sent  // the request whose outcome nobody knows
-	alone      bool  // the next request holds nothing else
 }
 
 type producerKey struct {
 	lane   relay.Lane
 	replay uint32
 }
-
-// anonymous is the producer id of batches that are not known when they are repeated.
-const anonymous = -1
 
 // sent are the events of a request. The bytes are not kept: a dead cluster would hold up to a batch of them for each
 // partition. The same events make the same records again, except for a traceparent, which names the attempt.
@@ -63,7 +59,7 @@ func (s *Sink) producer(lane relay.Lane, partition int, replay uint32) *producer
 				return k.lane == lane && k.replay != 0 && p.unanswered.count == 0
 			})
 		}
-		p = &producer{topic: lane.Group, partition: partition, id: anonymous}
+		p = &producer{Lane: batch.Lane{Topic: lane.Group, Partition: int32(partition)}, id: anonymous}
 		s.producers[key] = p
 	}
 	return p

@@ -25,6 +25,7 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/kafkaconn"
+	"ncs-relay/relay/kafkaconn/batch"
 )
 
 // unplaced is the key of the one lane of a topic whose partitions are not known yet.
@@ -43,7 +44,7 @@ type Sink struct {
 
 	cluster    *kafkaconn.Cluster
 	client     *kafka.Client
-	requests   *requests
+	requests   *batch.Requests
 	idempotent atomic.Bool // false once the cluster has refused producer ids
 
 	mu        sync.Mutex                // guards the maps, and each topic
@@ -84,7 +85,7 @@ func New(cfg Config, name string, logger *slog.Logger) (*Sink, error) {
 		log:          logger.With("sink", name),
 		cluster:      cluster,
 		client:       &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Timeout: kafkaconn.RequestTimeout, Transport: cluster},
-		requests:     newRequests(cluster),
+		requests:     batch.NewRequests(cluster),
 		topics:       make(map[string]topicState),
 		producers:    make(map[producerKey]*producer),
 	}
@@ -150,6 +151,6 @@ func (s *Sink) Reconnect() { s.cluster.Reconnect() }
 // Close ends all connections.
 func (s *Sink) Close() error {
 	s.cluster.Close()
-	s.requests.close()
+	s.requests.Close()
 	return nil
 }
