@@ -89,13 +89,13 @@ func (j *Journal) loadAccounts(tx *bbolt.Tx) error {
 	return tableOf(tx, bucketAccounts).ForEach(func(k, v []byte) error {
 		source := string(k[len(accountPrefix):])
 		var n journal.Account
-		d := decoder{b: v}
+		d := decoder{B: v}
 		for _, v := range outcomes(&n) {
-			*v = d.uvarint()
+			*v = d.Uvarint()
 			n.Received += *v
 		}
-		if d.err != nil {
-			return fmt.Errorf("account of source %q: %w", source, d.err)
+		if d.Err != nil {
+			return fmt.Errorf("account of source %q: %w", source, d.Err)
 		}
 		j.accounts[source] = &sourceAccount{j: j, saved: n, now: n}
 		return nil

@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/ledger"
 )
 
 // checkpointInterval is the least time between two transactions. What was settled in between is delivered again after
@@ -134,7 +135,7 @@ func (j *Journal) save(more func(*bbolt.Tx, *snapshot) error) error {
 	}
 	for c, s := range snap.cursors {
 		c.mu.Lock()
-		c.letters, c.letterBytes = s.letters, s.letterBytes
+		c.tally.Letters, c.tally.LetterBytes = s.tally.Letters, s.tally.LetterBytes
 		c.buried = slices.Clone(c.buried[len(snap.buried[c]):])
 		c.mu.Unlock()
 	}
@@ -189,7 +190,7 @@ func (j *Journal) recount() error {
 				return err
 			}
 			c.mu.Lock()
-			c.letters, c.letterBytes = saved.letters, saved.letterBytes
+			c.tally.Letters, c.tally.LetterBytes = saved.tally.Letters, saved.tally.LetterBytes
 			c.mu.Unlock()
 		}
 		return j.loadCounts(tx)
@@ -203,10 +204,10 @@ func (s *snapshot) putLetters(tx *bbolt.Tx) error {
 			l := &buried[i]
 			k := deadKey(c.id, in(l.Position))
 			if dead.Bucket.Get(k) == nil { // an attempt that seemed to fail may have put it
-				s.cursors[c].letters++
-				s.cursors[c].letterBytes += uint64(l.Size + letterOverhead)
+				s.cursors[c].tally.Letters++
+				s.cursors[c].tally.LetterBytes += uint64(l.Size + ledger.LetterOverhead)
 			}
-			if err := dead.Put(k, encodeLetter(l)); err != nil {
+			if err := dead.Put(k, ledger.EncodeLetter(l)); err != nil {
 				return err
 			}
 		}
@@ -342,11 +343,11 @@ func (s *snapshot) dropLetter(tx *bbolt.Tx, c *Cursor, pos position) error {
 	if v == nil {
 		return err
 	}
-	l, err := decodeLetter(pos, v)
+	l, err := ledger.DecodeLetter(at(pos), v)
 	if err != nil {
 		return err
 	}
-	s.cursors[c].letters--
-	s.cursors[c].letterBytes -= uint64(l.Size + letterOverhead)
+	s.cursors[c].tally.Letters--
+	s.cursors[c].tally.LetterBytes -= uint64(l.Size + ledger.LetterOverhead)
 	return tableOf(tx, bucketDead).Delete(k)
 }

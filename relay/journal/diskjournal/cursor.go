@@ -4,9 +4,8 @@ import (
 	"sync"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/ledger"
 )
-
-const maxError = 1024
 
 // Cursor is what one sink has read and settled. In memory it is always up to date; on disk up to a checkpoint ago, so
 // after a crash some deliveries are handed out again. All methods may be called concurrently; none but Next and Load
@@ -18,30 +17,30 @@ type Cursor struct {
 
 	nextMu sync.Mutex // one Next at a time
 
-	mu     sync.Mutex // guards what follows; taken after Journal.mu where both are needed
-	opened bool       // in this life of the process
-	read   position   // what is owed up to here is in open or settled
-	at     place      // of the record after read
-	unsettled
-	tally        // owed and owedBytes are guarded by Journal.mu instead
-	unread int64 // when the oldest record owed and not read was received, ms; 0 = not known
-	buried []journal.DeadLetter
-	paused string
-	dirty  bool
+	mu        sync.Mutex // guards what follows; taken after Journal.mu where both are needed
+	opened    bool       // in this life of the process
+	read      position   // what is owed up to here is in open or settled
+	at        place      // of the record after read
+	unsettled ledger.Unsettled
+	tally     ledger.Tally // Owed and OwedBytes are guarded by Journal.mu instead
+	unread    int64        // when the oldest record owed and not read was received, ms; 0 = not known
+	buried    []journal.DeadLetter
+	paused    string
+	dirty     bool
 
 	lettersLost uint64 // dropped by the limits of dead letters, by this process
 }
 
 func newCursor(j *Journal, name string, id sinkID, saved *savedCursor) *Cursor {
 	return &Cursor{j: j, id: id, name: name, read: saved.read, at: saved.at, tally: saved.tally, paused: saved.paused,
-		unsettled: newUnsettled(saved.pending)}
+		unsettled: ledger.NewUnsettled(saved.pending)}
 }
 
 // Pending returns the deliveries handed out and not settled, in order.
 func (c *Cursor) Pending() []journal.Pending {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.pending()
+	return c.unsettled.Pending(0)
 }
 
 // Next hands out the next records owed to the sink.
@@ -107,10 +106,10 @@ func (c *Cursor) writeOff() {
 	if lost == 0 {
 		return
 	}
-	c.dropped += lost
-	c.settledBytes = c.owedBytes
-	for _, d := range c.saved() {
-		c.settledBytes -= uint64(d.size)
+	c.tally.Dropped += lost
+	c.tally.SettledBytes = c.tally.OwedBytes
+	for _, d := range c.unsettled.Saved() {
+		c.tally.SettledBytes -= uint64(d.Size)
 	}
 	c.touch()
 	c.j.logger.Error("deliveries are lost to damage on disk", "sink", c.name, "deliveries", lost)
@@ -120,7 +119,7 @@ func (c *Cursor) took(list []savedDelivery, read position, at place) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(list) > 0 {
-		c.add(list)
+		c.unsettled.Add(list...)
 		c.unread = 0
 	}
 	c.read, c.at = read, at
@@ -128,7 +127,9 @@ func (c *Cursor) took(list []savedDelivery, read position, at place) {
 }
 
 // unreadCount is how many deliveries are owed and were not read. Journal.mu and c.mu are held.
-func (c *Cursor) unreadCount() uint64 { return c.owed - c.settled() - uint64(c.count) }
+func (c *Cursor) unreadCount() uint64 {
+	return c.tally.Owed - c.tally.Settled() - uint64(c.unsettled.Len())
+}
 
 // Settle ends a delivery.
 func (c *Cursor) Settle(pos journal.Position, o journal.Outcome) {
@@ -137,22 +138,15 @@ func (c *Cursor) Settle(pos journal.Position, o journal.Outcome) {
 	if _, ok := c.remove(in(pos)); !ok {
 		return
 	}
-	switch o {
-	case journal.Delivered:
-		c.delivered++
-	case journal.Skipped:
-		c.skipped++
-	default:
-		c.dropped++
-	}
+	c.tally.Settle(o)
 }
 
 // Failed notes a failed attempt at a delivery that stays pending.
 func (c *Cursor) Failed(pos journal.Position, r journal.Retry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if d := c.get(in(pos)); d != nil {
-		d.retry = &r
+	if d := c.unsettled.Get(in(pos)); d != nil {
+		d.Retry = &r
 		c.touch()
 	}
 }
@@ -165,15 +159,15 @@ func (c *Cursor) Bury(l journal.DeadLetter) {
 	if !ok {
 		return
 	}
-	l.Size = d.size
+	l.Size = d.Size
 	c.buried = append(c.buried, l)
-	c.dead++
+	c.tally.Dead++
 }
 
-func (c *Cursor) remove(pos position) (delivery, bool) { // c.mu is held
-	d, ok := c.unsettled.remove(pos)
+func (c *Cursor) remove(pos position) (ledger.Debt, bool) { // c.mu is held
+	d, ok := c.unsettled.Remove(pos)
 	if ok {
-		c.settledBytes += uint64(d.size)
+		c.tally.SettledBytes += uint64(d.Size)
 		c.touch()
 	}
 	return d, ok
@@ -194,8 +188,7 @@ func (c *Cursor) Totals() journal.Totals {
 }
 
 func (c *Cursor) totals() journal.Totals { // Journal.mu and c.mu are held
-	return journal.Totals{Owed: c.owed, Delivered: c.delivered, Dead: c.dead, Skipped: c.skipped, Dropped: c.dropped,
-		Pending: c.owed - c.settled()}
+	return c.tally.Totals()
 }
 
 // Owed are the deliveries of the one shard there is.
@@ -210,7 +203,7 @@ func (c *Cursor) PendingBytes(*journal.Shard) int64 {
 	defer c.j.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return int64(c.owedBytes - c.settledBytes)
+	return c.tally.PendingBytes()
 }
 
 // SetPaused keeps why nothing is sent to the sink; on disk with the next checkpoint.
@@ -230,7 +223,7 @@ func (c *Cursor) Paused() string {
 
 // snapshot returns what a checkpoint saves. Journal.mu and c.mu are held.
 func (c *Cursor) snapshot() *savedCursor {
-	return &savedCursor{read: c.read, at: c.at, tally: c.tally, paused: c.paused, pending: c.saved()}
+	return &savedCursor{read: c.read, at: c.at, tally: c.tally, paused: c.paused, pending: c.unsettled.Saved()}
 }
 
 // Release says that nobody reads for the sink any more. What it is owed no longer keeps segments from being deleted: it is copied,

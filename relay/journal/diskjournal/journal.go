@@ -211,10 +211,10 @@ func (j *Journal) loadCounts(tx *bbolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	d := decoder{b: b}
+	d := decoder{B: b}
 	j.keptBytes, j.keysSaved = 0, 0
 	if b != nil {
-		j.keptBytes = int64(d.uvarint())
+		j.keptBytes = int64(d.Uvarint())
 	}
 	return tx.Bucket(bucketKeys).ForEach(func(_, chunk []byte) error {
 		j.keysSaved += (len(chunk) - sumSize) / keySize
@@ -225,15 +225,15 @@ func (j *Journal) loadCounts(tx *bbolt.Tx) error {
 func (j *Journal) loadCursors(tx *bbolt.Tx) error {
 	sinks, cursors := tableOf(tx, bucketSinks), tableOf(tx, bucketCursors)
 	err := sinks.ForEach(func(name, v []byte) error {
-		d := decoder{b: v}
-		id := sinkID(d.uvarint())
+		d := decoder{B: v}
+		id := sinkID(d.Uvarint())
 		b, err := cursors.Get(sinkKey(id))
 		if err != nil {
 			return err
 		}
 		saved, err := decodeCursor(b)
-		if err != nil || d.err != nil {
-			return fmt.Errorf("sink %q: %w", name, errors.Join(err, d.err))
+		if err != nil || d.Err != nil {
+			return fmt.Errorf("sink %q: %w", name, errors.Join(err, d.Err))
 		}
 		j.addCursor(newCursor(j, string(name), id, saved))
 		return nil
@@ -478,8 +478,8 @@ func (j *Journal) createSink(name string, start position) (*Cursor, error) {
 		}
 		var n uint64
 		if v != nil { // an attempt that seemed to fail
-			d := decoder{b: v}
-			n = d.uvarint()
+			d := decoder{B: v}
+			n = d.Uvarint()
 		} else if n, err = sinks.NextSequence(); err != nil {
 			return err
 		}

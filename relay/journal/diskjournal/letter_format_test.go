@@ -8,13 +8,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/ledger"
 )
 
 func TestDeadLettersOfEarlierVersionsAreRead(t *testing.T) {
 	t.Parallel()
 	want := journal.DeadLetter{Position: at(7), Reason: "refused", At: time.UnixMilli(5), Size: 3, Retry: journal.Retry{Attempts: 2, FirstError: "a", LastError: "b"}}
-	encoded := encodeLetter(&want)
-	got, err := decodeLetter(7, encoded[:len(encoded)-1]) // they had no cause
+	encoded := ledger.EncodeLetter(&want)
+	got, err := ledger.DecodeLetter(at(7), encoded[:len(encoded)-1]) // they had no cause
 	require.NoError(t, err)
 	require.Empty(t, cmp.Diff(want, got))
 }

@@ -7,6 +7,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/ledger"
 )
 
 // Move makes sink to owe what sink from, not opened now, owes.
@@ -98,30 +99,30 @@ func (m *move) plan(src, dst *savedCursor) {
 	m.moved = nil
 	held := make(map[position]bool, len(dst.pending))
 	for _, d := range dst.pending {
-		held[d.pos] = true
+		held[d.At] = true
 	}
 	for _, d := range src.pending {
-		if m.both[d.pos] || held[d.pos] {
-			m.both[d.pos] = true
-			src.skipped++
-			src.settledBytes += uint64(d.size)
+		if m.both[d.At] || held[d.At] {
+			m.both[d.At] = true
+			src.tally.Skipped++
+			src.tally.SettledBytes += uint64(d.Size)
 			continue
 		}
-		d.retry = nil
+		d.Retry = nil
 		m.moved = append(m.moved, d)
-		src.disown(&dst.tally, d.size)
+		disown(&src.tally, &dst.tally, d.Size)
 	}
 	src.pending = nil
 	dst.pending = append(dst.pending, m.moved...)
-	slices.SortFunc(dst.pending, comparePositions)
+	slices.SortFunc(dst.pending, ledger.Compare)
 }
 
 // disown makes another tally owe a delivery.
-func (t *tally) disown(to *tally, size int64) {
-	t.owed--
-	t.owedBytes -= uint64(size)
-	to.owed++
-	to.owedBytes += uint64(size)
+func disown(t, to *ledger.Tally, size int64) {
+	t.Owed--
+	t.OwedBytes -= uint64(size)
+	to.Owed++
+	to.OwedBytes += uint64(size)
 }
 
 // apply moves in memory. What was settled since it was planned stays where it is.
@@ -135,18 +136,18 @@ func (m *move) apply() (positions []journal.Position, skipped uint64) {
 			skipped++
 		}
 	}
-	m.src.skipped += skipped
+	m.src.tally.Skipped += skipped
 	m.dst.mu.Lock()
 	defer m.dst.mu.Unlock()
 	var taken []savedDelivery
 	for _, d := range m.moved {
-		if _, ok := m.src.unsettled.remove(d.pos); ok {
-			m.src.disown(&m.dst.tally, d.size)
+		if _, ok := m.src.unsettled.Remove(d.At); ok {
+			disown(&m.src.tally, &m.dst.tally, d.Size)
 			taken = append(taken, d)
-			positions = append(positions, at(d.pos))
+			positions = append(positions, at(d.At))
 		}
 	}
-	m.dst.add(taken)
+	m.dst.unsettled.Add(taken...)
 	m.src.touch()
 	m.dst.touch()
 	return positions, skipped
@@ -172,10 +173,10 @@ func (c *Cursor) dropAll() uint64 {
 	defer c.j.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := c.owed - c.settled()
-	c.dropped += n
-	c.settledBytes = c.owedBytes
-	c.unsettled = newUnsettled(nil)
+	n := c.tally.Owed - c.tally.Settled()
+	c.tally.Dropped += n
+	c.tally.SettledBytes = c.tally.OwedBytes
+	c.unsettled = ledger.NewUnsettled(nil)
 	c.read, c.at = c.j.known.pos, place{c.j.known.seg, c.j.known.off}
 	c.touch()
 	return n

@@ -2,17 +2,22 @@ package diskjournal
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"math"
 	"time"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/ledger"
 )
 
 // position orders the records on disk; 0 is before everything. Some numbers are lost with appends that failed.
-type position uint64
+type position = ledger.Offset
+
+type (
+	decoder       = ledger.Decoder
+	savedDelivery = ledger.Delivery
+)
 
 // at is a position as others know it: there is one shard.
 func at(p position) journal.Position { return journal.Position{Offset: uint64(p)} }
@@ -117,8 +122,6 @@ const (
 	maxPayload     = 1 << 30
 )
 
-var errPayload = errors.New("malformed record")
-
 // appendPayload encodes everything but the position.
 func appendPayload(b []byte, r *journal.Record, sinks []sinkID) []byte {
 	b = append(b, payloadVersion)
@@ -144,13 +147,18 @@ func payloadID(p []byte) (id [16]byte)   { copy(id[:], p[1:]); return id }
 func payloadKey(p []byte) (key [16]byte) { copy(key[:], p[17:]); return key }
 func payloadTime(p []byte) int64         { return int64(binary.LittleEndian.Uint64(p[33:])) }
 
+// deliveryOf is a record that was handed out.
+func deliveryOf(pos position, payload []byte, size int64) savedDelivery {
+	return savedDelivery{At: pos, Debt: ledger.Debt{Size: size, Received: payloadTime(payload)}}
+}
+
 // payloadSinks calls fn for each sink the record is owed to.
 func payloadSinks(p []byte, fn func(sinkID)) {
-	d := decoder{b: p[payloadFixed:]}
-	d.varint()
-	d.varint()
-	for n := d.uvarint(); n > 0 && d.err == nil; n-- {
-		if id := d.uvarint(); d.err == nil {
+	d := decoder{B: p[payloadFixed:]}
+	d.Varint()
+	d.Varint()
+	for n := d.Uvarint(); n > 0 && d.Err == nil; n-- {
+		if id := d.Uvarint(); d.Err == nil {
 			fn(sinkID(id))
 		}
 	}
@@ -174,70 +182,34 @@ func (n sinkNames) decodePayload(pos position, p []byte) (*journal.Record, error
 // decodeHeader returns a record without its body, which is a part of p.
 func (n sinkNames) decodeHeader(pos position, p []byte) (*journal.Record, []byte, error) {
 	if len(p) < payloadFixed {
-		return nil, nil, fmt.Errorf("position %d: %w", pos, errPayload)
+		return nil, nil, fmt.Errorf("position %d: %w", pos, ledger.ErrMalformed)
 	}
 	if p[0] != payloadVersion {
-		return nil, nil, fmt.Errorf("position %d: record version %d is not known: %w", pos, p[0], errPayload)
+		return nil, nil, fmt.Errorf("position %d: record version %d is not known: %w", pos, p[0], ledger.ErrMalformed)
 	}
 	r := &journal.Record{Position: at(pos), ID: payloadID(p), Key: payloadKey(p), Time: time.UnixMilli(payloadTime(p)), TraceFlags: p[49]}
 	copy(r.SpanID[:], p[41:])
-	d := decoder{b: p[payloadFixed:]}
-	r.ProductID, r.EventType = int(d.varint()), int(d.varint())
-	owed := d.uvarint()
-	if owed > uint64(len(d.b)) {
-		return nil, nil, fmt.Errorf("position %d: %w", pos, errPayload)
+	d := decoder{B: p[payloadFixed:]}
+	r.ProductID, r.EventType = int(d.Varint()), int(d.Varint())
+	owed := d.Uvarint()
+	if owed > uint64(len(d.B)) {
+		return nil, nil, fmt.Errorf("position %d: %w", pos, ledger.ErrMalformed)
 	}
 	if owed > 0 {
 		r.Sinks = make([]string, 0, owed)
 	}
 	for ; owed > 0; owed-- {
-		id := d.uvarint()
+		id := d.Uvarint()
 		if id > math.MaxUint32 {
-			return nil, nil, fmt.Errorf("position %d: %w", pos, errPayload)
+			return nil, nil, fmt.Errorf("position %d: %w", pos, ledger.ErrMalformed)
 		}
 		r.Sinks = append(r.Sinks, n.of(sinkID(id)))
 	}
 	for _, s := range [...]*string{&r.Source, &r.Entity, &r.Quarantine, &r.ContentType, &r.SignatureV1, &r.SignatureV2} {
-		*s = d.str()
+		*s = d.Text()
 	}
-	if d.err != nil {
-		return nil, nil, fmt.Errorf("position %d: %w", pos, d.err)
+	if d.Err != nil {
+		return nil, nil, fmt.Errorf("position %d: %w", pos, d.Err)
 	}
-	return r, d.b, nil
-}
-
-// decoder takes values off the front of b; after the first fault all further values are zero.
-type decoder struct {
-	b   []byte
-	err error
-}
-
-func (d *decoder) uvarint() uint64 {
-	v, n := binary.Uvarint(d.b)
-	return v * d.advance(n)
-}
-
-func (d *decoder) varint() int64 {
-	v, n := binary.Varint(d.b)
-	return v * int64(d.advance(n))
-}
-
-func (d *decoder) advance(n int) uint64 {
-	if n <= 0 {
-		d.err, d.b = errPayload, nil
-		return 0
-	}
-	d.b = d.b[n:]
-	return 1
-}
-
-func (d *decoder) str() string {
-	n := d.uvarint()
-	if n > uint64(len(d.b)) {
-		d.err, d.b = errPayload, nil
-		return ""
-	}
-	s := string(d.b[:n])
-	d.b = d.b[n:]
-	return s
+	return r, d.B, nil
 }

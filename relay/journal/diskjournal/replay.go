@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/ledger"
 )
 
 // Replay is a job that delivers again what is settled, as far as the log reaches back, and dead letters. Like a Cursor it hands out, and is told what became of it, and it
@@ -27,10 +28,10 @@ type Replay struct {
 
 	nextMu sync.Mutex // one Next at a time
 
-	mu      sync.Mutex // guards what follows; taken after Journal.mu and before a cursor's mutex
-	reached position   // what is up to here was looked at
-	at      place      // of the record after it; a hint
-	unsettled
+	mu        sync.Mutex // guards what follows; taken after Journal.mu and before a cursor's mutex
+	reached   position   // what is up to here was looked at
+	at        place      // of the record after it; a hint
+	unsettled ledger.Unsettled
 	totals    journal.ReplayTotals // without Pending and Read
 	cancelled bool
 	changes   []letterChange // to be saved
@@ -88,7 +89,7 @@ func (j *Journal) newReplay(spec journal.ReplaySpec) (*Replay, error) {
 		end = min(end, in(spec.To.In(0)))
 	}
 	spec.To = nil
-	r := &Replay{j: j, spec: spec, end: end, unsettled: newUnsettled(nil), dirty: true}
+	r := &Replay{j: j, spec: spec, end: end, unsettled: ledger.NewUnsettled(nil), dirty: true}
 	return r, r.bind()
 }
 
@@ -191,7 +192,7 @@ func (r *Replay) next(maxBytes int, want func(header *journal.Record) bool) ([]*
 		return nil, nil
 	}
 	for _, rec := range b.recs {
-		r.add([]savedDelivery{{in(rec.Position), delivery{size: int64(len(rec.Body)), received: rec.Time.UnixMilli()}}})
+		r.unsettled.Add(savedDelivery{At: in(rec.Position), Debt: ledger.Debt{Size: int64(len(rec.Body)), Received: rec.Time.UnixMilli()}})
 	}
 	r.totals.Matched += uint64(len(b.recs))
 	r.reached, r.at = b.read, b.at
@@ -284,7 +285,7 @@ func (r *Replay) readLetters(b *replayBatch, maxBytes int, want func(header *jou
 func (r *Replay) Pending() []journal.Pending {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.pending()
+	return r.unsettled.Pending(0)
 }
 
 // Settle ends a delivery, once.
@@ -307,8 +308,8 @@ func (r *Replay) Settle(p journal.Position, o journal.Outcome) {
 func (r *Replay) Failed(pos journal.Position, retry journal.Retry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if d := r.get(in(pos)); d != nil {
-		d.retry = &retry
+	if d := r.unsettled.Get(in(pos)); d != nil {
+		d.Retry = &retry
 		r.touch()
 	}
 }
@@ -322,12 +323,12 @@ func (r *Replay) Bury(l journal.DeadLetter) {
 		return
 	}
 	r.totals.Failed++
-	l.Size = d.size
+	l.Size = d.Size
 	r.change(letterChange{in(l.Position), &l})
 }
 
-func (r *Replay) take(pos position) (delivery, bool) { // r.mu is held
-	d, ok := r.remove(pos)
+func (r *Replay) take(pos position) (ledger.Debt, bool) { // r.mu is held
+	d, ok := r.unsettled.Remove(pos)
 	if ok {
 		r.touch()
 	}
@@ -348,7 +349,7 @@ func (r *Replay) change(ch letterChange) { // r.mu is held
 func (c *Cursor) hasLetters() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.letters > 0 || len(c.buried) > 0
+	return c.tally.Letters > 0 || len(c.buried) > 0
 }
 
 // Totals returns one snapshot.
@@ -356,7 +357,7 @@ func (r *Replay) Totals() journal.ReplayTotals {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t := r.totals
-	t.Pending, t.Read = uint64(r.count), cut(r.reached)
+	t.Pending, t.Read = uint64(r.unsettled.Len()), cut(r.reached)
 	return t
 }
 
@@ -364,7 +365,7 @@ func (r *Replay) Totals() journal.ReplayTotals {
 func (r *Replay) Finished() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.cancelled || (r.reached >= r.end && r.count == 0)
+	return r.cancelled || (r.reached >= r.end && r.unsettled.Len() == 0)
 }
 
 // Raises reports whether the replay may still remove a dead letter.
@@ -373,7 +374,7 @@ func (r *Replay) Raises(sink string, p journal.Position) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return !r.cancelled && r.of.name == sink && (r.spec.DeadLetters || r.of == r.to) &&
-		(r.get(pos) != nil || r.reached < pos && pos <= r.end)
+		(r.unsettled.Get(pos) != nil || r.reached < pos && pos <= r.end)
 }
 
 // done reports whether nothing is left to read.
@@ -387,8 +388,8 @@ func (r *Replay) done() bool {
 func (r *Replay) Cancel() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.totals.Skipped += uint64(r.count)
-	r.unsettled = newUnsettled(nil)
+	r.totals.Skipped += uint64(r.unsettled.Len())
+	r.unsettled = ledger.NewUnsettled(nil)
 	r.cancelled = true
 	r.touch()
 }
@@ -473,12 +474,12 @@ func (s *savedReplay) encode() []byte {
 		b = append(b, text...)
 	}
 	b = binary.AppendUvarint(b, math.Float64bits(s.spec.Rate))
-	b = appendTime(b, s.spec.CreatedAt)
+	b = ledger.AppendTime(b, s.spec.CreatedAt)
 	for _, v := range [...]uint64{1, uint64(s.end), uint64(s.at.seg), uint64(s.at.off), uint64(s.reached),
 		s.totals.Matched, s.totals.Delivered, s.totals.Failed, s.totals.Skipped} {
 		b = binary.AppendUvarint(b, v)
 	}
-	return appendPending(b, s.pending)
+	return ledger.AppendPending(b, s.pending)
 }
 
 func decodeReplay(b []byte) (*savedReplay, error) {
@@ -487,16 +488,16 @@ func decodeReplay(b []byte) (*savedReplay, error) {
 	}
 	s := &savedReplay{cancelled: b[1]&4 != 0}
 	s.spec.Anyway, s.spec.DeadLetters = b[1]&1 != 0, b[1]&2 != 0
-	d := decoder{b: b[2:]}
-	s.spec.Sink, s.spec.Of, s.spec.Filter = d.str(), d.str(), []byte(d.str())
-	s.spec.Rate, s.spec.CreatedAt = math.Float64frombits(d.uvarint()), d.time()
-	d.uvarint() // where it began: a replay reads from the first record on
-	s.end = position(d.uvarint())
-	s.at = place{position(d.uvarint()), int64(d.uvarint())}
-	s.reached = position(d.uvarint())
-	s.totals = journal.ReplayTotals{Matched: d.uvarint(), Delivered: d.uvarint(), Failed: d.uvarint(), Skipped: d.uvarint()}
-	s.pending = d.pending()
-	return s, d.err
+	d := decoder{B: b[2:]}
+	s.spec.Sink, s.spec.Of, s.spec.Filter = d.Text(), d.Text(), []byte(d.Text())
+	s.spec.Rate, s.spec.CreatedAt = math.Float64frombits(d.Uvarint()), d.Time()
+	d.Uvarint() // where it began: a replay reads from the first record on
+	s.end = position(d.Uvarint())
+	s.at = place{position(d.Uvarint()), int64(d.Uvarint())}
+	s.reached = position(d.Uvarint())
+	s.totals = journal.ReplayTotals{Matched: d.Uvarint(), Delivered: d.Uvarint(), Failed: d.Uvarint(), Skipped: d.Uvarint()}
+	s.pending = d.Pending()
+	return s, d.Err
 }
 
 // loadReplays needs the cursors.
@@ -507,7 +508,7 @@ func (j *Journal) loadReplays(tx *bbolt.Tx) error {
 		if err != nil {
 			return fmt.Errorf("replay %d: %w", id, err)
 		}
-		r := &Replay{j: j, id: id, spec: s.spec, end: s.end, reached: s.reached, at: s.at, unsettled: newUnsettled(s.pending), totals: s.totals, cancelled: s.cancelled}
+		r := &Replay{j: j, id: id, spec: s.spec, end: s.end, reached: s.reached, at: s.at, unsettled: ledger.NewUnsettled(s.pending), totals: s.totals, cancelled: s.cancelled}
 		j.replays = append(j.replays, r)
 		return r.bind()
 	})
@@ -517,11 +518,11 @@ func (j *Journal) loadReplays(tx *bbolt.Tx) error {
 func (r *Replay) snapshot(all bool) *savedReplay {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.dirty && !(all && r.count > 0) {
+	if !r.dirty && !(all && r.unsettled.Len() > 0) {
 		return nil
 	}
 	r.dirty = false
-	return &savedReplay{spec: r.spec, cancelled: r.cancelled, end: r.end, reached: r.reached, at: r.at, totals: r.totals, pending: r.saved(), changes: slices.Clone(r.changes)}
+	return &savedReplay{spec: r.spec, cancelled: r.cancelled, end: r.end, reached: r.reached, at: r.at, totals: r.totals, pending: r.unsettled.Saved(), changes: slices.Clone(r.changes)}
 }
 
 func (s *snapshot) putReplays(tx *bbolt.Tx) error {
@@ -549,7 +550,7 @@ func rewriteLetter(tx *bbolt.Tx, id sinkID, l *journal.DeadLetter) error {
 	if v, err := b.Get(k); v == nil {
 		return err
 	}
-	return b.Put(k, encodeLetter(l))
+	return b.Put(k, ledger.EncodeLetter(l))
 }
 
 // committed forgets what a transaction has made lasting.

@@ -14,6 +14,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/ledger"
 )
 
 const sweepInterval = 10 * time.Second
@@ -200,8 +201,8 @@ func (s *snapshot) referred(tx *bbolt.Tx, first, last position) ([]position, err
 	var positions []position
 	for c, saved := range s.cursors {
 		for _, d := range saved.pending {
-			if d.pos >= first && d.pos <= last {
-				positions = append(positions, d.pos)
+			if d.At >= first && d.At <= last {
+				positions = append(positions, d.At)
 			}
 		}
 		err := letters(tx, c.id, first-1, func(l journal.DeadLetter) bool {
@@ -217,8 +218,8 @@ func (s *snapshot) referred(tx *bbolt.Tx, first, last position) ([]position, err
 	}
 	for _, saved := range s.replays {
 		for _, d := range saved.pending {
-			if d.pos >= first && d.pos <= last {
-				positions = append(positions, d.pos)
+			if d.At >= first && d.At <= last {
+				positions = append(positions, d.At)
 			}
 		}
 	}
@@ -285,7 +286,7 @@ func (j *Journal) ended() (n endings) {
 	n.kept = uint64(j.keptBytes)
 	for _, c := range j.byID {
 		c.mu.Lock()
-		n.settled, n.letters = n.settled+c.settled(), n.letters+c.letters
+		n.settled, n.letters = n.settled+c.tally.Settled(), n.letters+c.tally.Letters
 		c.mu.Unlock()
 	}
 	for _, r := range j.replays {
@@ -305,7 +306,7 @@ func (j *Journal) dropLetters(now time.Time, excess int64) error {
 	cursors := slices.Collect(maps.Values(j.byID))
 	for _, c := range cursors {
 		c.mu.Lock()
-		d.total += int64(c.letterBytes)
+		d.total += int64(c.tally.LetterBytes)
 		c.mu.Unlock()
 	}
 	j.mu.Unlock()
@@ -330,7 +331,7 @@ func (j *Journal) dropLetters(now time.Time, excess int64) error {
 				return err
 			}
 			d.excess -= l.Size
-			d.total -= l.Size + letterOverhead
+			d.total -= l.Size + ledger.LetterOverhead
 			dropped[c]++
 		}
 	})
@@ -381,7 +382,7 @@ func (j *Journal) auditLetters() error {
 	defer j.mu.Unlock()
 	for id, c := range j.byID {
 		c.mu.Lock()
-		letters := c.letters
+		letters := c.tally.Letters
 		c.mu.Unlock()
 		if there[id] != letters {
 			return fmt.Errorf("state: %d dead letters of sink %q where there should be %d: %w", there[id], c.name, letters, ErrDamaged)
@@ -419,7 +420,7 @@ func (j *Journal) mendLetters() error {
 			if recs[i] != nil {
 				l.Size = int64(len(recs[i].Body))
 			}
-			if err := tableOf(tx, bucketDead).Put(k, encodeLetter(&l)); err != nil {
+			if err := tableOf(tx, bucketDead).Put(k, ledger.EncodeLetter(&l)); err != nil {
 				return err
 			}
 		}

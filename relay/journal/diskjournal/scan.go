@@ -167,10 +167,10 @@ func (j *Journal) Standing(sink string, pos journal.Position) (journal.Standing,
 func (c *Cursor) standing(pos position) journal.Standing {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	d := c.get(pos)
+	d := c.unsettled.Get(pos)
 	switch {
-	case d != nil && d.retry != nil:
-		return journal.Standing{State: journal.StatePending, Retry: *d.retry}
+	case d != nil && d.Retry != nil:
+		return journal.Standing{State: journal.StatePending, Retry: *d.Retry}
 	case d != nil:
 		return journal.Standing{State: journal.StatePending}
 	case c.read < pos:

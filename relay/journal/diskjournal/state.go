@@ -17,6 +17,7 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/ledger"
 )
 
 // state is the small file beside the log: what each sink has settled, the keys known, dead letters, and records that
@@ -335,10 +336,10 @@ func decodeDurable(b []byte) (durable, error) {
 	if b == nil {
 		return durable{}, nil
 	}
-	d := decoder{b: b}
+	d := decoder{B: b}
 	v := durable{}
-	v.pos, v.seg, v.off = position(d.uvarint()), position(d.uvarint()), int64(d.uvarint())
-	return v, d.err
+	v.pos, v.seg, v.off = position(d.Uvarint()), position(d.Uvarint()), int64(d.Uvarint())
+	return v, d.Err
 }
 
 // Cursors.
@@ -347,25 +348,11 @@ const cursorVersion = 1
 
 // savedCursor is a cursor as it is kept.
 type savedCursor struct {
-	read position
-	at   place
-	tally
+	read    position
+	at      place
+	tally   ledger.Tally
 	paused  string
 	pending []savedDelivery // ascending
-}
-
-// tally counts the deliveries of a sink. Owed minus the outcomes is what is pending.
-type tally struct {
-	owed, owedBytes                   uint64
-	delivered, dead, skipped, dropped uint64
-	settledBytes                      uint64
-	letters, letterBytes              uint64 // dead letters kept
-}
-
-func (t *tally) settled() uint64 { return t.delivered + t.dead + t.skipped + t.dropped }
-
-func (t *tally) fields() [9]*uint64 {
-	return [...]*uint64{&t.owed, &t.owedBytes, &t.delivered, &t.dead, &t.skipped, &t.dropped, &t.settledBytes, &t.letters, &t.letterBytes}
 }
 
 func (c *savedCursor) encode() []byte {
@@ -374,30 +361,9 @@ func (c *savedCursor) encode() []byte {
 	b = binary.AppendUvarint(b, uint64(c.read))
 	b = binary.AppendUvarint(b, uint64(c.at.seg))
 	b = binary.AppendUvarint(b, uint64(c.at.off))
-	for _, v := range c.tally.fields() {
-		b = binary.AppendUvarint(b, *v)
-	}
-	b = appendText(b, c.paused)
-	return appendPending(b, c.pending)
-}
-
-func appendPending(b []byte, pending []savedDelivery) []byte {
-	b = binary.AppendUvarint(b, uint64(len(pending)))
-	var last savedDelivery
-	for _, d := range pending {
-		b = binary.AppendUvarint(b, uint64(d.pos-last.pos))
-		b = binary.AppendVarint(b, d.received-last.received)
-		last = d
-		hasRetry := uint64(0)
-		if d.retry != nil {
-			hasRetry = 1
-		}
-		b = binary.AppendUvarint(b, uint64(d.size)<<1|hasRetry)
-		if d.retry != nil {
-			b = appendRetry(b, d.retry)
-		}
-	}
-	return b
+	b = ledger.AppendTally(b, &c.tally)
+	b = ledger.AppendText(b, c.paused)
+	return ledger.AppendPending(b, c.pending)
 }
 
 func decodeCursor(b []byte) (*savedCursor, error) {
@@ -405,9 +371,9 @@ func decodeCursor(b []byte) (*savedCursor, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.paused = d.str()
-	c.pending = d.pending()
-	return c, d.err
+	c.paused = d.Text()
+	c.pending = d.Pending()
+	return c, d.Err
 }
 
 // decodeTally leaves what comes after the tally, which may be large, to the decoder.
@@ -415,85 +381,14 @@ func decodeTally(b []byte) (*savedCursor, *decoder, error) {
 	if len(b) == 0 || b[0] != cursorVersion {
 		return nil, nil, fmt.Errorf("no cursor, or one of an unknown version: %w", ErrDamaged)
 	}
-	d := &decoder{b: b[1:]}
-	c := &savedCursor{read: position(d.uvarint())}
-	c.at = place{position(d.uvarint()), int64(d.uvarint())}
-	for _, v := range c.tally.fields() {
-		*v = d.uvarint()
-	}
-	return c, d, d.err
-}
-
-func (d *decoder) pending() []savedDelivery {
-	n := d.uvarint()
-	list := make([]savedDelivery, 0, min(n, uint64(len(d.b))/2)) // each takes two bytes at least
-	var last savedDelivery
-	for ; n > 0 && d.err == nil; n-- {
-		last.pos += position(d.uvarint())
-		last.received += d.varint()
-		size := d.uvarint()
-		last.size, last.retry = int64(size>>1), nil
-		if size&1 == 1 {
-			r := d.retry()
-			last.retry = &r
-		}
-		list = append(list, last)
-	}
-	return list
-}
-
-func appendText(b []byte, s string) []byte {
-	s = s[:min(len(s), maxError)]
-	b = binary.AppendUvarint(b, uint64(len(s)))
-	return append(b, s...)
-}
-
-func appendRetry(b []byte, r *journal.Retry) []byte {
-	b = binary.AppendUvarint(b, uint64(r.Attempts))
-	b = appendText(appendText(b, r.FirstError), r.LastError)
-	for _, t := range [...]time.Time{r.FirstFailed, r.LastFailed, r.Next} {
-		b = appendTime(b, t)
-	}
-	return b
-}
-
-func (d *decoder) retry() journal.Retry {
-	return journal.Retry{Attempts: int(d.uvarint()), FirstError: d.str(), LastError: d.str(),
-		FirstFailed: d.time(), LastFailed: d.time(), Next: d.time()}
-}
-
-func appendTime(b []byte, t time.Time) []byte {
-	if t.IsZero() {
-		return binary.AppendVarint(b, 0)
-	}
-	return binary.AppendVarint(b, t.UnixMilli())
-}
-
-func (d *decoder) time() time.Time {
-	if ms := d.varint(); ms != 0 {
-		return time.UnixMilli(ms)
-	}
-	return time.Time{}
+	d := &decoder{B: b[1:]}
+	c := &savedCursor{read: position(d.Uvarint())}
+	c.at = place{position(d.Uvarint()), int64(d.Uvarint())}
+	c.tally = d.Tally()
+	return c, d, d.Err
 }
 
 // Dead letters.
-
-const letterOverhead = 256 // what a letter takes besides its body, roughly
-
-func encodeLetter(l *journal.DeadLetter) []byte {
-	b := binary.AppendUvarint(nil, uint64(l.Size))
-	b = appendTime(appendText(b, l.Reason), l.At)
-	return appendText(appendRetry(b, &l.Retry), l.Cause)
-}
-
-func decodeLetter(pos position, b []byte) (journal.DeadLetter, error) {
-	d := decoder{b: b}
-	l := journal.DeadLetter{Position: at(pos), Size: int64(d.uvarint()), Reason: d.str(), At: d.time(), Retry: d.retry()}
-	if len(d.b) > 0 { // earlier versions end here
-		l.Cause = d.str()
-	}
-	return l, d.err
-}
 
 // letters calls fn with a sink's dead letters after a position, until it returns false.
 func letters(tx *bbolt.Tx, id sinkID, after position, fn func(journal.DeadLetter) bool) error {
@@ -504,7 +399,7 @@ func letters(tx *bbolt.Tx, id sinkID, after position, fn func(journal.DeadLetter
 		if err != nil {
 			return err
 		}
-		l, err := decodeLetter(keyPosition(k[4:]), v)
+		l, err := ledger.DecodeLetter(at(keyPosition(k[4:])), v)
 		if err != nil {
 			return fmt.Errorf("dead letter of sink %d at %d: %w", id, keyPosition(k[4:]), err)
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/ledger"
 )
 
 // DiskStats describe the log.
@@ -55,9 +56,9 @@ func (j *Journal) Sinks() []journal.SinkStatus { return j.Snapshot().Sinks }
 func (c *Cursor) status() journal.SinkStatus { // Journal.mu is held
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := journal.SinkStatus{Name: c.name, Open: c.opened, Totals: c.totals(), PendingBytes: int64(c.owedBytes - c.settledBytes),
-		Letters: c.letters + uint64(len(c.buried)), LettersLost: c.lettersLost, Paused: c.paused, Oldest: c.oldest()}
-	if unread := receivedAt(c.unread); c.unreadCount() > 0 && !unread.IsZero() && (c.count == 0 || unread.Before(s.Oldest)) {
+	s := journal.SinkStatus{Name: c.name, Open: c.opened, Totals: c.totals(), PendingBytes: c.tally.PendingBytes(),
+		Letters: c.tally.Letters + uint64(len(c.buried)), LettersLost: c.lettersLost, Paused: c.paused, Oldest: c.unsettled.Oldest()}
+	if unread := ledger.ReceivedAt(c.unread); c.unreadCount() > 0 && !unread.IsZero() && (c.unsettled.Len() == 0 || unread.Before(s.Oldest)) {
 		s.Oldest = unread
 	}
 	return s
@@ -70,8 +71,8 @@ func (c *Cursor) owe(size, received int64) {
 	if c.unreadCount() == 0 {
 		c.unread = received
 	}
-	c.owed++
-	c.owedBytes += uint64(size)
+	c.tally.Owed++
+	c.tally.OwedBytes += uint64(size)
 }
 
 // oldestUnread looks for the first record that the sink is owed and has not read. It is remembered until it is read.
