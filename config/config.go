@@ -27,6 +27,7 @@ import (
 	"ncs-relay/relay/ingress"
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/keyfile"
+	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/problem"
 	"ncs-relay/relay/route"
 	"ncs-relay/relay/telemetry"
@@ -35,21 +36,25 @@ import (
 
 // Config is the whole file.
 type Config struct {
-	Listen      string                 `yaml:"listen"`        // address of the ingress
-	TLS         *TLS                   `yaml:"tls"`           // nil = plain HTTP
-	HealthPath  string                 `yaml:"health_path"`   // answers load balancers on the ingress; "" = none
-	Admin       admin.Config           `yaml:"admin"`         // address of metrics, health and the admin API
-	DataDir     string                 `yaml:"data_dir,path"` // the journal; one process at a time
-	Journal     journal.Config         `yaml:"journal"`       // bounds of the journal
-	DeadLetters journal.DeadConfig     `yaml:"dead_letters"`  // bounds of the dead letters kept
-	Dedup       ingress.DedupConfig    `yaml:"dedup"`         // memory of known events
-	Limits      ingress.LimitsConfig   `yaml:"limits"`        // what the ingress takes on at once
-	Shutdown    gateway.ShutdownConfig `yaml:"shutdown"`      // pace of the end of the process
-	Log         telemetry.LogConfig    `yaml:"log"`           // what is logged and how
-	Sources     []ingress.SourceConfig `yaml:"sources"`       // ingress paths with their secrets
-	Sinks       []sinks.Config         `yaml:"sinks"`         // destinations
-	Routes      []route.RuleConfig     `yaml:"routes"`        // every rule that matches adds its sinks
-	Unmatched   []string               `yaml:"unmatched"`     // sinks of events that no rule matches
+	Listen      string                 `yaml:"listen"`         // address of the ingress
+	TLS         *TLS                   `yaml:"tls"`            // nil = plain HTTP
+	HealthPath  string                 `yaml:"health_path"`    // answers load balancers on the ingress; "" = none
+	Admin       admin.Config           `yaml:"admin"`          // address of metrics, health and the admin API
+	Overlay     string                 `yaml:"catalogue,path"` // file that names products and event types besides those that are built in; "" = none
+	DataDir     string                 `yaml:"data_dir,path"`  // the journal; one process at a time
+	Journal     journal.Config         `yaml:"journal"`        // bounds of the journal
+	DeadLetters journal.DeadConfig     `yaml:"dead_letters"`   // bounds of the dead letters kept
+	Dedup       ingress.DedupConfig    `yaml:"dedup"`          // memory of known events
+	Limits      ingress.LimitsConfig   `yaml:"limits"`         // what the ingress takes on at once
+	Shutdown    gateway.ShutdownConfig `yaml:"shutdown"`       // pace of the end of the process
+	Log         telemetry.LogConfig    `yaml:"log"`            // what is logged and how
+	Sources     []ingress.SourceConfig `yaml:"sources"`        // ingress paths with their secrets
+	Sinks       []sinks.Config         `yaml:"sinks"`          // destinations
+	Routes      []route.RuleConfig     `yaml:"routes"`         // every rule that matches adds its sinks
+	Unmatched   []string               `yaml:"unmatched"`      // sinks of events that no rule matches
+
+	// Catalogue names what is built in and what Overlay adds.
+	Catalogue *ncs.Catalogue `yaml:"-"`
 
 	// Router is compiled from Routes and Unmatched.
 	Router *route.Router `yaml:"-"`
@@ -115,10 +120,13 @@ func (c *Config) Place(path string) (line, column int) {
 	return at.line, at.column
 }
 
-// Files lists the files that belong to the configuration besides itself and can change: those of the sources' secrets.
-// (The certificate is followed by the ingress itself.)
+// Files lists the files that belong to the configuration besides itself and can change: those of the sources' secrets and
+// the catalogue. // (The certificate is followed by the ingress itself.)
 func (c *Config) Files() []string {
 	var files []string
+	if c.Overlay != "" {
+		files = append(files, c.Overlay)
+	}
 	for _, s := range c.Sources {
 		files = append(files, s.SecretFiles...)
 	}

@@ -310,9 +310,18 @@ func (d *decoder) mapping(n ast.Node, v reflect.Value, f field, path string) {
 	for _, e := range d.entries(m, path) {
 		sub := path + "[" + e.key + "]"
 		d.atKey(e, sub)
+		key := reflect.New(v.Type().Key()).Elem()
+		if key.Kind() == reflect.String {
+			key.SetString(e.key)
+		} else if number, err := strconv.Atoi(e.key); err == nil {
+			key.SetInt(int64(number))
+		} else {
+			d.fail(e.at, sub, "key "+strconv.Quote(clip(e.key))+" must be a whole number", "")
+			continue
+		}
 		elem := reflect.New(v.Type().Elem()).Elem()
 		d.value(e.value, elem, f, sub)
-		v.SetMapIndex(reflect.ValueOf(e.key), elem)
+		v.SetMapIndex(key, elem)
 	}
 }
 

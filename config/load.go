@@ -32,8 +32,8 @@ func Load(file string, env func(string) (string, bool), kinds []sinks.Kind) (*Co
 	return Parse(file, data, filepath.Dir(absolute), env, kinds)
 }
 
-// Parse checks the contents of a file called name; relative paths in it are relative to dir. It reads the secret files
-// named there, and nothing else.
+// Parse checks the contents of a file called name; relative paths in it are relative to dir. It reads the secret files and the
+// catalogue named there, and nothing else.
 func Parse(name string, data []byte, dir string, env func(string) (string, bool), kinds []sinks.Kind) (*Config, *Report) {
 	data = bytes.TrimPrefix(data, []byte("\ufeff")) // some editors begin UTF-8 with a byte order mark
 	d := newDecoder(&Report{File: name}, dir, env, kinds)
@@ -47,7 +47,7 @@ func Parse(name string, data []byte, dir string, env func(string) (string, bool)
 
 // config gives a Config that may be used if no errors are reported.
 func (d *decoder) config(data []byte) *Config {
-	root := parseYAML(data, d.report)
+	root := parseYAML(data, "sources", d.report)
 	if root == nil {
 		return nil
 	}
@@ -59,7 +59,9 @@ func (d *decoder) config(data []byte) *Config {
 	d.check(v, "")
 	d.readSecrets(c)
 	d.lookAtFiles()
-	d.checkTogether(c)
+	if d.readOverlay(c) { // else all that it may name would be wrong too
+		d.checkTogether(c)
+	}
 	for _, p := range d.unquoted {
 		d.report.add(p)
 	}

@@ -24,6 +24,7 @@ func (s Severity) String() string { return [...]string{"error", "warning", "note
 
 // Problem is one mistake in a file. It never contains a secret nor the value of a variable.
 type Problem struct {
+	File     string // "" = that of the report
 	Line     int    // from 1; 0 = the problem has no place in the file
 	Column   int    // from 1, in characters
 	Path     string // such as sinks[2].http.url; "" = the whole file
@@ -34,7 +35,7 @@ type Problem struct {
 
 func (p Problem) format(file string) string {
 	var b strings.Builder
-	b.WriteString(file)
+	b.WriteString(cmp.Or(p.File, file))
 	if p.Line > 0 {
 		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Column)
 	}
@@ -102,7 +103,7 @@ func (r *Report) finish(data []byte) {
 		r.Problems = slices.DeleteFunc(r.Problems, func(p Problem) bool { return p.Severity != Error })
 	}
 	slices.SortStableFunc(r.Problems, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 	if more := len(r.Problems) - maxProblems; more > 0 {
 		r.Problems = append(r.Problems[:maxProblems], Problem{Message: fmt.Sprintf("and %d more", more), Severity: severity})
@@ -116,6 +117,9 @@ func (r *Report) clamp(data []byte) {
 	lines := bytes.Split(data, []byte("\n"))
 	for i := range r.Problems {
 		p := &r.Problems[i]
+		if p.File != "" { // done there
+			continue
+		}
 		p.Line = min(p.Line, len(lines))
 		if p.Line > 0 {
 			p.Column = min(p.Column, utf8.RuneCount(lines[p.Line-1])+1)

@@ -26,8 +26,8 @@ const (
 // position is a place in a file, from 1; columns count characters.
 type position struct{ line, column int }
 
-// parseYAML returns the root mapping of a file, nil when what is reported makes that impossible.
-func parseYAML(data []byte, report *Report) (root *ast.MappingNode) {
+// parseYAML returns the root mapping of a file that begins with a key, nil when what is reported makes that impossible.
+func parseYAML(data []byte, key string, report *Report) (root *ast.MappingNode) {
 	fail := func(at position, message, hint string) *ast.MappingNode {
 		report.add(Problem{Line: at.line, Column: at.column, Message: message, Hint: hint})
 		return nil
@@ -60,11 +60,11 @@ func parseYAML(data []byte, report *Report) (root *ast.MappingNode) {
 	content, extra := documents(file)
 	switch mapping, isMapping := content.(*ast.MappingNode); {
 	case content == nil:
-		return fail(start, "the file is empty", "a configuration has at least one source")
+		return fail(start, "the file is empty", "begin with "+key+":")
 	case extra != nil:
 		return fail(startOf(extra), "the file has more than one document", "remove what follows ---")
 	case !isMapping:
-		return fail(startOf(content), "the file is not a list of keys with values", "begin with sources:")
+		return fail(startOf(content), "the file is not a list of keys with values", "begin with "+key+":")
 	default:
 		return mapping
 	}

@@ -5,7 +5,6 @@ import (
 	"math"
 	"net"
 
-	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/route"
 	"ncs-relay/relay/spelling"
 	"ncs-relay/sinks"
@@ -51,8 +50,8 @@ func (d *decoder) checkSources(c *Config) {
 		d.unique(names, "name", s.Name, at+"name")
 		d.unique(paths, "path", s.Path, at+"path")
 		for j, p := range s.Products {
-			if _, err := ncs.ParseProduct(p); err != nil {
-				d.problem(Error, fmt.Sprintf("%sproducts[%d]", at, j), "unknown product %q", spelling.Hint(p, ncs.ProductNames()), p)
+			if _, err := c.Catalogue.ParseProduct(p); err != nil {
+				d.problem(Error, fmt.Sprintf("%sproducts[%d]", at, j), "unknown product %q", spelling.Hint(p, c.Catalogue.ProductNames()), p)
 			}
 		}
 		if s.TestMatch != "" {
@@ -88,7 +87,7 @@ func (d *decoder) checkSinks(c *Config) {
 func isLoopback(host string) bool { return host == "localhost" || net.ParseIP(host).IsLoopback() }
 
 func (d *decoder) compileRoutes(c *Config) {
-	o := route.Options{Rules: c.Routes, Unmatched: c.Unmatched, Report: func(s route.Severity, path, message, hint string, values ...any) {
+	o := route.Options{Catalogue: c.Catalogue, Rules: c.Routes, Unmatched: c.Unmatched, Report: func(s route.Severity, path, message, hint string, values ...any) {
 		d.problem(severities[s], path, message, hint, values...)
 	}}
 	for _, s := range c.Sinks {

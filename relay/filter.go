@@ -42,12 +42,12 @@ func (f Filter) String() string {
 	return strings.Join(parts, " ")
 }
 
-// Compile checks a filter and makes a function of it that looks at a record's header.
-func (f Filter) Compile() (func(*journal.Record) bool, error) {
+// Compile checks a filter, whose names are those of a catalogue, and makes a function of it that looks at a record's header.
+func (f Filter) Compile(c *ncs.Catalogue) (func(*journal.Record) bool, error) {
 	var products []string
 	product := -1
 	if f.Product != "" {
-		id, err := ncs.ParseProduct(f.Product)
+		id, err := c.ParseProduct(f.Product)
 		if err != nil {
 			return nil, err
 		}
@@ -55,7 +55,7 @@ func (f Filter) Compile() (func(*journal.Record) bool, error) {
 	}
 	var event *ncs.Selector
 	if f.Event != "" {
-		s, err := ncs.ParseEvent(products, f.Event)
+		s, err := c.ParseEvent(products, f.Event)
 		if err != nil {
 			return nil, err
 		}
@@ -67,7 +67,7 @@ func (f Filter) Compile() (func(*journal.Record) bool, error) {
 	return func(r *journal.Record) bool {
 		return (f.Source == "" || r.Source == f.Source) &&
 			(product < 0 || r.ProductID == product) &&
-			(event == nil || event.Matches(ncs.Lookup(r.ProductID, r.EventType))) &&
+			(event == nil || event.Matches(c.Lookup(r.ProductID, r.EventType))) &&
 			(f.Entity == "" || r.Entity == f.Entity) &&
 			(f.ID == nil || ncs.EventID(r.ID) == *f.ID) &&
 			(f.Since.IsZero() || !r.Time.Before(f.Since)) &&
@@ -76,10 +76,10 @@ func (f Filter) Compile() (func(*journal.Record) bool, error) {
 }
 
 // MatchOf compiles the filter that a replay was begun with.
-func MatchOf(r journal.Replay) (func(*journal.Record) bool, error) {
+func MatchOf(r journal.Replay, c *ncs.Catalogue) (func(*journal.Record) bool, error) {
 	var filter Filter
 	if err := json.Unmarshal(r.Spec().Filter, &filter); err != nil {
 		return nil, err
 	}
-	return filter.Compile()
+	return filter.Compile(c)
 }

@@ -20,7 +20,7 @@ type Header struct {
 
 // Headers lists the headers of what the sink sends; none for kinds without. c must pass Check.
 func (c *Config) Headers() []Header {
-	event := relay.Event{Info: ncs.Lookup(3, 31), Source: "s", ReceivedAt: time.Unix(0, 0)}
+	event := relay.Event{Info: ncs.Builtin().Lookup(3, 31), Source: "s", ReceivedAt: time.Unix(0, 0)}
 	least := c.headerNames(relay.Attempt{Event: &event, Number: 1})
 	full := event
 	full.Entity, full.ContentType, full.SignatureV1, full.SignatureV2 = "e", "application/json", "1", "2"

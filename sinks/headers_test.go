@@ -33,7 +33,7 @@ func TestHeadersAreThoseThatArrive(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { sink.Close() })
 
-	least := relay.Event{Info: ncs.Lookup(3, 31), Source: "main", ReceivedAt: time.Now(), Body: []byte("{}")}
+	least := relay.Event{Info: ncs.Builtin().Lookup(3, 31), Source: "main", ReceivedAt: time.Now(), Body: []byte("{}")}
 	full := least
 	full.Entity, full.ContentType, full.SignatureV1, full.SignatureV2 = "e", "application/json", "1", "2"
 	var always, all []string

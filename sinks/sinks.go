@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"slices"
 
 	"ncs-relay/relay"
@@ -146,12 +145,7 @@ func Try(ctx context.Context, sink relay.Sink, a relay.Attempt, w io.Writer) err
 func Topics(kind Clustered, reach route.Reach) []string {
 	infos := slices.Clone(reach.Known)
 	for _, product := range reach.Unknown {
-		// A product without a name, and a type without one, are both "unknown" in a topic: any of them stands for all.
-		id, err := ncs.ParseProduct(product)
-		if err != nil {
-			id = math.MaxInt32
-		}
-		infos = append(infos, ncs.Lookup(id, math.MaxInt32))
+		infos = append(infos, ncs.Info{Product: product}) // a type without a name is "unknown" in a topic: any of them stands for all
 	}
 	return kind.Topics(infos)
 }

@@ -122,7 +122,7 @@ func (d *asyncAPI) addChannel(c *sinks.Config, name, address string, b bindings,
 		body.ID = "" // references in the document are from its root
 		d.schemas[event] = body
 		x := i.Explain()
-		messages[event] = object{"$ref": d.addMessage(c, b, event, x.Means, object{"externalDocs": object{"url": x.Page}})}
+		messages[event] = object{"$ref": d.addMessage(c, b, event, x.Means, docsAt(x.Page))}
 	}
 	if unknown {
 		d.schemas["unknown"] = ncs.EnvelopeSchema()
@@ -139,6 +139,13 @@ func (d *asyncAPI) addChannel(c *sinks.Config, name, address string, b bindings,
 		operation["bindings"] = b.operation
 	}
 	d.channels[name], d.operations["send:"+name] = channel, operation
+}
+
+func docsAt(page string) object {
+	if page == "" {
+		return nil
+	}
+	return object{"externalDocs": object{"url": page}}
 }
 
 // addMessage adds what a sink sends of an event type, and returns where it is.

@@ -47,7 +47,7 @@ func (a *audited) send(sid string, sequence int) string {
 	a.t.Helper()
 	body := recording(sid, sequence, 1)
 	require.Equal(a.t, "accepted", a.post(body))
-	n, err := ncs.Parse(body)
+	n, err := ncs.Builtin().Parse(body)
 	require.NoError(a.t, err)
 	return n.Identify("recording").ID.String()
 }

@@ -14,14 +14,18 @@ import (
 )
 
 func eventsCommand() *cobra.Command {
-	var product string
+	var file, product string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "events",
 		Short: "List the products, event types, names and categories that rules can use",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			infos, err := ofProduct(product)
+			catalogue, err := catalogueOf(cmd, file)
+			if err != nil {
+				return err
+			}
+			infos, err := ofProduct(catalogue, product)
 			if err != nil {
 				return err
 			}
@@ -41,17 +45,35 @@ func eventsCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&product, "product", "", "only this product, such as cloud_recording")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	addCatalogueFlag(cmd, &file)
 	cmd.AddCommand(eventsShowCommand(), eventsSchemaCommand())
 	return cmd
 }
 
+func addCatalogueFlag(cmd *cobra.Command, file *string) {
+	cmd.Flags().StringVarP(file, "config", "c", "", "a configuration whose catalogue counts too")
+}
+
+// catalogueOf is that of a configuration, or what is built in.
+func catalogueOf(cmd *cobra.Command, file string) (*ncs.Catalogue, error) {
+	if file == "" {
+		return ncs.Builtin(), nil
+	}
+	cfg, report := loadConfig(file)
+	if report.Err() != nil {
+		fmt.Fprintln(cmd.ErrOrStderr(), report)
+		return nil, errReported
+	}
+	return cfg.Catalogue, nil
+}
+
 // ofProduct lists the event types of a product, or all.
-func ofProduct(name string) ([]ncs.Info, error) {
-	infos := ncs.Catalogue()
+func ofProduct(catalogue *ncs.Catalogue, name string) ([]ncs.Info, error) {
+	infos := catalogue.Types()
 	if name == "" {
 		return infos, nil
 	}
-	id, err := ncs.ParseProduct(name)
+	id, err := catalogue.ParseProduct(name)
 	if err != nil {
 		return nil, &usageError{err}
 	}
@@ -59,12 +81,12 @@ func ofProduct(name string) ([]ncs.Info, error) {
 }
 
 // namedTypes lists the event types of a name, which may be one in several products.
-func namedTypes(name string) ([]ncs.Info, error) {
-	selected, err := ncs.ParseEvent(nil, name)
+func namedTypes(catalogue *ncs.Catalogue, name string) ([]ncs.Info, error) {
+	selected, err := catalogue.ParseEvent(nil, name)
 	if err != nil {
-		return nil, usagef("%v; ncs-relay events lists them", err)
+		return nil, usagef("%v; ncs-relay events lists them, with -c relay.yaml also those of its catalogue", err)
 	}
-	infos := slices.DeleteFunc(ncs.Catalogue(), func(i ncs.Info) bool { return !selected.Matches(i) })
+	infos := slices.DeleteFunc(catalogue.Types(), func(i ncs.Info) bool { return !selected.Matches(i) })
 	if len(infos) == 0 {
 		return nil, usagef("%s is not in the catalogue; ncs-relay events lists it", name)
 	}
@@ -103,16 +125,22 @@ func printEventsJSON(cmd *cobra.Command, infos []ncs.Info) error {
 }
 
 func eventsShowCommand() *cobra.Command {
+	var file string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "show EVENT",
 		Short: "Explain an event type: meaning, fields, codes, open questions, and sample bodies with what they say",
 		Long: `show explains an event type: what it means and when it comes, the fields below payload with their types, what their codes
 mean, what is undocumented or contradictory, and sample bodies with what they say. A ? behind a type: not in every event.
-ncs-relay knows it all from Agora's pages and from bodies that receivers have shown; no relay is asked or needed.`,
+ncs-relay knows it all from Agora's pages, from bodies that receivers have shown, and from the catalogue of a configuration; no
+relay is asked or needed.`,
 		Args: rangeArgs(1, 1, "an event type, such as cloud_recording.uploaded"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			infos, err := namedTypes(args[0])
+			catalogue, err := catalogueOf(cmd, file)
+			if err != nil {
+				return err
+			}
+			infos, err := namedTypes(catalogue, args[0])
 			if err != nil {
 				return err
 			}
@@ -130,6 +158,7 @@ ncs-relay knows it all from Agora's pages and from bodies that receivers have sh
 		},
 	}
 	addJSON(cmd, &asJSON)
+	addCatalogueFlag(cmd, &file)
 	return cmd
 }
 
@@ -188,7 +217,7 @@ func printFields(out io.Writer, fields []ncs.Field) {
 }
 
 func eventsSchemaCommand() *cobra.Command {
-	var product string
+	var file, product string
 	cmd := &cobra.Command{
 		Use:   "schema [EVENT]",
 		Short: "Print the JSON Schema of an event type's bodies, or of all",
@@ -197,12 +226,16 @@ with. It takes fields and values that nobody has described, as Agora may add the
 is of several products, it is one document that judges each body by its type and takes those of types unknown today.`,
 		Args: rangeArgs(0, 1, "one event type, such as cloud_recording.uploaded, or none"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			infos, err := ofProduct(product)
+			catalogue, err := catalogueOf(cmd, file)
+			if err != nil {
+				return err
+			}
+			infos, err := ofProduct(catalogue, product)
 			if len(args) == 1 {
 				if product != "" {
 					return usagef("--product cannot be combined with an event type")
 				}
-				infos, err = namedTypes(args[0])
+				infos, err = namedTypes(catalogue, args[0])
 			}
 			switch {
 			case err != nil:
@@ -216,5 +249,6 @@ is of several products, it is one document that judges each body by its type and
 		},
 	}
 	cmd.Flags().StringVar(&product, "product", "", "only the events of this product, such as cloud_recording")
+	addCatalogueFlag(cmd, &file)
 	return cmd
 }

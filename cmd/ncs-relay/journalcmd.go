@@ -23,20 +23,20 @@ func journalCommand() *cobra.Command {
 	return group("journal", "Check and read a data_dir that no relay has open", journalVerifyCommand(), journalExportCommand())
 }
 
-// dataDir is the directory named, or the one of the configuration.
-func dataDir(cmd *cobra.Command, args []string, file string) (string, error) {
+// dataDir is the directory named, or the one of the configuration, with its names of events.
+func dataDir(cmd *cobra.Command, args []string, file string) (string, *ncs.Catalogue, error) {
 	if len(args) == 1 {
 		if cmd.Flags().Changed("config") {
-			return "", usagef("only one of DIR and --config")
+			return "", nil, usagef("only one of DIR and --config")
 		}
-		return args[0], nil
+		return args[0], ncs.Builtin(), nil
 	}
 	cfg, report := loadConfig(file)
 	if report.Err() != nil {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s\nor name the directory\n", report)
-		return "", errReported
+		return "", nil, errReported
 	}
-	return cfg.DataDir, nil
+	return cfg.DataDir, cfg.Catalogue, nil
 }
 
 func journalVerifyCommand() *cobra.Command {
@@ -47,7 +47,7 @@ func journalVerifyCommand() *cobra.Command {
 		Short: "Read a whole journal and say what cannot be read; changes nothing",
 		Args:  rangeArgs(0, 1, "at most one directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			dir, err := dataDir(cmd, args, file)
+			dir, _, err := dataDir(cmd, args, file)
 			if err != nil {
 				return err
 			}
@@ -146,12 +146,12 @@ each body into a file of its own instead, for ncs-relay send. What cannot be rea
 exit status is then 1.`,
 		Args: rangeArgs(0, 1, "at most one directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			dir, err := dataDir(cmd, args, file)
+			dir, catalogue, err := dataDir(cmd, args, file)
 			if err != nil {
 				return err
 			}
 			out := bufio.NewWriter(cmd.OutOrStdout())
-			write := func(r *journal.Record) error { return writeExported(out, r) }
+			write := func(r *journal.Record) error { return writeExported(out, r, catalogue) }
 			if bodies != "" {
 				if err := os.MkdirAll(bodies, 0o700); err != nil {
 					return err
@@ -200,14 +200,14 @@ type exportedHeaders struct {
 	SignatureV2 string `json:"agora-signature-v2,omitempty"`
 }
 
-func writeExported(out io.Writer, r *journal.Record) error {
+func writeExported(out io.Writer, r *journal.Record, catalogue *ncs.Catalogue) error {
 	e := exported{
 		ID: hex.EncodeToString(r.ID[:]), Position: r.Position, Entity: r.Entity, Source: r.Source,
 		ReceivedAt: r.Time.UTC().Format("2006-01-02T15:04:05.000Z07:00"), Quarantine: r.Quarantine,
 		Headers: exportedHeaders{r.ContentType, r.SignatureV1, r.SignatureV2},
 	}
 	if r.Quarantine == "" {
-		info := ncs.Lookup(r.ProductID, r.EventType)
+		info := catalogue.Lookup(r.ProductID, r.EventType)
 		e.Product, e.Event, e.EventType, e.Category = info.Product, info.Event, info.EventType, info.Category
 	}
 	if utf8.Valid(r.Body) { // the encoder would replace what is not

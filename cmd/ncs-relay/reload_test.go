@@ -261,3 +261,44 @@ routes: [{to: [events]}]
 	}
 	r.terminate()
 }
+
+// What Agora has added since the release gets its name from a file, in what is sent as in what commands say, and a change of the
+// file is taken up. The event id stays what it was without a name.
+func TestReloadOfACatalogue(t *testing.T) {
+	t.Parallel()
+	heads := make(chan http.Header, 10)
+	service := listenAt(t, freePort(t), http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { heads <- r.Header }))
+	r := newRelay(t, relayBase+`
+catalogue: %DIR%/events.yml
+sources:
+  - {name: ai, path: /ncs, secrets: [`+serveSecret+`]}
+sinks:
+  - {name: service, http: {url: "http://`+service+`/{product}/{event}"}}
+routes: [{match: {category: agent}, to: [service]}]
+`)
+	catalogue := filepath.Join(r.dir, "events.yml")
+	text, err := os.ReadFile("../../examples/catalogue/events.yml")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(catalogue, text, 0o600))
+	r.start()
+	send := func(notice string) http.Header {
+		require.Equal(t, "accepted", r.post(fmt.Appendf(nil, `{"noticeId":"%s","productId":17,"eventType":1001,"payload":{"agent_id":"a%[1]s"}}`, notice)))
+		return <-heads
+	}
+	first := send("1")
+	require.Equal(t, []string{"agent_created", "agent", "a1"}, []string{first.Get("Ncs-Relay-Event"), first.Get("Ncs-Relay-Category"), first.Get("Ncs-Relay-Entity")})
+
+	replaceFile(t, catalogue, strings.Replace(string(text), "name: agent_created", "name: agent_born", 1))
+	r.eventually(func() bool { return r.configStatus().Generation == 2 }, "a change of the catalogue is taken up")
+	require.Equal(t, "agent_born", send("2").Get("Ncs-Relay-Event"))
+	require.Equal(t, "duplicate", r.post([]byte(`{"noticeId":"1","productId":17,"eventType":1001,"payload":{"agent_id":"a1"}}`)))
+	var out strings.Builder
+	require.Equal(t, exitOK, run(t.Context(), []string{"inspect", "--admin", r.admin, first.Get("Ncs-Relay-Event-Id")}, nil, &out, &out), out.String())
+	require.Contains(t, out.String(), "conversational_ai.agent_born")
+
+	replaceFile(t, catalogue, "products:\n  cloud_recording: {events: {31: {name: mine}}}\n")
+	r.eventually(func() bool { return r.configStatus().Error != "" }, "a bad catalogue is noticed")
+	require.Contains(t, r.configStatus().Error, "events.yml:2:30: products[cloud_recording].events[31]: the type is built in and called uploaded")
+	require.Equal(t, "agent_born", send("3").Get("Ncs-Relay-Event"))
+	r.terminate()
+}

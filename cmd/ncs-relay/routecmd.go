@@ -41,7 +41,7 @@ func routeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if o.intake, err = ingress.NewIntake(source); err != nil {
+			if o.intake, err = ingress.NewIntake(source, cfg.Catalogue); err != nil {
 				return err
 			}
 			o.source = source.Name

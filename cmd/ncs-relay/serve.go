@@ -225,7 +225,9 @@ type status struct {
 func settings(cfg *config.Config, log *slog.Logger) gateway.Settings {
 	s := gateway.Settings{Settings: ingress.Settings{Router: cfg.Router, Sources: cfg.Sources, Dedup: cfg.Dedup, Limits: cfg.Limits}}
 	for _, c := range cfg.Sinks {
-		s.Sinks = append(s.Sinks, c.Spec("ncs-relay/"+buildVersion(), log))
+		spec := c.Spec("ncs-relay/"+buildVersion(), log)
+		spec.Catalogue = cfg.Catalogue
+		s.Sinks = append(s.Sinks, spec)
 	}
 	return s
 }

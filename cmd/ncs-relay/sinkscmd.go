@@ -73,11 +73,11 @@ func (t *trial) run(cmd *cobra.Command) error {
 	} else if t.source != "" {
 		return usagef("the configuration has no source %q", t.source)
 	}
-	body, err := trialBody(cmd, t.body, t.event)
+	body, err := trialBody(cmd, cfg.Catalogue, t.body, t.event)
 	if err != nil {
 		return err
 	}
-	event, err := incoming(body, source)
+	event, err := incoming(body, source, cfg.Catalogue)
 	if err != nil {
 		return fmt.Errorf("the body is no notification: %w", err)
 	}
@@ -120,8 +120,8 @@ func sayVerdict(out io.Writer, err error) error {
 }
 
 // incoming is a body as an event that came in at a source, signed with the source's first secret.
-func incoming(body []byte, source ingress.SourceConfig) (*relay.Event, error) {
-	n, err := ncs.Parse(body)
+func incoming(body []byte, source ingress.SourceConfig, catalogue *ncs.Catalogue) (*relay.Event, error) {
+	n, err := catalogue.Parse(body)
 	if err != nil {
 		return nil, err
 	}
@@ -133,11 +133,11 @@ func incoming(body []byte, source ingress.SourceConfig) (*relay.Event, error) {
 }
 
 // trialBody is the body to try a sink or a receiver with: that of a file, or else a fresh sample.
-func trialBody(cmd *cobra.Command, file, sample string) ([]byte, error) {
+func trialBody(cmd *cobra.Command, catalogue *ncs.Catalogue, file, sample string) ([]byte, error) {
 	if file != "" {
 		return readFileOrStdin(cmd, file)
 	}
-	s, err := findSample(sample)
+	s, err := findSample(catalogue, sample)
 	if err != nil {
 		return nil, err
 	}
@@ -145,12 +145,12 @@ func trialBody(cmd *cobra.Command, file, sample string) ([]byte, error) {
 }
 
 // findSample takes the name of an event type, or of a sample as events show prints it.
-func findSample(name string) (ncs.Sample, error) {
+func findSample(catalogue *ncs.Catalogue, name string) (ncs.Sample, error) {
 	all := ncs.Samples()
 	if i := slices.IndexFunc(all, func(s ncs.Sample) bool { return s.Name == name }); i >= 0 {
 		return all[i], nil
 	}
-	types, err := namedTypes(name)
+	types, err := namedTypes(catalogue, name)
 	switch {
 	case err != nil:
 		return ncs.Sample{}, err

@@ -5,6 +5,8 @@ import (
 	"net/http"
 
 	"github.com/spf13/cobra"
+
+	"ncs-relay/relay/ncs"
 )
 
 func triggerCommand() *cobra.Command {
@@ -40,7 +42,7 @@ also be the name of a sample, such as 3-31-uploaded-webpage. It fails if the eve
 }
 
 func triggerURL(cmd *cobra.Command, event, url string, secret *secretFlags) error {
-	body, err := trialBody(cmd, "", event)
+	body, err := trialBody(cmd, ncs.Builtin(), "", event)
 	if err != nil {
 		return err
 	}

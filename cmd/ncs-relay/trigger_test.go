@@ -28,7 +28,7 @@ func TestTriggerSendsWhatAgoraWould(t *testing.T) {
 	status := http.StatusOK
 	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		n, err := ncs.Parse(body)
+		n, err := ncs.Builtin().Parse(body)
 		if err != nil || r.Header.Get("Agora-Signature-V2") != signed(sha256.New, "s3cret-for-tests", body) || !strings.Contains(string(body), `"fileList":[{`) {
 			status = http.StatusTeapot
 		} else {

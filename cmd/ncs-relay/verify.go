@@ -39,7 +39,7 @@ exchanged headers, another encoding.`,
 				return errReported
 			}
 			fmt.Fprintf(out, "the signature is right (%d bytes)\n", len(body))
-			n, err := ncs.Parse(body)
+			n, err := ncs.Builtin().Parse(body)
 			if err != nil {
 				fmt.Fprintf(out, "but the relay would quarantine the body: %v\n", err)
 				return nil

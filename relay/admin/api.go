@@ -14,12 +14,14 @@ import (
 	"ncs-relay/relay"
 	"ncs-relay/relay/gateway"
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/ncs"
 )
 
 // Operations are what operators can see and do; *gateway.Gateway has them. They are called concurrently. An error that is
 // gateway.ErrNoSink or gateway.ErrNotFound is answered with 404, gateway.ErrConfigured, gateway.ErrCannotMove or gateway.ErrReserved with
 // 409; every other one is a fault.
 type Operations interface {
+	Catalogue() *ncs.Catalogue
 	Status() gateway.Status
 	PauseSink(ctx context.Context, name, reason string) error
 	ResumeSink(ctx context.Context, name string) error
@@ -222,7 +224,7 @@ func (s *Server) dropSink(r *http.Request, body []byte) (any, error) {
 }
 
 func (s *Server) listPending(r *http.Request, _ []byte) (any, error) {
-	l, err := readList(r, "sink", "source", "product", "event", "entity", "id", "since", "until", "limit", "cursor")
+	l, err := s.readList(r, "sink", "source", "product", "event", "entity", "id", "since", "until", "limit", "cursor")
 	if err != nil {
 		return nil, err
 	}
@@ -234,7 +236,7 @@ func (s *Server) listPending(r *http.Request, _ []byte) (any, error) {
 }
 
 func (s *Server) listDeadLetters(r *http.Request, _ []byte) (any, error) {
-	l, err := readList(r, "sink", "source", "product", "event", "entity", "id", "reason", "since", "until", "limit", "cursor")
+	l, err := s.readList(r, "sink", "source", "product", "event", "entity", "id", "reason", "since", "until", "limit", "cursor")
 	if err != nil {
 		return nil, err
 	}
@@ -246,7 +248,7 @@ func (s *Server) listDeadLetters(r *http.Request, _ []byte) (any, error) {
 }
 
 func (s *Server) groupDeadLetters(r *http.Request, _ []byte) (any, error) {
-	l, err := readList(r, "sink", "source", "product", "event", "entity", "id", "reason", "since", "until")
+	l, err := s.readList(r, "sink", "source", "product", "event", "entity", "id", "reason", "since", "until")
 	if err != nil {
 		return nil, err
 	}
@@ -283,14 +285,14 @@ type bulkInput struct {
 }
 
 // selected returns the filter of a change, which must be told apart from a filter that was forgotten.
-func (in bulkInput) selected() (relay.Filter, error) {
+func (in bulkInput) selected(c *ncs.Catalogue) (relay.Filter, error) {
 	switch {
 	case in.isEmpty() && !in.All:
 		return relay.Filter{}, badf(`a filter is needed, or "all": true`)
 	case !in.isEmpty() && in.All:
 		return relay.Filter{}, badf("all: a filter is given, too")
 	}
-	return in.filter()
+	return in.filter(c)
 }
 
 // skipPending wants more than the sink, which is needed anyway: settling all that a sink is owed is asked for in words.
@@ -304,10 +306,10 @@ func (s *Server) skipPending(r *http.Request, body []byte) (any, error) {
 	}
 	rest := in
 	rest.Sink = nil
-	if _, err := rest.selected(); err != nil {
+	if _, err := rest.selected(s.options.Gateway.Catalogue()); err != nil {
 		return nil, err
 	}
-	f, err := in.filter()
+	f, err := in.filter(s.options.Gateway.Catalogue())
 	if err != nil {
 		return nil, err
 	}
@@ -328,7 +330,7 @@ func (s *Server) dropDeadLetters(r *http.Request, body []byte) (any, error) {
 	if err := decode(body, &in); err != nil {
 		return nil, err
 	}
-	f, err := in.selected()
+	f, err := in.selected(s.options.Gateway.Catalogue())
 	if err != nil {
 		return nil, err
 	}
@@ -406,7 +408,7 @@ func (s *Server) replayDeadLetters(r *http.Request, body []byte) (any, error) {
 }
 
 func (s *Server) startReplay(r *http.Request, in replayInput) (any, error) {
-	f, err := in.selected()
+	f, err := in.selected(s.options.Gateway.Catalogue())
 	if err != nil {
 		return nil, err
 	}
@@ -478,7 +480,7 @@ func (s *Server) cancelReplay(r *http.Request, body []byte) (any, error) {
 }
 
 func (s *Server) inspect(r *http.Request, _ []byte) (any, error) {
-	l, err := readList(r, "id", "entity", "source", "product", "event", "since", "until", "limit", "body")
+	l, err := s.readList(r, "id", "entity", "source", "product", "event", "since", "until", "limit", "body")
 	if err != nil {
 		return nil, err
 	}

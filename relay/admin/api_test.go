@@ -37,6 +37,8 @@ type operations struct {
 	entered func(context.Context)
 }
 
+func (g *operations) Catalogue() *ncs.Catalogue { return ncs.Builtin() }
+
 func (g *operations) note(format string, args ...any) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -47,7 +47,7 @@ type filterInput struct {
 // isEmpty reports whether the filter selects everything.
 func (in filterInput) isEmpty() bool { return in == filterInput{} }
 
-func (in filterInput) filter() (f relay.Filter, err error) {
+func (in filterInput) filter(c *ncs.Catalogue) (f relay.Filter, err error) {
 	take := func(name string, from *string, parse func(string) error) {
 		switch {
 		case err != nil || from == nil:
@@ -74,7 +74,7 @@ func (in filterInput) filter() (f relay.Filter, err error) {
 	take("source", in.Source, text(&f.Source))
 	take("product", in.Product, func(s string) error {
 		f.Product = s
-		_, err := ncs.ParseProduct(s)
+		_, err := c.ParseProduct(s)
 		return err
 	})
 	take("event", in.Event, func(s string) error {
@@ -83,7 +83,7 @@ func (in filterInput) filter() (f relay.Filter, err error) {
 		if f.Product != "" {
 			products = []string{f.Product}
 		}
-		_, err := ncs.ParseEvent(products, s)
+		_, err := c.ParseEvent(products, s)
 		return err
 	})
 	take("entity", in.Entity, text(&f.Entity))
@@ -118,12 +118,12 @@ type list struct {
 }
 
 // readList reads the query of a request for a list. It takes the parameters named.
-func readList(r *http.Request, names ...string) (l list, err error) {
+func (s *Server) readList(r *http.Request, names ...string) (l list, err error) {
 	var in queryInput
 	if err := readQuery(r, &in, names...); err != nil {
 		return l, err
 	}
-	if l.filter, err = in.filter(); err != nil {
+	if l.filter, err = in.filter(s.options.Gateway.Catalogue()); err != nil {
 		return l, err
 	}
 	l.limit = defaultLimit

@@ -13,6 +13,7 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/telemetry"
 	"ncs-relay/relay/trail"
 )
@@ -22,6 +23,7 @@ type SinkSpec struct {
 	Name           string
 	Owner          string                     // whom operators turn to; for status and metrics
 	Config         any                        // what defines the sink: a reload compares it to tell whether the sink changed
+	Catalogue      *ncs.Catalogue             // names what it delivers, the same for all sinks; a reload compares it, too
 	Build          func() (relay.Sink, error) // makes it; called again when the sink has changed
 	Concurrency    int                        // Sends at the same time; at least 1
 	Breaks         bool                       // pause the whole sink when several lanes fail and none succeeds

@@ -8,7 +8,6 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/journal"
-	"ncs-relay/relay/ncs"
 )
 
 // stream is what a sink is owed, or a replay to it: a feed for each shard. Streams are ordered within each shard, not against
@@ -171,7 +170,7 @@ func (d *dispatcher) fillFrom(s *stream, now time.Time) {
 func (d *dispatcher) readFrom(s *stream, f *feed, maxBytes int) (int, error) {
 	records, err := f.Next(maxBytes)
 	for _, r := range records {
-		ev := eventOf(r)
+		ev := d.eventOf(r)
 		d.enqueue(s, item{position: ev.Position, event: ev})
 	}
 	return len(records), err
@@ -316,7 +315,7 @@ func (d *dispatcher) loadEvents(positions []journal.Position) ([]*relay.Event, e
 	events := make([]*relay.Event, len(records))
 	for i, r := range records {
 		if r != nil {
-			events[i] = eventOf(r)
+			events[i] = d.eventOf(r)
 		}
 	}
 	return events, nil
@@ -328,12 +327,12 @@ func (d *dispatcher) lost(f *feed, p journal.Position) {
 	d.log.Error("an owed event was damaged on disk and cannot be delivered", "position", p)
 }
 
-// eventOf makes the event of a journal record. Product, event and category come from the catalogue of today.
-func eventOf(r *journal.Record) *relay.Event {
+// eventOf makes the event of a journal record. Product, event and category come from the catalogue in force.
+func (d *dispatcher) eventOf(r *journal.Record) *relay.Event {
 	return &relay.Event{
 		Position:    r.Position,
 		ID:          r.ID,
-		Info:        ncs.Lookup(r.ProductID, r.EventType),
+		Info:        d.Catalogue.Lookup(r.ProductID, r.EventType),
 		Source:      r.Source,
 		Entity:      r.Entity,
 		ReceivedAt:  r.Time,
@@ -356,7 +355,7 @@ func (d *dispatcher) addReplay(r journal.Replay) {
 	if d.replayOf(r.ID()) != nil {
 		return
 	}
-	match, err := relay.MatchOf(r)
+	match, err := relay.MatchOf(r, d.Catalogue)
 	if err != nil { // of a newer version, say
 		d.log.Error("replay cannot be run; cancelled", "replay", r.ID(), "error", err)
 		r.Cancel()

@@ -148,7 +148,7 @@ func (r *running) end() error {
 
 // same reports whether a sink is defined as before.
 func (r *running) same(spec SinkSpec) bool {
-	return reflect.DeepEqual(r.Config, spec.Config)
+	return reflect.DeepEqual(r.Config, spec.Config) && reflect.DeepEqual(r.Catalogue, spec.Catalogue)
 }
 
 // reconnect lets a sink that keeps connections make new ones.

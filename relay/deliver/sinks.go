@@ -77,6 +77,9 @@ func New(o Options) (*Sinks, error) {
 // allSinks adds the one for quarantined bodies. They take the way of all events: to a sink, which refuses each for good.
 func allSinks(configured []SinkSpec) []SinkSpec {
 	refuse := SinkSpec{Name: relay.Unroutable, Build: func() (relay.Sink, error) { return refuser{}, nil }}
+	if len(configured) > 0 {
+		refuse.Catalogue = configured[0].Catalogue
+	}
 	return append([]SinkSpec{refuse}, configured...)
 }
 

@@ -9,6 +9,7 @@ import (
 	"ncs-relay/relay"
 	"ncs-relay/relay/deliver"
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/trail"
 )
 
@@ -80,13 +81,13 @@ func (g *Gateway) Audit(l Lever) {
 }
 
 // leversOf decides which of some events, whose headers these are, a lever is about.
-func leversOf(records []journal.Record) func(trail.Entry, map[trail.ID][]trail.Entry) []trail.ID {
+func leversOf(records []journal.Record, c *ncs.Catalogue) func(trail.Entry, map[trail.ID][]trail.Entry) []trail.ID {
 	return func(e trail.Entry, known map[trail.ID][]trail.Entry) (about []trail.ID) {
 		var filter relay.Filter
 		if len(e.Filter) > 0 && json.Unmarshal(e.Filter, &filter) != nil {
 			return nil // of a newer version
 		}
-		match, err := filter.Compile()
+		match, err := filter.Compile(c)
 		if err != nil {
 			return nil
 		}

@@ -19,6 +19,7 @@ import (
 	"ncs-relay/relay/deliver"
 	"ncs-relay/relay/ingress"
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/problem"
 	"ncs-relay/relay/telemetry"
 	"ncs-relay/relay/trail"
@@ -83,6 +84,9 @@ func (g *Gateway) Run(ctx context.Context, grace time.Duration) error {
 func (g *Gateway) Reload(ctx context.Context, s Settings) error {
 	return g.sinks.Reload(ctx, s.Sinks, func() error { return g.ingress.Reload(s.Settings) })
 }
+
+// Catalogue names products and events as the settings in force do.
+func (g *Gateway) Catalogue() *ncs.Catalogue { return g.ingress.Router().Catalogue() }
 
 // KnownKeys is how many keys the deduplication knows.
 func (g *Gateway) KnownKeys() int { return g.ingress.KnownKeys() }

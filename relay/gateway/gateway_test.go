@@ -146,7 +146,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	stored := f.post(good)
 	require.Equal(t, 200, stored.Code)
 	require.Equal(t, "accepted", stored.Status)
-	n, err := ncs.Parse(good)
+	n, err := ncs.Builtin().Parse(good)
 	require.NoError(t, err)
 	require.Equal(t, n.Identify("main").ID.String(), stored.Event)
 

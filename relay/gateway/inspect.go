@@ -8,7 +8,6 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/journal"
-	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/trail"
 )
 
@@ -49,7 +48,7 @@ func (g *Gateway) Inspect(ctx context.Context, f relay.Filter, n int) (lives []L
 	if f.ID == nil && f.Entity == "" {
 		return nil, false, errors.New("an event id or an entity is needed")
 	}
-	match, err := f.Compile()
+	match, err := f.Compile(g.Catalogue())
 	if err != nil {
 		return nil, false, err
 	}
@@ -59,9 +58,9 @@ func (g *Gateway) Inspect(ctx context.Context, f relay.Filter, n int) (lives []L
 		if more = len(lives) == n; more {
 			return false
 		}
-		lives = append(lives, Life{EventInfo: infoOf(r)})
+		lives = append(lives, Life{EventInfo: g.infoOf(r)})
 		last := &lives[len(lives)-1]
-		last.decode(r.Body, f.ID != nil)
+		last.decode(g.Catalogue(), r.Body, f.ID != nil)
 		if f.ID != nil {
 			last.Content = ContentOf(r.Body)
 		}
@@ -110,7 +109,7 @@ func (g *Gateway) addTrails(ctx context.Context, lives []Life, headers []journal
 	for i, l := range lives {
 		ids[i] = trail.ID(l.ID)
 	}
-	found, since, err := g.trail.Of(ctx, ids, leversOf(headers))
+	found, since, err := g.trail.Of(ctx, ids, leversOf(headers, g.Catalogue()))
 	for i, id := range ids {
 		l := &lives[i]
 		l.Trail = append([]trail.Entry{}, found[id]...)
@@ -137,7 +136,7 @@ func (g *Gateway) addMoved(l *Life, from DeliveryLife) error {
 }
 
 func (g *Gateway) routing(r *journal.Record, went []DeliveryLife) *Routing {
-	n, err := ncs.Parse(r.Body)
+	n, err := g.Catalogue().Parse(r.Body)
 	if r.Quarantine != "" || err != nil {
 		return nil
 	}

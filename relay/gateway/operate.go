@@ -40,8 +40,8 @@ type EventInfo struct {
 }
 
 // decode adds what the body says. It parses the body, which lists do only for what they show.
-func (e *EventInfo) decode(body []byte, inFull bool) {
-	n, err := ncs.Parse(body)
+func (e *EventInfo) decode(c *ncs.Catalogue, body []byte, inFull bool) {
+	n, err := c.Parse(body)
 	if err != nil || e.Quarantine != "" {
 		return
 	}
@@ -74,8 +74,8 @@ func (c Content) Bytes() []byte {
 	return c.Base64
 }
 
-func infoOf(r *journal.Record) EventInfo {
-	i := ncs.Lookup(r.ProductID, r.EventType)
+func (g *Gateway) infoOf(r *journal.Record) EventInfo {
+	i := g.Catalogue().Lookup(r.ProductID, r.EventType)
 	info := EventInfo{ID: r.ID, Position: r.Position, Product: i.Product, Event: i.Event, Entity: r.Entity, Source: r.Source,
 		ReceivedAt: r.Time, Size: len(r.Body), Quarantine: r.Quarantine}
 	if r.Quarantine != "" {
@@ -216,8 +216,8 @@ func (g *Gateway) Pending(f relay.Filter, page Page, n int) (list []Delivery, ne
 			next = &Page{last.Sink, last.Position}
 			return false
 		}
-		d := Delivery{sink, infoOf(r), historyOf(p.Retry)}
-		d.decode(r.Body, false)
+		d := Delivery{sink, g.infoOf(r), historyOf(p.Retry)}
+		d.decode(g.Catalogue(), r.Body, false)
 		list = append(list, d)
 		return true
 	})
@@ -226,7 +226,7 @@ func (g *Gateway) Pending(f relay.Filter, page Page, n int) (list []Delivery, ne
 
 // eachPending calls fn with every delivery that is owed and was read and that the filter selects, until it returns false.
 func (g *Gateway) eachPending(f relay.Filter, page Page, fn func(sink string, p journal.Pending, r *journal.Record) bool) error {
-	match, err := f.Compile()
+	match, err := f.Compile(g.Catalogue())
 	if err != nil {
 		return err
 	}
@@ -294,7 +294,7 @@ func (g *Gateway) DeadLetters(f relay.Filter, page Page, n int) (list []DeadLett
 			next = &Page{last.Sink, last.Position}
 			return false
 		}
-		d.decode(d.Body, false)
+		d.decode(g.Catalogue(), d.Body, false)
 		d.Body = nil
 		list = append(list, d)
 		return true
@@ -317,8 +317,8 @@ func (g *Gateway) DeadLetter(sink string, position journal.Position) (DeadLetter
 			return DeadLetter{}, err
 		}
 		if r := records[0]; r != nil {
-			d := letterOf(sink, l, r, g.openReplays())
-			d.decode(r.Body, true)
+			d := g.letterOf(sink, l, r, g.openReplays())
+			d.decode(g.Catalogue(), r.Body, true)
 			return d, nil
 		}
 	}
@@ -347,7 +347,7 @@ func (g *Gateway) DropDeadLetters(f relay.Filter) (dropped int, err error) {
 
 // eachDeadLetter calls fn with every dead letter that the filter selects until it returns false.
 func (g *Gateway) eachDeadLetter(f relay.Filter, page Page, fn func(DeadLetter) bool) error {
-	match, err := f.Compile()
+	match, err := f.Compile(g.Catalogue())
 	if err != nil {
 		return err
 	}
@@ -385,7 +385,7 @@ func (g *Gateway) eachDeadLetter(f relay.Filter, page Page, fn func(DeadLetter) 
 				if r == nil || !match(r) || !strings.Contains(letters[i].Reason, f.Reason) {
 					continue
 				}
-				if !fn(letterOf(name, letters[i], r, replays)) {
+				if !fn(g.letterOf(name, letters[i], r, replays)) {
 					return nil
 				}
 			}
@@ -394,8 +394,8 @@ func (g *Gateway) eachDeadLetter(f relay.Filter, page Page, fn func(DeadLetter) 
 	return nil
 }
 
-func letterOf(sink string, l journal.DeadLetter, r *journal.Record, replays []openReplay) DeadLetter {
-	d := DeadLetter{Sink: sink, EventInfo: infoOf(r), Reason: l.Reason, Cause: relay.Reason(l.Cause), At: l.At, History: historyOf(l.Retry), Body: r.Body}
+func (g *Gateway) letterOf(sink string, l journal.DeadLetter, r *journal.Record, replays []openReplay) DeadLetter {
+	d := DeadLetter{Sink: sink, EventInfo: g.infoOf(r), Reason: l.Reason, Cause: relay.Reason(l.Cause), At: l.At, History: historyOf(l.Retry), Body: r.Body}
 	for _, replay := range replays {
 		if replay.Raises(sink, l.Position) && replay.match(r) {
 			d.Replay = replay.ID()
@@ -413,7 +413,7 @@ type openReplay struct {
 // openReplays are those that run.
 func (g *Gateway) openReplays() (open []openReplay) {
 	for _, r := range g.journal.Replays() {
-		if match, err := relay.MatchOf(r); err == nil && !r.Finished() {
+		if match, err := relay.MatchOf(r, g.Catalogue()); err == nil && !r.Finished() {
 			open = append(open, openReplay{r, match})
 		}
 	}

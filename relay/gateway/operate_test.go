@@ -21,7 +21,7 @@ import (
 
 func idOf(t *testing.T, body []byte) *ncs.EventID {
 	t.Helper()
-	n, err := ncs.Parse(body)
+	n, err := ncs.Builtin().Parse(body)
 	require.NoError(t, err)
 	id := n.Identify("main").ID
 	return &id

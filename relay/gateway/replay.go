@@ -60,7 +60,7 @@ func statusOf(r journal.Replay) ReplayStatus {
 // are made again; what waits is not. Dead letters of the reserved sink Unroutable are parsed and routed under
 // today's rules instead.
 func (g *Gateway) Replay(ctx context.Context, req ReplayRequest) (ReplayResult, error) {
-	match, err := req.Filter.Compile()
+	match, err := req.Filter.Compile(g.Catalogue())
 	if err != nil {
 		return ReplayResult{}, err
 	}

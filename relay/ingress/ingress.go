@@ -109,7 +109,7 @@ func (h *Ingress) newSetup(s Settings) (*setup, error) {
 		places:  make(chan struct{}, s.Limits.InFlight),
 	}
 	for _, c := range s.Sources {
-		src, err := newSource(c, h.journal.Account(c.Name), h.metrics, h.log)
+		src, err := newSource(c, s.Router.Catalogue(), h.journal.Account(c.Name), h.metrics, h.log)
 		if err != nil {
 			return nil, fmt.Errorf("source %s: %w", c.Name, err)
 		}

@@ -13,16 +13,17 @@ import (
 // Intake says what a source makes of the body of a verified call. It keeps nothing and looks nothing up, so that what
 // `route` says of a body is what serve does.
 type Intake struct {
-	source   string
-	products []int       // ids; none = all
-	test     *route.Expr // nil = none
+	source    string
+	products  []int // ids; none = all
+	catalogue *ncs.Catalogue
+	test      *route.Expr // nil = none
 }
 
 // NewIntake makes the Intake of a source.
-func NewIntake(c SourceConfig) (*Intake, error) {
-	in := &Intake{source: c.Name}
+func NewIntake(c SourceConfig, catalogue *ncs.Catalogue) (*Intake, error) {
+	in := &Intake{source: c.Name, catalogue: catalogue}
 	for _, name := range c.Products {
-		id, err := ncs.ParseProduct(name)
+		id, err := catalogue.ParseProduct(name)
 		if err != nil {
 			return nil, fmt.Errorf("products: %w", err)
 		}
@@ -48,7 +49,7 @@ type Reading struct {
 
 // Read parses a body.
 func (in *Intake) Read(body []byte) Reading {
-	n, err := ncs.Parse(body)
+	n, err := in.catalogue.Parse(body)
 	var malformed *ncs.MalformedError
 	switch {
 	case errors.As(err, &malformed):

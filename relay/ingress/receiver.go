@@ -63,7 +63,7 @@ func (a *answer) book(account journal.SourceAccount) {
 	}
 }
 
-func newSource(c SourceConfig, account journal.SourceAccount, m *metrics, log *slog.Logger) (*source, error) {
+func newSource(c SourceConfig, catalogue *ncs.Catalogue, account journal.SourceAccount, m *metrics, log *slog.Logger) (*source, error) {
 	configured := c.Resolved
 	if configured == nil {
 		configured = c.Secrets
@@ -76,7 +76,7 @@ func newSource(c SourceConfig, account journal.SourceAccount, m *metrics, log *s
 	if err != nil {
 		return nil, err
 	}
-	intake, err := NewIntake(c)
+	intake, err := NewIntake(c, catalogue)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package ncs
 import (
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // Product ids of the notification service. Source: "Notifications" of Agora's documentation, request body; 2 from its
@@ -46,6 +47,8 @@ type Info struct {
 	Event     string // bare name ("uploaded") or "unknown_<number>"
 	Category  string // "unknown" for unknown types
 	Known     bool
+
+	added *addedType // of an overlay; nil = built in, or unknown
 }
 
 const (
@@ -166,90 +169,97 @@ var entries = []entry{
 
 type pair struct{ product, eventType int }
 
-var (
-	productNames = indexProducts()
-	index        = indexEntries()
-)
-
-func indexProducts() map[int]string {
-	m := make(map[int]string, len(products))
-	for _, p := range products {
-		m[p.ID] = p.Name
-	}
-	return m
-}
-
 // row is an entry as it is looked up.
 type row struct {
 	info        Info
 	unpublished bool
 }
 
-func indexEntries() map[pair]row {
-	m := make(map[pair]row, len(entries))
-	for _, e := range entries {
-		m[pair{e.product, e.eventType}] = row{e.info(), e.unpublished}
-	}
-	return m
+// Catalogue names products and event types: those of this version (Builtin), and what an Overlay adds. It is read only. A nil
+// Catalogue is Builtin.
+type Catalogue struct {
+	products []Product // by id
+	names    map[int]string
+	types    []Info // by product id and type
+	index    map[pair]row
 }
 
-func (e entry) info() Info {
-	return Info{
-		ProductID: e.product,
-		Product:   productNames[e.product],
-		EventType: e.eventType,
-		Event:     e.event,
-		Category:  e.category,
-		Known:     true,
+var builtin = newBuiltin()
+
+// Builtin is what this version of the relay names by itself.
+func Builtin() *Catalogue { return builtin }
+
+func newBuiltin() *Catalogue {
+	c := &Catalogue{products: products, names: map[int]string{}, index: map[pair]row{}}
+	for _, p := range products {
+		c.names[p.ID] = p.Name
 	}
+	for _, e := range entries {
+		info := Info{ProductID: e.product, Product: c.names[e.product], EventType: e.eventType, Event: e.event, Category: e.category, Known: true}
+		c.types = append(c.types, info)
+		c.index[pair{e.product, e.eventType}] = row{info, e.unpublished}
+	}
+	return c
+}
+
+func (c *Catalogue) orBuiltin() *Catalogue {
+	if c == nil {
+		return builtin
+	}
+	return c
 }
 
 // Lookup returns the catalogue's entry, or an Info with Known false and names made of the numbers.
-func Lookup(productID, eventType int) Info {
-	if r, ok := index[pair{productID, eventType}]; ok {
+func (c *Catalogue) Lookup(productID, eventType int) Info {
+	c = c.orBuiltin()
+	if r, ok := c.index[pair{productID, eventType}]; ok {
 		return r.info
 	}
 	return Info{
 		ProductID: productID,
-		Product:   productName(productID),
+		Product:   c.productName(productID),
 		EventType: eventType,
 		Event:     unknownPrefix + strconv.Itoa(eventType),
 		Category:  unknownCategory,
 	}
 }
 
-func productName(id int) string {
-	if name, ok := productNames[id]; ok {
+func (c *Catalogue) productName(id int) string {
+	if name, ok := c.names[id]; ok {
 		return name
 	}
 	return unknownPrefix + strconv.Itoa(id)
 }
 
-// Catalogue lists every known event type, ordered by product id and type.
-func Catalogue() []Info {
-	all := make([]Info, len(entries))
-	for i, e := range entries {
-		all[i] = e.info()
-	}
-	return all
-}
+// Types lists every known event type, ordered by product id and type.
+func (c *Catalogue) Types() []Info { return slices.Clone(c.orBuiltin().types) }
 
 // Products lists the known products, ordered by id.
-func Products() []Product { return slices.Clone(products) }
+func (c *Catalogue) Products() []Product { return slices.Clone(c.orBuiltin().products) }
 
 // ProductNames lists the names of the known products, ordered by id.
-func ProductNames() []string {
-	names := make([]string, len(products))
-	for i, p := range products {
-		names[i] = p.Name
+func (c *Catalogue) ProductNames() []string {
+	var names []string
+	for _, p := range c.orBuiltin().products {
+		names = append(names, p.Name)
 	}
 	return names
 }
 
-// HasChannel reports whether notifications of the type name a channel. It is true for unknown types, of which anything may
-// be expected.
+// HasProductName reports whether the product has a name, which senders cannot make up.
+func (i Info) HasProductName() bool {
+	return i.Product != "" && !strings.HasPrefix(i.Product, unknownCategory)
+}
+
+// unpublished reports whether unknown_<number> addresses the type although it has a name.
+func (i Info) unpublished() bool {
+	return i.added != nil || builtin.index[pair{i.ProductID, i.EventType}].unpublished
+}
+
+// HasChannel reports whether notifications of the type name a channel. It is true for unknown types and those that an overlay adds, of
+// which anything may be expected.
 func (i Info) HasChannel() bool {
-	if !i.Known {
+	if !i.Known || i.added != nil {
 		return true
 	}
 	switch i.ProductID {
@@ -263,9 +273,9 @@ func (i Info) HasChannel() bool {
 	return true
 }
 
-// HasServiceType reports whether notifications of the type state a serviceType. It is true for unknown types.
+// HasServiceType is HasChannel for serviceType.
 func (i Info) HasServiceType() bool {
-	if !i.Known {
+	if !i.Known || i.added != nil {
 		return true
 	}
 	switch i.ProductID {

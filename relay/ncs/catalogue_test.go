@@ -30,13 +30,13 @@ func TestCatalogueIsComplete(t *testing.T) {
 	t.Parallel()
 	got := map[string][]int{}
 	names := map[string]bool{}
-	all := ncs.Catalogue()
+	all := ncs.Builtin().Types()
 	for _, i := range all {
 		got[i.Product] = append(got[i.Product], i.EventType)
 		require.False(t, names[i.Product+"."+i.Event], i.Event)
 		names[i.Product+"."+i.Event] = true
 		require.True(t, i.Known)
-		require.Equal(t, i, ncs.Lookup(i.ProductID, i.EventType))
+		require.Equal(t, i, ncs.Builtin().Lookup(i.ProductID, i.EventType))
 		for _, slug := range []string{i.Product, i.Event, i.Category} {
 			require.Regexp(t, regexp.MustCompile(`^[a-z][a-z0-9_]*$`), slug)
 			require.NotRegexp(t, "^unknown", slug)
@@ -47,7 +47,7 @@ func TestCatalogueIsComplete(t *testing.T) {
 		return cmp.Or(a.ProductID-b.ProductID, a.EventType-b.EventType)
 	}))
 	all[0].Event = "changed"
-	require.NotEqual(t, all[0], ncs.Catalogue()[0], "the caller's copy is the caller's")
+	require.NotEqual(t, all[0], ncs.Builtin().Types()[0], "the caller's copy is the caller's")
 }
 
 func TestProducts(t *testing.T) {
@@ -57,22 +57,22 @@ func TestProducts(t *testing.T) {
 		17: "conversational_ai", 20: "speech_to_text",
 	}
 	got := map[int]string{}
-	for _, p := range ncs.Products() {
+	for _, p := range ncs.Builtin().Products() {
 		got[p.ID] = p.Name
-		id, err := ncs.ParseProduct(p.Name)
+		id, err := ncs.Builtin().ParseProduct(p.Name)
 		require.NoError(t, err)
 		require.Equal(t, p.ID, id)
 	}
 	require.Empty(t, gocmp.Diff(want, got))
 
-	id, err := ncs.ParseProduct("unknown_99")
+	id, err := ncs.Builtin().ParseProduct("unknown_99")
 	require.NoError(t, err)
 	require.Equal(t, 99, id)
-	id, err = ncs.ParseProduct("unknown_3") // an alias, in case it was unknown once
+	id, err = ncs.Builtin().ParseProduct("unknown_3") // an alias, in case it was unknown once
 	require.NoError(t, err)
 	require.Equal(t, 3, id)
 	for _, bad := range []string{"", "recording", "Cloud_Recording", "unknown_", "unknown_x", "unknown_-1", "unknown_007", "unknown_99999999999", "3"} {
-		_, err := ncs.ParseProduct(bad)
+		_, err := ncs.Builtin().ParseProduct(bad)
 		require.Error(t, err, bad)
 	}
 }
@@ -85,7 +85,7 @@ func TestRecordingCategories(t *testing.T) {
 		"cloud_transcoder": {110, 111, 112, 113},
 	}
 	got := map[string][]int{}
-	for _, i := range ncs.Catalogue() {
+	for _, i := range ncs.Builtin().Types() {
 		if i.ProductID == 3 {
 			got[i.Category] = append(got[i.Category], i.EventType)
 		}
@@ -95,9 +95,9 @@ func TestRecordingCategories(t *testing.T) {
 
 func TestLookupOfUnknownTypes(t *testing.T) {
 	t.Parallel()
-	require.Equal(t, ncs.Info{ProductID: 3, Product: "cloud_recording", EventType: 999, Event: "unknown_999", Category: "unknown"}, ncs.Lookup(3, 999))
-	require.Equal(t, ncs.Info{ProductID: 2, Product: "media_push_sdk", EventType: 1, Event: "unknown_1", Category: "unknown"}, ncs.Lookup(2, 1))
-	require.Equal(t, ncs.Info{ProductID: 6, Product: "unknown_6", EventType: 1, Event: "unknown_1", Category: "unknown"}, ncs.Lookup(6, 1))
+	require.Equal(t, ncs.Info{ProductID: 3, Product: "cloud_recording", EventType: 999, Event: "unknown_999", Category: "unknown"}, ncs.Builtin().Lookup(3, 999))
+	require.Equal(t, ncs.Info{ProductID: 2, Product: "media_push_sdk", EventType: 1, Event: "unknown_1", Category: "unknown"}, ncs.Builtin().Lookup(2, 1))
+	require.Equal(t, ncs.Info{ProductID: 6, Product: "unknown_6", EventType: 1, Event: "unknown_1", Category: "unknown"}, ncs.Builtin().Lookup(6, 1))
 }
 
 func TestFieldsOfEventTypes(t *testing.T) {
@@ -110,7 +110,7 @@ func TestFieldsOfEventTypes(t *testing.T) {
 		{5, 3, false, false}, {7, 1, false, false}, {10, 4, true, false}, {17, 104, true, false}, {20, 101, true, false}, {20, 31, true, true},
 		{99, 1, true, true},
 	} {
-		i := ncs.Lookup(test.product, test.eventType)
+		i := ncs.Builtin().Lookup(test.product, test.eventType)
 		require.Equal(t, test.channel, i.HasChannel(), "%+v", i)
 		require.Equal(t, test.serviceType, i.HasServiceType(), "%+v", i)
 	}
@@ -119,9 +119,9 @@ func TestFieldsOfEventTypes(t *testing.T) {
 func TestParseEvent(t *testing.T) {
 	t.Parallel()
 	// Beside the catalogue, some types that it does not know.
-	universe := ncs.Catalogue()
+	universe := ncs.Builtin().Types()
 	for _, p := range [][2]int{{1, 46}, {3, 48}, {99, 31}, {99, 46}} {
-		universe = append(universe, ncs.Lookup(p[0], p[1]))
+		universe = append(universe, ncs.Builtin().Lookup(p[0], p[1]))
 	}
 	for _, test := range []struct {
 		products []string
@@ -153,7 +153,7 @@ func TestParseEvent(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(test.products, test.event), func(t *testing.T) {
 			t.Parallel()
-			selector, err := ncs.ParseEvent(test.products, test.event)
+			selector, err := ncs.Builtin().ParseEvent(test.products, test.event)
 			require.NoError(t, err)
 			got := map[string]bool{}
 			for _, i := range universe {
@@ -184,7 +184,7 @@ func TestParseEvent(t *testing.T) {
 		{nil, "unknown_", "unknown event"},
 		{[]string{"media_push_sdk"}, "uploaded", "unknown event"},
 	} {
-		_, err := ncs.ParseEvent(test.products, test.event)
+		_, err := ncs.Builtin().ParseEvent(test.products, test.event)
 		require.ErrorContains(t, err, test.problem, "%v %q", test.products, test.event)
 	}
 }

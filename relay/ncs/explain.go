@@ -1,6 +1,7 @@
 package ncs
 
 import (
+	"cmp"
 	_ "embed"
 	"encoding/json"
 	"fmt"
@@ -38,26 +39,13 @@ type Field struct {
 	Codes     []Fact   `json:"codes,omitempty"` // its values with a published meaning (see Info.Codes)
 }
 
-// explained is events.yaml. The blocks of fields are texts: a line a field.
+// explained is events.yaml.
 type explained struct {
 	Envelope struct {
 		Fields string
 		Notes  []string
 	}
-	Products map[string]struct {
-		Title, Page string
-		Retired     bool              // bodies in the retired format may come
-		Fields      string            // of every event
-		Notes       []string          // on every event
-		Parts       map[string]string // fields that several events have
-		Events      map[int]struct {
-			Means, When, Page string
-			Fields            string
-			Parts             []string // of the product's
-			Replaces          string   // the part that stands in place of the product's fields
-			Notes             []string
-		}
-	}
+	Overlay `yaml:",inline"`
 }
 
 var table = sync.OnceValue(func() *explained {
@@ -74,34 +62,41 @@ func EnvelopeFields() []Field { return fieldsOf(table().Envelope.Fields) }
 // Explain says what is published of an event type, and what its samples show. Of a type that the catalogue does not know it
 // says nothing.
 func (i Info) Explain() Explanation {
+	if i.added != nil {
+		return i.added.Explanation
+	}
 	product, ok := table().Products[i.Product]
 	if !ok || !i.Known {
 		return Explanation{}
 	}
-	event := product.Events[i.EventType]
-	x := Explanation{Title: product.Title, Means: event.Means, When: event.When, Page: event.Page, Notes: event.Notes, ProductNotes: product.Notes}
-	if x.Page == "" {
-		x.Page = product.Page
-	}
+	x := product.explain(product.Events[i.EventType])
 	if !i.published() {
+		x.Fields = nil
 		return x
 	}
-	if event.Replaces == "" {
-		x.Fields = productFields(i.Product)
-	} else {
-		x.Fields = fieldsOf(product.Parts[event.Replaces])
-	}
-	for _, part := range event.Parts {
-		x.Fields = append(x.Fields, fieldsOf(product.Parts[part])...)
-	}
-	x.Fields = withDerived(append(x.Fields, fieldsOf(event.Fields)...), i.samples())
+	x.Fields = withDerived(x.Fields, i.samples())
 	addCodes(x.Fields, i.Codes())
 	return x
 }
 
-// productFields are those that the published events of a product have in common.
-func productFields(product string) []Field {
-	fields := fieldsOf(table().Products[product].Fields)
+// explain puts together what is written of an event and of its product.
+func (p *ProductText) explain(e EventText) Explanation {
+	x := Explanation{Title: p.Title, Means: e.Means, When: e.When, Page: cmp.Or(e.Page, p.Page), Notes: e.Notes, ProductNotes: p.Notes}
+	if e.Replaces == "" {
+		x.Fields = p.common()
+	} else {
+		x.Fields = fieldsOf(p.Parts[e.Replaces])
+	}
+	for _, part := range e.Parts {
+		x.Fields = append(x.Fields, fieldsOf(p.Parts[part])...)
+	}
+	x.Fields = append(x.Fields, fieldsOf(e.Fields)...)
+	return x
+}
+
+// common are the fields that the published events of a product have in common.
+func (p *ProductText) common() []Field {
+	fields := fieldsOf(p.Fields)
 	for i := range fields {
 		fields[i].Common = true
 	}
@@ -132,7 +127,7 @@ func (i Info) Sample() (Sample, bool) {
 
 // published reports whether the payload of the type is.
 func (i Info) published() bool {
-	return i.Known && !index[pair{i.ProductID, i.EventType}].unpublished && len(i.samples()) > 0
+	return i.Known && !i.unpublished() && len(i.samples()) > 0
 }
 
 // samples are those of the type.
@@ -152,7 +147,10 @@ func (s Sample) payload() any {
 func fieldsOf(block string) []Field {
 	var fields []Field
 	for line := range strings.Lines(block) {
-		name, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		name, rest, _ := strings.Cut(line, " ")
 		types, text, _ := strings.Cut(rest, " ")
 		always := strings.TrimSuffix(types, "?")
 		fields = append(fields, Field{Name: name, Types: strings.Split(always, "|"), Sometimes: always != types, Text: text})

@@ -16,9 +16,9 @@ import (
 // Whoever adds an event type says what it means, and each sample of it fits its schema, alone and in the document of all.
 func TestEveryEventTypeIsExplainedAndItsSamplesFit(t *testing.T) {
 	t.Parallel()
-	all := compileSchema(t, ncs.SchemaOf(ncs.Catalogue()))
+	all := compileSchema(t, ncs.SchemaOf(ncs.Builtin().Types()))
 	published := 0
-	for _, i := range ncs.Catalogue() {
+	for _, i := range ncs.Builtin().Types() {
 		name := i.Product + "." + i.Event
 		x := i.Explain()
 		require.NotEmpty(t, x.Means, name)
@@ -43,14 +43,14 @@ func TestEveryEventTypeIsExplainedAndItsSamplesFit(t *testing.T) {
 			}
 		}
 	}
-	require.Equal(t, len(ncs.Catalogue())-7, published, "13, 34, 46 and 47 of recording, 6, 7 and 106 of Fusion CDN are not published")
+	require.Equal(t, len(ncs.Builtin().Types())-7, published, "13, 34, 46 and 47 of recording, 6, 7 and 106 of Fusion CDN are not published")
 }
 
 // Each table of codes is explained beside a field of some type, so that no field of a table is spelled wrongly or left out.
 func TestEveryCodeBelongsToAField(t *testing.T) {
 	t.Parallel()
 	published, shown := map[string]bool{}, map[string]bool{}
-	for _, i := range ncs.Catalogue() {
+	for _, i := range ncs.Builtin().Types() {
 		for _, c := range i.Codes() {
 			published[i.Product+" "+c.Field] = true
 		}
@@ -65,8 +65,8 @@ func TestEveryCodeBelongsToAField(t *testing.T) {
 
 func TestSchemasTakeWhatIsNewAndRefuseWhatIsWrong(t *testing.T) {
 	t.Parallel()
-	valid := compileSchema(t, ncs.Lookup(3, 31).Schema().Document())
-	all := compileSchema(t, ncs.SchemaOf(ncs.Catalogue()))
+	valid := compileSchema(t, ncs.Builtin().Lookup(3, 31).Schema().Document())
+	all := compileSchema(t, ncs.SchemaOf(ncs.Builtin().Types()))
 	body := func(payload string) []byte {
 		return []byte(`{"noticeId":"n","productId":3,"eventType":31,"notifyMs":1,"new":{},"payload":` + payload + `}`)
 	}
@@ -121,13 +121,13 @@ the name in words.
 
 - [every event](#every-event)
 `)
-	for _, p := range ncs.Products() {
+	for _, p := range ncs.Builtin().Products() {
 		fmt.Fprintf(&b, "- [%s](#%s)\n", p.Name, p.Name)
 	}
 	b.WriteString("\n## Every event\n\n")
 	writeFields(&b, ncs.EnvelopeFields())
 	writeNotes(&b, ncs.EnvelopeNotes())
-	for _, p := range ncs.Products() {
+	for _, p := range ncs.Builtin().Products() {
 		writeProduct(&b, p)
 	}
 	golden(t, "EVENTS.md", b.String())
@@ -135,7 +135,7 @@ the name in words.
 
 func writeProduct(b *strings.Builder, p ncs.Product) {
 	fmt.Fprintf(b, "\n## %s\n", p.Name)
-	types := slices.DeleteFunc(ncs.Catalogue(), func(i ncs.Info) bool { return i.ProductID != p.ID })
+	types := slices.DeleteFunc(ncs.Builtin().Types(), func(i ncs.Info) bool { return i.ProductID != p.ID })
 	if len(types) == 0 {
 		fmt.Fprintf(b, "\nProduct %d. No event type is published.\n", p.ID)
 		return

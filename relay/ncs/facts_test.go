@@ -122,10 +122,10 @@ func TestDescribe(t *testing.T) {
 
 func TestCodes(t *testing.T) {
 	t.Parallel()
-	require.Contains(t, ncs.Lookup(3, 41).Codes(), ncs.Fact{Field: "details.leaveCode", Value: "4", Meaning: "NO_USERS: nobody was in the channel"})
-	require.Contains(t, ncs.Lookup(3, 1).Codes(), ncs.Fact{Field: "details.errorCode beside details.module=2", Value: "50", Meaning: "timeout uploading the recorded files"})
-	require.Empty(t, ncs.Lookup(99, 1).Codes())
-	for _, i := range ncs.Catalogue() { // no table is for a type that is not there, and none has a value twice
+	require.Contains(t, ncs.Builtin().Lookup(3, 41).Codes(), ncs.Fact{Field: "details.leaveCode", Value: "4", Meaning: "NO_USERS: nobody was in the channel"})
+	require.Contains(t, ncs.Builtin().Lookup(3, 1).Codes(), ncs.Fact{Field: "details.errorCode beside details.module=2", Value: "50", Meaning: "timeout uploading the recorded files"})
+	require.Empty(t, ncs.Builtin().Lookup(99, 1).Codes())
+	for _, i := range ncs.Builtin().Types() { // no table is for a type that is not there, and none has a value twice
 		seen := map[string]bool{}
 		for _, c := range i.Codes() {
 			require.NotEmpty(t, c.Meaning, "%v", c)

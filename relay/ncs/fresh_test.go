@@ -31,7 +31,7 @@ func TestFreshSamplesAreOtherEventsOfNow(t *testing.T) {
 func TestFreshSampleKeepsWhatBelongsTogether(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
-	i := ncs.Lookup(3, 40)
+	i := ncs.Builtin().Lookup(3, 40)
 	s, ok := i.Sample()
 	require.True(t, ok)
 	body := s.Fresh(now)

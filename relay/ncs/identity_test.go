@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "rewrite testdata/*.golden")
 
 func parse(t testing.TB, body []byte) *ncs.Notification {
 	t.Helper()
-	n, err := ncs.Parse(body)
+	n, err := ncs.Builtin().Parse(body)
 	require.NoError(t, err, "%s", body)
 	return n
 }
@@ -204,7 +204,7 @@ func TestIdentityTable(t *testing.T) {
 				require.Equal(t, want, identify(t, edit(t, body, path, `"987654321"`)), path)
 			}
 			for _, path := range []string{"eventType", "productId"} {
-				got, err := ncs.Parse(edit(t, body, path, "987"))
+				got, err := ncs.Builtin().Parse(edit(t, body, path, "987"))
 				require.NoError(t, err)
 				require.NotEqual(t, want.Key, got.Identify("source").Key, path)
 			}
@@ -248,7 +248,7 @@ func requireByNotice(t *testing.T, body []byte) {
 	one, other := identify(t, edit(t, body, "noticeId", `"one"`)), identify(t, edit(t, body, "noticeId", `"other"`))
 	require.NotEqual(t, one.Key, other.Key, "%s", body)
 	for _, none := range []string{without, "null", `""`, "7"} {
-		_, err := ncs.Parse(edit(t, body, "noticeId", none))
+		_, err := ncs.Builtin().Parse(edit(t, body, "noticeId", none))
 		requireReason(t, err, ncs.ReasonNoNoticeID)
 	}
 }
@@ -309,7 +309,7 @@ func TestRetiredFormat(t *testing.T) {
 		edit(t, body, "notificationId", without),
 		edit(t, edit(t, body, "notificationId", without), "noticeId", `"x"`),
 	} {
-		_, err := ncs.Parse(edited)
+		_, err := ncs.Builtin().Parse(edited)
 		requireReason(t, err, ncs.ReasonNoProduct)
 	}
 }

@@ -65,7 +65,11 @@ func entityField(i Info) field {
 // entity names what the event is about. An event type that the catalogue does not know, or one whose own field is
 // missing, is ordered by the first id that such payloads usually have.
 func (n *Notification) entity() string {
-	if n.Info.Known {
+	if added := n.Info.added; added != nil {
+		if s := n.idAt(added.entity); s != "" {
+			return s
+		}
+	} else if n.Info.Known {
 		if n.Info.ProductID == productFusionCDN {
 			if point, stream := n.id(fEntryPoint), n.id(fStreamName); point != "" && stream != "" {
 				return point + "/" + stream
@@ -115,7 +119,7 @@ func (n *Notification) IsTest() bool {
 // sender's clock, at best to the millisecond; RTC's ts has only seconds.
 func (n *Notification) OccurredAt() (time.Time, bool) {
 	f := timeField(n.Info)
-	if f == fNone && !n.Info.Known {
+	if f == fNone && (!n.Info.Known || n.Info.added != nil) {
 		f = n.firstPresent(fSendTs, fReportMs, fLts, fTs)
 	}
 	switch f {

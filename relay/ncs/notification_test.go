@@ -51,7 +51,7 @@ func TestParseReadsEverySample(t *testing.T) {
 		var product, eventType int
 		_, err := fmt.Sscanf(name, "%d-%d-", &product, &eventType)
 		require.NoError(t, err)
-		require.Equal(t, ncs.Lookup(product, eventType), n.Info, name)
+		require.Equal(t, ncs.Builtin().Lookup(product, eventType), n.Info, name)
 		require.Equal(t, eventType, n.EventType, name)
 		require.True(t, n.Info.Known, name)
 		require.Contains(t, name, n.Info.Event)
@@ -83,7 +83,7 @@ func TestParseRefusesOtherCallbacks(t *testing.T) {
 		"screenshot-upload.json": ncs.ReasonNoEventType,
 	}
 	for name, body := range bodies(t, "testdata/not-ncs/*.json", len(want)) {
-		_, err := ncs.Parse(body)
+		_, err := ncs.Builtin().Parse(body)
 		requireReason(t, err, want[name])
 	}
 }
@@ -155,7 +155,7 @@ func TestParseRefuses(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			n, err := ncs.Parse([]byte(test.body))
+			n, err := ncs.Builtin().Parse([]byte(test.body))
 			requireReason(t, err, test.reason)
 			require.Nil(t, n)
 		})
@@ -233,7 +233,7 @@ func TestParsedNotificationsAreIndependent(t *testing.T) {
 	id := n.Identify("source")
 	for range 10 {
 		parse(t, b)
-		_, err := ncs.Parse([]byte(`{"payload":{"sid":`))
+		_, err := ncs.Builtin().Parse([]byte(`{"payload":{"sid":`))
 		require.Error(t, err)
 	}
 	require.Equal(t, want, *n)
@@ -396,7 +396,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		given := bytes.Clone(body)
-		n, err := ncs.Parse(body)
+		n, err := ncs.Builtin().Parse(body)
 		require.Equal(t, given, body, "the body was changed")
 		if err != nil {
 			var malformed *ncs.MalformedError
@@ -413,7 +413,7 @@ func FuzzParse(f *testing.F) {
 			require.Equal(t, envelope.EventType, n.EventType)
 			require.Equal(t, string(envelope.Payload), string(n.Payload))
 		}
-		again, err := ncs.Parse(body)
+		again, err := ncs.Builtin().Parse(body)
 		require.NoError(t, err)
 		id := n.Identify("source")
 		require.Equal(t, id, again.Identify("source"))
@@ -426,7 +426,7 @@ func FuzzParse(f *testing.F) {
 		// Indented and sorted it is the same event.
 		var indented bytes.Buffer
 		require.NoError(t, json.Indent(&indented, body, "", " "))
-		again, err = ncs.Parse(indented.Bytes())
+		again, err = ncs.Builtin().Parse(indented.Bytes())
 		require.NoError(t, err)
 		require.Equal(t, id, again.Identify("source"))
 	})
@@ -452,7 +452,7 @@ func BenchmarkParse(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(body)))
 			for b.Loop() {
-				n, err := ncs.Parse(body)
+				n, err := ncs.Builtin().Parse(body)
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -255,8 +255,10 @@ func payloadMember(name []byte) (field, scope) {
 // something else than an object. The retired format of Cloud Recording before REST API 1.3.0 (notificationId, no
 // productId, payload.sid) is read as product 3 with notificationId as notice id.
 //
+// The catalogue decides on names, and on the entity of types that an overlay adds; it never changes which event it is.
+//
 // Every error is a *MalformedError. The Notification keeps body.
-func Parse(body []byte) (*Notification, error) {
+func (c *Catalogue) Parse(body []byte) (*Notification, error) {
 	if len(body) > math.MaxInt32 { // spans are 32 bits wide
 		return nil, &MalformedError{Reason: ReasonTooLarge}
 	}
@@ -267,7 +269,7 @@ func Parse(body []byte) (*Notification, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := n.readEnvelope(); err != nil {
+	if err := n.readEnvelope(c); err != nil {
 		return nil, err
 	}
 	if v, ok := n.integer(fServiceType); ok && v >= 0 && v <= math.MaxInt32 {
@@ -282,7 +284,7 @@ func Parse(body []byte) (*Notification, error) {
 	return n, nil
 }
 
-func (n *Notification) readEnvelope() error {
+func (n *Notification) readEnvelope(c *Catalogue) error {
 	raw := n.raw(fEventType)
 	if raw == nil {
 		return &MalformedError{Reason: ReasonNoEventType}
@@ -311,7 +313,7 @@ func (n *Notification) readEnvelope() error {
 		n.NoticeID = string(id)
 	}
 	n.SID = n.text(fEnvelopeSID)
-	n.Info = Lookup(product, n.EventType)
+	n.Info = c.Lookup(product, n.EventType)
 	return nil
 }
 

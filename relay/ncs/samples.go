@@ -27,7 +27,7 @@ var readSamples = sync.OnceValue(func() []Sample {
 		body, err := sampleFiles.ReadFile(name)
 		if err == nil {
 			var n *Notification
-			if n, err = Parse(body); err == nil {
+			if n, err = builtin.Parse(body); err == nil {
 				all = append(all, Sample{strings.TrimSuffix(strings.TrimPrefix(name, "samples/"), ".json"), n})
 			}
 		}

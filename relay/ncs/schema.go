@@ -36,8 +36,8 @@ func (i Info) Schema() *Schema {
 	s.Properties["eventType"].Const = i.EventType
 	s.Properties["productId"].Const = i.ProductID
 	identified := []string{"noticeId", "productId"}
-	if table().Products[i.Product].Retired {
-		s.AnyOf = []*Schema{{Required: identified}, {Required: []string{"notificationId"}}} // the second: REST API 1.2.0 and older
+	if i.ProductID == productRecording && i.added == nil {
+		s.AnyOf = []*Schema{{Required: identified}, {Required: []string{"notificationId"}}} // the second: the retired format of REST API 1.2.0 and older
 	} else {
 		s.Required = append(s.Required, identified...)
 	}

@@ -16,8 +16,8 @@ type Selector struct {
 }
 
 // ParseProduct returns the id of a product by its name, or by "unknown_<id>", which stays an alias when the product gets a name.
-func ParseProduct(name string) (int, error) {
-	for _, p := range products {
+func (c *Catalogue) ParseProduct(name string) (int, error) {
+	for _, p := range c.orBuiltin().products {
 		if p.Name == name {
 			return p.ID, nil
 		}
@@ -36,15 +36,15 @@ func ParseProduct(name string) (int, error) {
 //   - "unknown_46": the types 46 that have no published name. With a product ("cloud_recording.unknown_46", or given
 //     products) it means the type 46 even when that has a name by now, so that rules outlive an upgrade.
 //
-// An error says what is wrong with the name; Products and Catalogue list what would be right.
-func ParseEvent(productNames []string, s string) (Selector, error) {
-	ids, err := parseProducts(productNames)
+// An error says what is wrong with the name; Products and Types list what would be right.
+func (c *Catalogue) ParseEvent(productNames []string, s string) (Selector, error) {
+	ids, err := c.parseProducts(productNames)
 	if err != nil {
 		return Selector{}, err
 	}
 	name := s
 	if product, rest, ok := strings.Cut(s, "."); ok {
-		id, err := ParseProduct(product)
+		id, err := c.ParseProduct(product)
 		if err != nil {
 			return Selector{}, fmt.Errorf("event %q: %w", s, err)
 		}
@@ -63,16 +63,16 @@ func ParseEvent(productNames []string, s string) (Selector, error) {
 		return Selector{products: ids, number: number, byNumber: len(ids) > 0, unknown: len(ids) == 0}, nil
 	}
 	sel := Selector{products: ids, event: name}
-	if !slices.ContainsFunc(Catalogue(), sel.Matches) {
+	if !slices.ContainsFunc(c.orBuiltin().types, sel.Matches) {
 		return Selector{}, fmt.Errorf("unknown event %q", s)
 	}
 	return sel, nil
 }
 
-func parseProducts(names []string) ([]int, error) {
+func (c *Catalogue) parseProducts(names []string) ([]int, error) {
 	var ids []int
 	for _, name := range names {
-		id, err := ParseProduct(name)
+		id, err := c.ParseProduct(name)
 		if err != nil {
 			return nil, err
 		}
@@ -90,7 +90,7 @@ func (s Selector) Matches(i Info) bool {
 	case s.byNumber:
 		return i.EventType == s.number
 	case s.unknown:
-		return i.EventType == s.number && (!i.Known || index[pair{i.ProductID, i.EventType}].unpublished)
+		return i.EventType == s.number && (!i.Known || i.unpublished())
 	}
 	return i.Event == s.event
 }

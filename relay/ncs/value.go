@@ -131,6 +131,42 @@ func (n *Notification) firstID(fields ...field) string {
 	return ""
 }
 
+// idAt is the id at a place below payload; "" when there is none. Of a member that stands there twice the last counts, as in rules.
+func (n *Notification) idAt(place []string) string {
+	if len(place) == 0 {
+		return ""
+	}
+	raw := n.Payload
+	for _, name := range place {
+		raw = memberOf(raw, name)
+	}
+	id, _ := canonical(nil, raw, id)
+	return string(id)
+}
+
+// memberOf is the JSON value of an object's last member of a name; nil when it is no object or has none.
+func memberOf(object []byte, name string) (value []byte) {
+	dec := jsontext.NewDecoder(bytes.NewReader(object), passOn)
+	if dec.PeekKind() != '{' {
+		return nil
+	}
+	for _, err := dec.ReadToken(); err == nil && dec.PeekKind() != '}'; {
+		member, err := dec.ReadToken()
+		if err != nil {
+			break
+		}
+		named := member.String() == name
+		raw, err := dec.ReadValue()
+		if err != nil {
+			break
+		}
+		if named {
+			value = bytes.Clone(raw)
+		}
+	}
+	return value
+}
+
 func (n *Notification) firstPresent(fields ...field) field {
 	for _, f := range fields {
 		if n.raw(f) != nil {

@@ -33,10 +33,11 @@ type Report func(s Severity, path, problem, hint string, values ...any)
 // Options are what a Router is compiled from.
 type Options struct {
 	Rules     []RuleConfig
-	Unmatched []string // sinks of events to which no rule applies; may be empty
-	Sinks     []string // names of the configured sinks, in their order; a finding about one has the path "sinks[i]"
-	Sources   []Source // the configured sources; none = everything may arrive
-	Report    Report   // nil = findings are not wanted
+	Unmatched []string       // sinks of events to which no rule applies; may be empty
+	Sinks     []string       // names of the configured sinks, in their order; a finding about one has the path "sinks[i]"
+	Sources   []Source       // the configured sources; none = everything may arrive
+	Catalogue *ncs.Catalogue // names products and events; nil = ncs.Builtin
+	Report    Report         // nil = findings are not wanted
 }
 
 // Compile compiles rules and reports everything that is wrong or odd about them. It returns nil if there was an Error.
@@ -47,6 +48,7 @@ func Compile(o Options) *Router {
 		unmatched: dedupe(o.Unmatched),
 		sinks:     slices.Clone(o.Sinks),
 		sources:   slices.Clone(o.Sources),
+		catalogue: o.Catalogue,
 	}
 	for i, rc := range o.Rules {
 		r.rules[i] = c.rule(fmt.Sprintf("routes[%d]", i), rc)
@@ -58,7 +60,7 @@ func Compile(o Options) *Router {
 	if len(r.sources) == 0 {
 		r.sources = []Source{{}}
 	}
-	r.kinds = kindsOf(append(c.products, productsOf(r.sources...)...))
+	r.kinds = kindsOf(o.Catalogue, append(c.products, productsOf(o.Catalogue, r.sources...)...))
 	for i := range r.rules {
 		c.reachability(fmt.Sprintf("routes[%d].match", i), &r.rules[i], r)
 	}
@@ -100,7 +102,7 @@ func (c *compiler) rule(path string, rc RuleConfig) rule {
 		r.conditions = append(r.conditions, eventCondition(m.Event, c.events(at("event"), m)))
 	}
 	if c.given(at("category"), m.Category) {
-		c.names(at("category"), m.Category, "category", categories())
+		c.names(at("category"), m.Category, "category", categories(c.Catalogue))
 		r.conditions = append(r.conditions, categoryCondition(m.Category))
 	}
 	if c.given(at("service_type"), m.ServiceType) {
@@ -134,9 +136,9 @@ func (c *compiler) given(path string, values []string) bool {
 func (c *compiler) productIDs(path string, names []string) []int {
 	ids := make([]int, len(names))
 	for i, name := range names {
-		id, err := ncs.ParseProduct(name)
+		id, err := c.Catalogue.ParseProduct(name)
 		if err != nil {
-			c.report(Error, index(path, i), "unknown product %q", productHint(name), name)
+			c.report(Error, index(path, i), "unknown product %q", c.productHint(name), name)
 			continue
 		}
 		ids[i] = id
@@ -146,33 +148,33 @@ func (c *compiler) productIDs(path string, names []string) []int {
 	return ids
 }
 
-func productHint(name string) string {
+func (c *compiler) productHint(name string) string {
 	if id, err := strconv.Atoi(name); err == nil {
-		return "products go by name: " + ncs.Lookup(id, 0).Product
+		return "products go by name: " + c.Catalogue.Lookup(id, 0).Product
 	}
-	return spelling.Hint(name, ncs.ProductNames())
+	return spelling.Hint(name, c.Catalogue.ProductNames())
 }
 
 // events compiles the events of a match. Where a product is wrong already, they are judged without the products.
 func (c *compiler) events(path string, m MatchConfig) []ncs.Selector {
 	selectors := make([]ncs.Selector, len(m.Event))
 	products := slices.DeleteFunc(slices.Clone(m.Product), func(name string) bool {
-		_, err := ncs.ParseProduct(name)
+		_, err := c.Catalogue.ParseProduct(name)
 		return err != nil
 	})
 	unsure := len(products) < len(m.Product)
 	for i, event := range m.Event {
-		s, err := ncs.ParseEvent(products, event)
+		s, err := c.Catalogue.ParseEvent(products, event)
 		if err == nil {
 			selectors[i] = s
 			c.namedByNow(index(path, i), event, s)
 			if product, _, ok := strings.Cut(event, "."); ok {
-				id, _ := ncs.ParseProduct(product)
+				id, _ := c.Catalogue.ParseProduct(product)
 				c.products = append(c.products, id)
 			}
 			continue
 		}
-		problem, hint, values := eventProblem(products, event)
+		problem, hint, values := c.eventProblem(products, event)
 		if !unsure || strings.HasPrefix(problem, "unknown") {
 			c.report(Error, index(path, i), problem, hint, values...)
 		}
@@ -181,31 +183,31 @@ func (c *compiler) events(path string, m MatchConfig) []ncs.Selector {
 	return selectors
 }
 
-// eventProblem says what is wrong with an event that ncs.ParseEvent refused.
-func eventProblem(products []string, event string) (problem, hint string, values []any) {
+// eventProblem says what is wrong with an event that ParseEvent refused.
+func (c *compiler) eventProblem(products []string, event string) (problem, hint string, values []any) {
 	if number, err := strconv.Atoi(event); err == nil && len(products) != 1 {
-		return "event %s needs exactly one product, because numbers mean something else in each product", numberHint(number), []any{event}
+		return "event %s needs exactly one product, because numbers mean something else in each product", c.numberHint(number), []any{event}
 	}
-	if _, err := ncs.ParseEvent(nil, event); err == nil {
-		return "%s is an event of %s, not of %s", "", []any{event, andList(productsWith(event)), orList(products)}
+	if _, err := c.Catalogue.ParseEvent(nil, event); err == nil {
+		return "%s is an event of %s, not of %s", "", []any{event, andList(c.productsWith(event)), orList(products)}
 	}
 	product, name, qualified := strings.Cut(event, ".")
 	if !qualified {
-		return "unknown event %q", spelling.Hint(event, eventNames(products)), []any{event}
+		return "unknown event %q", spelling.Hint(event, c.eventNames(products)), []any{event}
 	}
-	if _, err := ncs.ParseProduct(product); err != nil {
-		return "unknown product %q in event %q", spelling.Hint(product, ncs.ProductNames()), []any{product, event}
+	if _, err := c.Catalogue.ParseProduct(product); err != nil {
+		return "unknown product %q in event %q", spelling.Hint(product, c.Catalogue.ProductNames()), []any{product, event}
 	}
-	hint, values = spelling.Hint(name, eventNames([]string{product})), []any{event}
-	if of := productsWith(name); hint == "" && len(of) > 0 {
+	hint, values = spelling.Hint(name, c.eventNames([]string{product})), []any{event}
+	if of := c.productsWith(name); hint == "" && len(of) > 0 {
 		hint, values = "%s is an event of %s", append(values, name, andList(of))
 	}
 	return "unknown event %q", hint, values
 }
 
-func numberHint(number int) string {
+func (c *compiler) numberHint(number int) string {
 	var meanings []string
-	for _, info := range ncs.Catalogue() {
+	for _, info := range c.Catalogue.Types() {
 		if info.EventType == number {
 			meanings = append(meanings, info.Product+"."+info.Event)
 		}
@@ -217,12 +219,12 @@ func numberHint(number int) string {
 }
 
 // productsWith lists the products that have an event of that name, which may name a product itself.
-func productsWith(event string) []string {
+func (c *compiler) productsWith(event string) []string {
 	if product, _, ok := strings.Cut(event, "."); ok {
 		return []string{product}
 	}
 	var products []string
-	for _, info := range ncs.Catalogue() {
+	for _, info := range c.Catalogue.Types() {
 		if info.Event == event && !slices.Contains(products, info.Product) {
 			products = append(products, info.Product)
 		}
@@ -235,7 +237,7 @@ func (c *compiler) namedByNow(path, event string, s ncs.Selector) {
 	if !strings.Contains(event, "unknown_") {
 		return
 	}
-	for _, info := range ncs.Catalogue() {
+	for _, info := range c.Catalogue.Types() {
 		if s.Matches(info) {
 			c.report(Note, path, "%s has a name by now", "write "+info.Product+"."+info.Event, event)
 		}
@@ -446,11 +448,11 @@ func (c *compiler) unusedSinks() {
 }
 
 // productsOf returns the ids of the products that sources name.
-func productsOf(sources ...Source) []int {
+func productsOf(catalogue *ncs.Catalogue, sources ...Source) []int {
 	var ids []int
 	for _, s := range sources {
 		for _, name := range s.Products {
-			if id, err := ncs.ParseProduct(name); err == nil { // a wrong name is reported with its source
+			if id, err := catalogue.ParseProduct(name); err == nil { // a wrong name is reported with its source
 				ids = append(ids, id)
 			}
 		}
@@ -467,9 +469,9 @@ func (c *compiler) sourceNames() []string {
 }
 
 // eventNames lists the event names of some products; none = of all.
-func eventNames(products []string) []string {
+func (c *compiler) eventNames(products []string) []string {
 	var names []string
-	for _, info := range ncs.Catalogue() {
+	for _, info := range c.Catalogue.Types() {
 		if len(products) == 0 || slices.Contains(products, info.Product) {
 			names = append(names, info.Event)
 		}
@@ -477,9 +479,9 @@ func eventNames(products []string) []string {
 	return names
 }
 
-func categories() []string {
-	names := []string{ncs.Lookup(unknownProduct, 0).Category}
-	for _, info := range ncs.Catalogue() {
+func categories(of *ncs.Catalogue) []string {
+	names := []string{of.Lookup(unknownProduct, 0).Category}
+	for _, info := range of.Types() {
 		names = append(names, info.Category)
 	}
 	return dedupe(names)

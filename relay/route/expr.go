@@ -161,7 +161,7 @@ func (e *evaluation) variables(payload bool) (*variables, error) {
 }
 
 func decodePayload(raw []byte) (map[string]any, error) {
-	// As in ncs.Parse: what it passes on must not keep rules from seeing the rest. Of a member that comes twice the last counts.
+	// As in Parse: what it passes on must not keep rules from seeing the rest. Of a member that comes twice the last counts.
 	d := jsontext.NewDecoder(bytes.NewBuffer(raw), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	v, err := decodeValue(d)
 	if err != nil {

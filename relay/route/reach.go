@@ -14,6 +14,7 @@ import (
 type kind struct {
 	ncs.Info
 	open bool
+	of   *ncs.Catalogue
 }
 
 // unknownProduct stands for every product that neither the catalogue nor a rule names. No notification can have the id,
@@ -21,29 +22,29 @@ type kind struct {
 const unknownProduct = math.MaxInt32
 
 // kindsOf lists the catalogue, and the open kinds of its products, of those of the given ids, and of all others.
-func kindsOf(productIDs []int) []kind {
+func kindsOf(catalogue *ncs.Catalogue, productIDs []int) []kind {
 	var kinds []kind
-	for _, info := range ncs.Catalogue() {
-		kinds = append(kinds, kind{Info: info})
+	for _, info := range catalogue.Types() {
+		kinds = append(kinds, kind{Info: info, of: catalogue})
 	}
-	for _, p := range ncs.Products() {
-		kinds = append(kinds, openKind(p.ID))
+	for _, p := range catalogue.Products() {
+		kinds = append(kinds, openKind(catalogue, p.ID))
 	}
 	named := len(kinds)
 	for _, id := range productIDs {
 		if !slices.ContainsFunc(kinds, func(k kind) bool { return k.open && k.ProductID == id }) {
-			kinds = append(kinds, openKind(id))
+			kinds = append(kinds, openKind(catalogue, id))
 		}
 	}
 	slices.SortFunc(kinds[named:], func(a, b kind) int { return a.ProductID - b.ProductID })
-	rest := openKind(unknownProduct)
+	rest := openKind(catalogue, unknownProduct)
 	rest.Product = "unknown"
 	return append(kinds, rest)
 }
 
-func openKind(productID int) kind {
-	info := ncs.Lookup(productID, math.MaxInt32) // a number without a name, for the product's name and the category
-	return kind{Info: info, open: true}
+func openKind(catalogue *ncs.Catalogue, productID int) kind {
+	info := catalogue.Lookup(productID, math.MaxInt32) // a number without a name, for the product's name and the category
+	return kind{Info: info, open: true, of: catalogue}
 }
 
 func (k kind) hasChannel() bool     { return k.HasChannel() }
@@ -58,7 +59,7 @@ func (k kind) selectedBy(s ncs.Selector, written string) bool {
 	if !ok {
 		return false
 	}
-	info := ncs.Lookup(k.ProductID, number)
+	info := k.of.Lookup(k.ProductID, number)
 	return !info.Known && s.Matches(info)
 }
 
@@ -71,7 +72,7 @@ func trailingNumber(s string) (int, bool) {
 // arrivesAt reports whether one of the sources lets the kind in.
 func (k kind) arrivesAt(sources []Source) bool {
 	return slices.ContainsFunc(sources, func(s Source) bool {
-		return len(s.Products) == 0 || slices.Contains(productsOf(s), k.ProductID)
+		return len(s.Products) == 0 || slices.Contains(productsOf(k.of, s), k.ProductID)
 	})
 }
 

@@ -26,7 +26,7 @@ type rehearsal struct {
 func (r *Router) samples() []*evaluation {
 	var all []*evaluation
 	for _, s := range ncs.Samples() {
-		if (kind{Info: s.Info}).arrivesAt(r.sources) {
+		if (kind{Info: s.Info, of: r.catalogue}).arrivesAt(r.sources) {
 			all = append(all, &evaluation{n: s.Notification, source: r.sources[0].Name, receivedAt: time.Unix(0, 0)})
 		}
 	}
@@ -34,7 +34,7 @@ func (r *Router) samples() []*evaluation {
 }
 
 func (c *compiler) rehearse(path string, r *rule, samples []*evaluation) {
-	h := rehearsal{when: r.when, samples: slices.DeleteFunc(slices.Clone(samples), func(s *evaluation) bool { return !r.possible(kind{Info: s.n.Info}) })}
+	h := rehearsal{when: r.when, samples: slices.DeleteFunc(slices.Clone(samples), func(s *evaluation) bool { return !r.possible(kind{Info: s.n.Info, of: c.Catalogue}) })}
 	h.reportFailures(c, path)
 	h.reportBytes(c, path)
 }

@@ -20,6 +20,7 @@ type Router struct {
 	unmatched []string
 	sinks     []string // in the order of Options.Sinks; rules name them by index
 	sources   []Source
+	catalogue *ncs.Catalogue
 	kinds     []kind // for Reach
 }
 
@@ -105,6 +106,9 @@ func (r *Router) Explain(n *ncs.Notification, source string, receivedAt time.Tim
 	}
 	return verdicts
 }
+
+// Catalogue names the products and events that the rules are about.
+func (r *Router) Catalogue() *ncs.Catalogue { return r.catalogue }
 
 // Rules says how many rules there are.
 func (r *Router) Rules() int { return len(r.rules) }

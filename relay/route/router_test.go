@@ -34,7 +34,7 @@ const (
 
 func parse(t testing.TB, body string) *ncs.Notification {
 	t.Helper()
-	n, err := ncs.Parse([]byte(body))
+	n, err := ncs.Builtin().Parse([]byte(body))
 	require.NoError(t, err)
 	return n
 }
@@ -379,7 +379,7 @@ func TestRouteAllocatesOnlyTheSinks(t *testing.T) {
 func BenchmarkRoute(b *testing.B) {
 	for _, size := range []int{1, 50, 500} {
 		rules := make([]route.RuleConfig, size)
-		catalogue := ncs.Catalogue()
+		catalogue := ncs.Builtin().Types()
 		for i := range rules {
 			info := catalogue[i%len(catalogue)]
 			rules[i] = route.RuleConfig{

@@ -155,7 +155,7 @@ func TestEventsAreThoseOfTheService(t *testing.T) {
 			require.NoError(t, json.Compact(&compact, body))
 			require.Equal(t, compact.String(), string(body))
 
-			n, err := ncs.Parse(body)
+			n, err := ncs.Builtin().Parse(body)
 			require.NoError(t, err, "%s", body)
 			require.True(t, n.Info.Known, "%s", body)
 			require.Equal(t, e.Name, n.Entity)
@@ -170,7 +170,7 @@ func TestEventsAreThoseOfTheService(t *testing.T) {
 			id := n.Identify("s")
 			require.False(t, ids[id.ID], "two events with one id: %s", body)
 			ids[id.ID] = true
-			again, err := ncs.Parse(e.Events[i].Body(1_772_000_000_001))
+			again, err := ncs.Builtin().Parse(e.Events[i].Body(1_772_000_000_001))
 			require.NoError(t, err)
 			require.Equal(t, id, again.Identify("s"), "the id of a copy differs")
 		}
@@ -238,7 +238,7 @@ func conflicts(t *testing.T, c simulate.Config) int {
 	keys, n := map[ncs.Key]bool{}, 0
 	for _, e := range plan(c) {
 		for i := range e.Events {
-			parsed, err := ncs.Parse(e.Events[i].Body(1))
+			parsed, err := ncs.Builtin().Parse(e.Events[i].Body(1))
 			require.NoError(t, err)
 			key := parsed.Identify("s").Key
 			if keys[key] {
@@ -274,7 +274,7 @@ func (f *fakeRelay) answer(body []byte, h http.Header) (int, []byte) {
 	if h.Get("Agora-Signature") != mac(sha1.New, body) || h.Get("Agora-Signature-V2") != mac(sha256.New, body) {
 		return http.StatusUnauthorized, []byte(`{"error":"invalid signature"}`)
 	}
-	n, err := ncs.Parse(body)
+	n, err := ncs.Builtin().Parse(body)
 	if err != nil {
 		return http.StatusBadRequest, nil
 	}
@@ -336,7 +336,7 @@ func TestRunOverHTTP(t *testing.T) {
 			copies += s.Copies
 			switch s.Kind {
 			case simulate.First:
-				n, err := ncs.Parse(e.Events[s.Event].Body(1))
+				n, err := ncs.Builtin().Parse(e.Events[s.Event].Body(1))
 				require.NoError(t, err)
 				wantOrder[e.Name] = append(wantOrder[e.Name], n.Identify("s").ID.String())
 			case simulate.Resend:

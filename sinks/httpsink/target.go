@@ -36,7 +36,7 @@ var placeholders = map[string]func(*relay.Event) string{
 	"{category}": func(e *relay.Event) string { return e.Info.Category },
 	"{entity}":   func(e *relay.Event) string { return e.Entity },
 	"{channel}": func(e *relay.Event) string {
-		n, err := ncs.Parse(e.Body)
+		n, err := ncs.Builtin().Parse(e.Body)
 		if err != nil {
 			return ""
 		}

@@ -76,10 +76,10 @@ func TestTopicsAreMadeOfCatalogueNamesOnly(t *testing.T) {
 	t.Parallel()
 	cfg := kafkasink.Config{Topic: "ncs.{product}.{category}.{event}"}
 	got := cfg.Topics([]ncs.Info{
-		ncs.Lookup(3, 31),
-		ncs.Lookup(3, 31),
-		ncs.Lookup(3, 99_999),
-		ncs.Lookup(99_999, 1),
+		ncs.Builtin().Lookup(3, 31),
+		ncs.Builtin().Lookup(3, 31),
+		ncs.Builtin().Lookup(3, 99_999),
+		ncs.Builtin().Lookup(99_999, 1),
 		{},
 	})
 	require.Empty(t, cmp.Diff([]string{
@@ -92,7 +92,7 @@ func TestTopicsAreMadeOfCatalogueNamesOnly(t *testing.T) {
 func TestATopicWithoutPlaceholdersIsOne(t *testing.T) {
 	t.Parallel()
 	cfg := kafkasink.Config{Topic: "ncs"}
-	require.Equal(t, []string{"ncs"}, cfg.Topics(ncs.Catalogue()))
+	require.Equal(t, []string{"ncs"}, cfg.Topics(ncs.Builtin().Types()))
 }
 
 func TestWarningsAboutSecretsThatOthersCanRead(t *testing.T) {

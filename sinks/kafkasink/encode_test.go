@@ -16,7 +16,7 @@ import (
 func encodeBatch(n int) []relay.Attempt {
 	batch := make([]relay.Attempt, n)
 	for i := range batch {
-		batch[i] = relay.Attempt{Number: 1, Event: &relay.Event{ID: ncs.EventID{byte(i)}, Info: ncs.Lookup(3, 31), Source: "recording",
+		batch[i] = relay.Attempt{Number: 1, Event: &relay.Event{ID: ncs.EventID{byte(i)}, Info: ncs.Builtin().Lookup(3, 31), Source: "recording",
 			Entity: "d12fdce9024d37862a8f3a88e387c817", ReceivedAt: time.UnixMilli(1767323045678), ContentType: "application/json",
 			SignatureV2: fmt.Sprintf("%064d", i), Body: bytes.Repeat([]byte("x"), 700)}}
 	}

@@ -65,7 +65,7 @@ func realRecord(t *testing.T, cluster *kafkatest.Cluster) {
 	received := time.Date(2026, 2, 3, 4, 5, 6, 7_890_000, time.UTC)
 	id := eventID("record")
 	event := relay.Event{
-		ID: id, Info: ncs.Lookup(3, 31), Source: "recording", Entity: "会议室", ReceivedAt: received,
+		ID: id, Info: ncs.Builtin().Lookup(3, 31), Source: "recording", Entity: "会议室", ReceivedAt: received,
 		ContentType: "application/json", SignatureV1: "v1", SignatureV2: "v2", Body: body,
 	}
 	keyless := event

@@ -60,7 +60,7 @@ func attempts(entity string, bodies ...string) []relay.Attempt {
 	for i, body := range bodies {
 		batch[i] = relay.Attempt{Number: 1, Event: &relay.Event{
 			ID:         eventID(entity + body),
-			Info:       ncs.Lookup(3, 31),
+			Info:       ncs.Builtin().Lookup(3, 31),
 			Source:     "recording",
 			Entity:     entity,
 			ReceivedAt: time.UnixMilli(1_700_000_000_123),
@@ -156,7 +156,7 @@ func TestNewTouchesNoNetwork(t *testing.T) {
 
 func TestRecordIsAsDocumented(t *testing.T) {
 	t.Parallel()
-	info := ncs.Lookup(3, 31)
+	info := ncs.Builtin().Lookup(3, 31)
 	id := eventID("x")
 	received := time.Date(2026, 2, 3, 4, 5, 6, 7_890_000, time.FixedZone("", 3600))
 	whole := relay.Attempt{

@@ -17,16 +17,10 @@ const maxTopicLength = 249 // of Kafka: a topic names a directory
 var legalTopic = regexp.MustCompile(`^[a-zA-Z0-9._-]+$`)
 
 // topicTemplate is a topic name with placeholders, cut into text and placeholders in turns.
-type topicTemplate struct {
-	parts    []string
-	products map[string]bool // those of the catalogue
-}
+type topicTemplate struct{ parts []string }
 
 func parseTopic(text string) (*topicTemplate, error) {
-	t := &topicTemplate{products: make(map[string]bool)}
-	for _, product := range ncs.Products() {
-		t.products[product.Name] = true
-	}
+	t := new(topicTemplate)
 	for rest := text; rest != ""; {
 		before, after, found := strings.Cut(rest, "{")
 		t.parts = append(t.parts, before)
@@ -64,7 +58,7 @@ func (t *topicTemplate) expand(info ncs.Info) string {
 
 func (t *topicTemplate) value(placeholder string, info ncs.Info) string {
 	switch {
-	case placeholder == "product" && t.products[info.Product]:
+	case placeholder == "product" && info.HasProductName():
 		return info.Product
 	case placeholder == "category" && info.Known:
 		return info.Category
@@ -84,10 +78,10 @@ func (t *topicTemplate) expandAll(infos []ncs.Info) []string {
 	return slices.Compact(topics)
 }
 
-// all names every topic the template can give: those of the catalogue's events, and of events it does not know.
+// all names the topics of the built-in events, and of events that have no name.
 func (t *topicTemplate) all() []string {
-	infos := ncs.Catalogue()
-	for product := range t.products {
+	infos := ncs.Builtin().Types()
+	for _, product := range ncs.Builtin().ProductNames() {
 		infos = append(infos, ncs.Info{Product: product})
 	}
 	return t.expandAll(append(infos, ncs.Info{}))
