@@ -17,6 +17,7 @@ import (
 	"github.com/segmentio/kafka-go/protocol"
 	"github.com/segmentio/kafka-go/protocol/apiversions"
 	"github.com/segmentio/kafka-go/protocol/createtopics"
+	"github.com/segmentio/kafka-go/protocol/fetch"
 	"github.com/segmentio/kafka-go/protocol/metadata"
 
 	"ncs-relay/relay"
@@ -132,7 +133,7 @@ func (c *Cluster) ToLeader(ctx context.Context, topic string, partition int32, r
 	defer looking.Wait()
 	defer cancel(nil)
 	looking.Go(func() {
-		for Pause(ctx, lookAgain) {
+		for wait := mayTake(request) + lookAgain; Pause(ctx, wait); wait = lookAgain {
 			_ = c.Look(ctx, time.Now().Add(-lookAgain/2))
 			if now, err := c.current().leader(topic, partition); err == nil && now != leader {
 				cancel(ErrMoved)
@@ -140,6 +141,14 @@ func (c *Cluster) ToLeader(ctx context.Context, topic string, partition int32, r
 		}
 	})
 	return c.To(ctx, leader, request)
+}
+
+// mayTake is how long a broker was asked to wait before it answers.
+func mayTake(request protocol.Message) time.Duration {
+	if r, ok := request.(*fetch.Request); ok {
+		return time.Duration(r.MaxWaitTime) * time.Millisecond
+	}
+	return 0
 }
 
 // result is what one of the brokers that were asked has said.

@@ -88,24 +88,24 @@ func (r *refusal) verdict(a *relay.Attempt) error {
 
 // request makes one produce request and waits until all in-sync replicas have its records. A *refusal and errNewIdentity
 // say that none of them was written; after any other error nobody knows, and p remembers the request.
-func (s *Sink) request(ctx context.Context, p *producer, batch []relay.Attempt) error {
+func (s *Sink) request(ctx context.Context, p *producer, events []relay.Attempt) error {
 	if err := s.identify(ctx, p); err != nil {
 		return err
 	}
 	builder := builders.Get().(*batchBuilder)
 	defer builders.Put(builder)
-	encoded, err := builder.build(p, batch, s.compression, s.cloudEvents)
+	encoded, err := builder.build(p, events, s.compression, s.cloudEvents)
 	if err != nil {
 		return fmt.Errorf("encode records: %w", err)
 	}
-	response, err := s.write(ctx, p, batch, encoded)
+	response, err := s.write(ctx, p, events, encoded)
 	if err != nil {
 		return fmt.Errorf("produce to %s/%d: %w", p.Topic, p.Partition, err)
 	}
 	var code kafka.Error
 	errors.As(response.Error, &code)
 	if response.Error == nil || code == kafka.DuplicateSequenceNumber { // of an earlier try that was written
-		p.appended(len(batch))
+		p.appended(len(events))
 		return nil
 	}
 	err = fmt.Errorf("produce to %s/%d: %w", p.Topic, p.Partition, response.Error)
@@ -117,8 +117,8 @@ func (s *Sink) request(ctx context.Context, p *producer, batch []relay.Attempt) 
 				err = fmt.Errorf("%w (%d bytes; the topic takes %d)", err, len(encoded)-batchAt, limit)
 			}
 		}
-		return newRefusal(err, response.RecordErrors, len(batch))
-	case p.id != anonymous && lostIdentity(code):
+		return newRefusal(err, response.RecordErrors, len(events))
+	case p.id != anonymous && batch.LostIdentity(response.Error):
 		s.log.Warn("a Kafka broker does not know this producer any more; it takes a new id",
 			"lane", fmt.Sprintf("%s/%d", p.Topic, p.Partition), "may_be_doubled", p.unanswered.count, "error", err)
 		p.forget()
@@ -128,7 +128,7 @@ func (s *Sink) request(ctx context.Context, p *producer, batch []relay.Attempt) 
 		p.forget()
 		return fmt.Errorf("%w: %w", errNewIdentity, err)
 	}
-	p.unanswered = sentOf(batch)
+	p.unanswered = sentOf(events)
 	return err
 }
 

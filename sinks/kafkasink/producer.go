@@ -114,12 +114,3 @@ func (s *Sink) produceAnonymously(err error) {
 		s.log.Warn("the Kafka cluster gives no producer ids, so a record can be doubled when the answer to it is lost", "error", err)
 	}
 }
-
-// lostIdentity reports whether a broker does not know the producer any more, or not in this state.
-func lostIdentity(code kafka.Error) bool {
-	switch code {
-	case kafka.OutOfOrderSequenceNumber, kafka.InvalidProducerEpoch, kafka.InvalidProducerIDMapping, kafka.UnknownProducerId, kafka.ProducerFenced:
-		return true
-	}
-	return false
-}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"ncs-relay/relay"
+	"ncs-relay/relay/kafkaconn/batch"
 )
 
 const receivedAtFormat = "2006-01-02T15:04:05.000Z07:00"
@@ -70,8 +71,8 @@ func appendRecord(dst []byte, a *relay.Attempt, cloudEvents bool, later int64, o
 	dst = append(dst, 0) // attributes
 	dst = binary.AppendVarint(dst, later)
 	dst = binary.AppendVarint(dst, int64(offset))
-	dst = appendBytes(dst, key(a))
-	dst = appendBytes(dst, value(a))
+	dst = batch.AppendBytes(dst, key(a))
+	dst = batch.AppendBytes(dst, value(a))
 	countAt, count := len(dst), 0
 	dst = append(dst, 0)
 	headers(a, cloudEvents, func(key, value string) {
@@ -83,13 +84,6 @@ func appendRecord(dst []byte, a *relay.Attempt, cloudEvents bool, later int64, o
 	})
 	binary.PutVarint(dst[countAt:], int64(count)) // one byte: there are less than 64
 	return dst
-}
-
-func appendBytes(dst, b []byte) []byte {
-	if b == nil {
-		return binary.AppendVarint(dst, -1)
-	}
-	return append(binary.AppendVarint(dst, int64(len(b))), b...)
 }
 
 // fitting tells how many events at the head of batch go into a request of limit bytes; at least one, all if limit is 0.

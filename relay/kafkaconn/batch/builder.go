@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"runtime"
 
+	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/compress"
 )
 
@@ -81,6 +82,26 @@ func (b *Builder) Build(h Head, codec compress.Compression) ([]byte, error) {
 	be.PutUint32(head[57:], uint32(b.count))
 	be.PutUint32(head[17:], crc32.Checksum(head[21:], castagnoli))
 	return made, nil
+}
+
+// AppendBytes appends a key, a value or the value of a header to a record; nil is null.
+func AppendBytes(dst, b []byte) []byte {
+	if b == nil {
+		return binary.AppendVarint(dst, -1)
+	}
+	return append(binary.AppendVarint(dst, int64(len(b))), b...)
+}
+
+// LostIdentity reports whether a broker does not know the producer any more, or not in this state, and did not write what
+// came from it.
+func LostIdentity(err error) bool {
+	var code kafka.Error
+	errors.As(err, &code)
+	switch code {
+	case kafka.OutOfOrderSequenceNumber, kafka.InvalidProducerEpoch, kafka.InvalidProducerIDMapping, kafka.UnknownProducerId, kafka.ProducerFenced:
+		return true
+	}
+	return false
 }
 
 // encoders bounds the batches being compressed: an encoder of zstd holds megabytes, and more than there are processors are

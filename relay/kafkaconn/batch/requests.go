@@ -70,10 +70,10 @@ func (r *Requests) Close() { r.running.Wait() }
 
 // Write sends a batch, and again, byte for byte, to whoever leads its partition then, while again says of what became of it
 // that it may be sent again, until ctx ends. The answer's Error is what the broker says. Batches of a producer without an id
-// could be doubled when they are sent again, so they never share a request, which would be given up sooner.
-func (r *Requests) Write(ctx context.Context, l *Lane, encoded []byte, anonymous bool, again func(error) bool) (*kafka.ProduceResponse, error) {
+// must go alone: a request that is shared is given up sooner, and what it holds is sent again, which would double them.
+func (r *Requests) Write(ctx context.Context, l *Lane, encoded []byte, alone bool, again func(error) bool) (*kafka.ProduceResponse, error) {
 	for {
-		response, err := r.send(ctx, l, encoded, anonymous)
+		response, err := r.send(ctx, l, encoded, alone)
 		reason := err
 		if err == nil {
 			reason = response.Error
@@ -92,12 +92,12 @@ func (r *Requests) Write(ctx context.Context, l *Lane, encoded []byte, anonymous
 
 // send makes one request. A batch goes with those of other partitions unless its last request failed or took long, so that a
 // partition that waits for its replicas holds up the others once.
-func (r *Requests) send(ctx context.Context, l *Lane, encoded []byte, anonymous bool) (response *kafka.ProduceResponse, err error) {
+func (r *Requests) send(ctx context.Context, l *Lane, encoded []byte, alone bool) (response *kafka.ProduceResponse, err error) {
 	began := time.Now()
 	defer func() {
 		l.alone = err != nil || response.Error != nil || time.Since(began) >= jointPatience
 	}()
-	if !l.alone && !anonymous {
+	if !l.alone && !alone {
 		within, cancel := context.WithTimeout(ctx, jointPatience)
 		defer cancel()
 		response, err = r.together(within, l, encoded)
