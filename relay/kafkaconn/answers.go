@@ -5,9 +5,9 @@ import (
 	"github.com/segmentio/kafka-go/protocol/apiversions"
 	"github.com/segmentio/kafka-go/protocol/createtopics"
 	"github.com/segmentio/kafka-go/protocol/describeconfigs"
+	"github.com/segmentio/kafka-go/protocol/describegroups"
 	"github.com/segmentio/kafka-go/protocol/fetch"
 	"github.com/segmentio/kafka-go/protocol/findcoordinator"
-	"github.com/segmentio/kafka-go/protocol/heartbeat"
 	"github.com/segmentio/kafka-go/protocol/initproducerid"
 	"github.com/segmentio/kafka-go/protocol/joingroup"
 	"github.com/segmentio/kafka-go/protocol/leavegroup"
@@ -36,7 +36,7 @@ var answers = map[protocol.ApiKey]struct {
 	protocol.SaslAuthenticate: {func() protocol.Message { return new(saslauthenticate.Response) }, small},
 	protocol.InitProducerId:   {func() protocol.Message { return new(initproducerid.Response) }, small},
 	protocol.FindCoordinator:  {func() protocol.Message { return new(findcoordinator.Response) }, small},
-	protocol.Heartbeat:        {func() protocol.Message { return new(heartbeat.Response) }, small},
+	protocol.Heartbeat:        {func() protocol.Message { return new(HeartbeatResponse) }, small},
 	protocol.LeaveGroup:       {func() protocol.Message { return new(leavegroup.Response) }, small},
 	protocol.ListOffsets:      {func() protocol.Message { return new(listoffsets.Response) }, medium},
 	protocol.OffsetCommit:     {func() protocol.Message { return new(offsetcommit.Response) }, medium},
@@ -45,9 +45,10 @@ var answers = map[protocol.ApiKey]struct {
 	protocol.DescribeConfigs:  {func() protocol.Message { return new(describeconfigs.Response) }, medium},
 	protocol.SyncGroup:        {func() protocol.Message { return new(syncgroup.Response) }, medium},
 	protocol.JoinGroup:        {func() protocol.Message { return new(joingroup.Response) }, 4 * medium}, // what all members say of themselves
-	protocol.Produce:          {func() protocol.Message { return new(produce.Response) }, 4 * medium},   // it may name up to 10,000 records
-	protocol.Metadata:         {func() protocol.Message { return new(metadata.Response) }, medium},      // brokers, and as much for each topic
-	protocol.Fetch:            {func() protocol.Message { return new(FetchResponse) }, small},           // besides the records
+	protocol.DescribeGroups:   {func() protocol.Message { return new(describegroups.Response) }, 4 * medium},
+	protocol.Produce:          {func() protocol.Message { return new(produce.Response) }, 4 * medium}, // it may name up to 10,000 records
+	protocol.Metadata:         {func() protocol.Message { return new(metadata.Response) }, medium},    // brokers, and as much for each topic
+	protocol.Fetch:            {func() protocol.Message { return new(FetchResponse) }, small},         // besides the records
 }
 
 // mostOf is the greatest size that the answer to a request can have.
@@ -98,3 +99,15 @@ type FetchTransaction struct {
 
 // ApiKey names the request that is answered.
 func (*FetchResponse) ApiKey() protocol.ApiKey { return protocol.Fetch }
+
+// HeartbeatResponse is the answer to a heartbeat.Request. Other than kafka-go's it has its fields in the order in which brokers
+// send them, so the error is not taken for the time to wait.
+type HeartbeatResponse struct {
+	_ struct{} `kafka:"min=v4,max=v4,tag"`
+
+	ThrottleTimeMs int32 `kafka:"min=v1,max=v4"`
+	ErrorCode      int16 `kafka:"min=v0,max=v4"`
+}
+
+// ApiKey names the request that is answered.
+func (*HeartbeatResponse) ApiKey() protocol.ApiKey { return protocol.Heartbeat }

@@ -33,6 +33,18 @@ func decode(frame []byte, version int16, answer protocol.Message) error {
 	return nil
 }
 
+// Unmarshal reads what kafka-go's protocol.Marshal has written into the value that v points to, as answers are read: it takes
+// no more memory than data has room for, and notices what is missing. Fields of bytes stay parts of data.
+func Unmarshal(data []byte, version int16, v any) error {
+	target := reflect.ValueOf(v).Elem()
+	d := &decoder{rest: data}
+	formOf(target.Type(), version, false)(d, target)
+	if d.cut {
+		return fmt.Errorf("%d bytes are not a whole %T of version %d", len(data), v, version)
+	}
+	return nil
+}
+
 // decoder is what is left of a frame.
 type decoder struct {
 	rest []byte

@@ -29,12 +29,13 @@ var hints = map[kafka.Error]string{
 	kafka.IllegalSASLState:           "the brokers do not expect SASL at this port",
 	kafka.TopicAuthorizationFailed:   "access rules of the cluster do not let this user write to the topic",
 	kafka.ClusterAuthorizationFailed: "access rules of the cluster do not let this user do that",
+	kafka.GroupAuthorizationFailed:   "access rules of the cluster do not let this user read the consumer group",
 }
 
 func reasonOf(code kafka.Error) relay.Reason {
 	switch code {
 	case kafka.SASLAuthenticationFailed, kafka.UnsupportedSASLMechanism, kafka.IllegalSASLState,
-		kafka.TopicAuthorizationFailed, kafka.ClusterAuthorizationFailed:
+		kafka.TopicAuthorizationFailed, kafka.ClusterAuthorizationFailed, kafka.GroupAuthorizationFailed:
 		return relay.ReasonAuth
 	case kafka.ThrottlingQuotaExceeded:
 		return relay.ReasonThrottled

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/segmentio/kafka-go/protocol"
 	"github.com/segmentio/kafka-go/protocol/apiversions"
+	"github.com/segmentio/kafka-go/protocol/consumer"
 	"github.com/segmentio/kafka-go/protocol/metadata"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -218,12 +219,16 @@ func fill(random *rand.Rand, v reflect.Value, version int16) {
 	}
 }
 
+// isOurs reports whether kafka-go has another answer to the request than we: TestRecordsAreReadAsTheyCame,
+// TestAHeartbeatsErrorIsRead.
+func isOurs(key protocol.ApiKey) bool { return key == protocol.Fetch || key == protocol.Heartbeat }
+
 // Every answer, in every version we may agree on, is written by kafka-go and read by us.
 func TestAnswersAreReadAsTheyWereWritten(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
 	for key, a := range answers {
-		if key == protocol.Fetch { // kafka-go writes records only: TestRecordsAreReadAsTheyCame
+		if isOurs(key) {
 			continue
 		}
 		for version := key.MinVersion(); version <= key.MaxVersion(); version++ {
@@ -263,11 +268,42 @@ func TestRecordsAreReadAsTheyCame(t *testing.T) {
 	}
 }
 
+// kafka-go 0.4.51 takes the error for the time to wait.
+func TestAHeartbeatsErrorIsRead(t *testing.T) {
+	t.Parallel()
+	for version := protocol.Heartbeat.MinVersion(); version <= protocol.Heartbeat.MaxVersion(); version++ {
+		written := kmsg.NewPtrHeartbeatResponse()
+		written.Version, written.ErrorCode = version, 27
+		frame := written.AppendTo(nil)
+		if written.IsFlexible() {
+			frame = append([]byte{0}, frame...) // the head's optional fields
+		}
+		var read HeartbeatResponse
+		require.NoError(t, decode(frame, version, &read))
+		require.EqualValues(t, 27, read.ErrorCode, "v%d", version)
+		require.Zero(t, read.ThrottleTimeMs, "v%d", version)
+	}
+}
+
+func TestUnmarshalReadsWhatIsWhole(t *testing.T) {
+	t.Parallel()
+	want := consumer.Subscription{Version: 1, Topics: []string{"a", "b"}, UserData: []byte("data"),
+		OwnedPartitions: []consumer.TopicPartition{{Topic: "a", Partitions: []int32{1, 2}}}}
+	data, err := protocol.Marshal(1, want)
+	require.NoError(t, err)
+	var got consumer.Subscription
+	require.NoError(t, Unmarshal(data, 1, &got))
+	require.Equal(t, want, got)
+	for cut := range data {
+		require.ErrorContains(t, Unmarshal(data[:cut], 1, new(consumer.Subscription)), "not a whole")
+	}
+}
+
 // FuzzDecode: whatever comes, the answer takes no more memory than a multiple of its frame, and nothing panics.
 func FuzzDecode(f *testing.F) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for key, a := range answers {
-		for version := key.MinVersion(); key != protocol.Fetch && version <= key.MaxVersion(); version++ {
+		for version := key.MinVersion(); !isOurs(key) && version <= key.MaxVersion(); version++ {
 			answer := a.empty()
 			fill(random, reflect.ValueOf(answer).Elem(), version)
 			var wire bytes.Buffer
