@@ -55,6 +55,8 @@ var answers = map[protocol.ApiKey]struct {
 func mostOf(request protocol.Message) int {
 	most := answers[request.ApiKey()].most
 	switch r := request.(type) {
+	case *metadataRequest:
+		most += medium * min(len(r.Topics), 256) // as below
 	case *metadata.Request:
 		most += medium * min(len(r.TopicNames), 256) // a topic of 10,000 partitions with 5 replicas each has 660,000 bytes
 	case *fetch.Request:

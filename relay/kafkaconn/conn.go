@@ -64,13 +64,14 @@ type conn struct {
 	answers  *bufio.Reader
 	address  string
 	clientID string
-	last     int32                     // the id of the last request
-	secure   bool                      // it is authenticated
-	used     bool                      // a request was answered after the connection was made
-	versions map[protocol.ApiKey]int16 // of the requests that both sides know
-	session  time.Time                 // no request is sent after this, because it is too old or its SASL session ends; zero = never
-	round    int                       // of conns, when it was made
-	until    time.Time                 // while it is idle: it is not used after this
+	last     int32                                          // the id of the last request
+	secure   bool                                           // it is authenticated
+	used     bool                                           // a request was answered after the connection was made
+	versions map[protocol.ApiKey]int16                      // of the requests that both sides know
+	offered  map[protocol.ApiKey]apiversions.ApiKeyResponse // what the broker knows of requests, for those that are our own
+	session  time.Time                                      // no request is sent after this, because it is too old or its SASL session ends; zero = never
+	round    int                                            // of conns, when it was made
+	until    time.Time                                      // while it is idle: it is not used after this
 }
 
 func newConns(clientID string, t *keyfile.TLS, mechanism sasl.Mechanism) *conns {
@@ -313,6 +314,11 @@ func hungUp(err error) bool {
 func (c *conn) exchange(request protocol.Message) (protocol.Message, error) {
 	key := request.ApiKey()
 	version, known := c.versions[key]
+	empty := answers[key].empty
+	if o, ok := request.(own); ok {
+		version, empty = o.version(), o.empty
+		known = version >= c.offered[key].MinVersion && version <= c.offered[key].MaxVersion
+	}
 	if !known {
 		return nil, fmt.Errorf("it does not know %s as we do: %w", key, kafka.UnsupportedVersion)
 	}
@@ -327,7 +333,7 @@ func (c *conn) exchange(request protocol.Message) (protocol.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer := answers[key].empty()
+	answer := empty()
 	return answer, decode(frame, version, answer)
 }
 
@@ -340,8 +346,10 @@ func (c *conn) negotiate() error {
 	if response.ErrorCode != 0 {
 		return kafka.Error(response.ErrorCode)
 	}
+	c.offered = make(map[protocol.ApiKey]apiversions.ApiKeyResponse, len(response.ApiKeys))
 	for _, offered := range response.ApiKeys {
 		key := protocol.ApiKey(offered.ApiKey)
+		c.offered[key] = offered
 		version := min(key.MaxVersion(), offered.MaxVersion)
 		if answers[key].empty != nil && version >= max(key.MinVersion(), offered.MinVersion) {
 			c.versions[key] = version

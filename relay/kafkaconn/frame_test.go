@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
 	"github.com/segmentio/kafka-go/protocol/apiversions"
 	"github.com/segmentio/kafka-go/protocol/consumer"
@@ -363,4 +364,27 @@ func TestASlowAnswerEndsWithItsContext(t *testing.T) {
 	defer cancel()
 	_, err := c.roundTrip(ctx, address, new(apiversions.Request))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+// kafka-go does not know our own form of metadata, so another library writes it.
+func TestTopicsAreDescribedWithTheirIDs(t *testing.T) {
+	t.Parallel()
+	fake, err := kfake.NewCluster(kfake.NumBrokers(3), kfake.SeedTopics(2, "a", "b"))
+	require.NoError(t, err)
+	defer fake.Close()
+	c := testCluster(t, fake)
+	described, err := c.Describe(t.Context(), []string{"a", "b", "none"})
+	require.NoError(t, err)
+	byName := make(map[string]Described)
+	for _, d := range described {
+		byName[d.Name] = d
+	}
+	require.Len(t, byName, 3)
+	require.Equal(t, kafka.UnknownTopicOrPartition, byName["none"].Err)
+	require.Len(t, byName["a"].Partitions, 2)
+	require.Equal(t, fake.LeaderFor("a", byName["a"].Partitions[0].Partition), byName["a"].Partitions[0].Leader)
+	require.NotEmpty(t, byName["a"].Partitions[0].InSync)
+	require.NotZero(t, byName["a"].ID)
+	require.NotEqual(t, byName["a"].ID, byName["b"].ID)
+	require.Equal(t, fake.TopicInfo("a").TopicID, [16]byte(byName["a"].ID))
 }

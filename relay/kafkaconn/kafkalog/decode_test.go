@@ -158,7 +158,7 @@ func TestWhatIsUnpackedIsBounded(t *testing.T) {
 	for _, codec := range []compress.Compression{compress.Gzip, compress.Snappy, compress.Lz4, compress.Zstd} {
 		_, _, err := decode(at(0, codec, zeros), 0, 1<<20)
 		require.ErrorIs(t, err, errUnpacked, codec)
-		require.ErrorContains(t, err, "unpack "+codec.String()+": it has more than 67108864 bytes unpacked")
+		require.ErrorContains(t, err, "unpack "+codec.String()+": it has more than 100663296 bytes unpacked")
 		records, _, err := decode(at(0, codec, zeros[:mostUnpacked-100]), 0, 1<<20)
 		require.NoError(t, err, codec)
 		require.Len(t, records, 1)

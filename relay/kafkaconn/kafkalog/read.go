@@ -14,7 +14,7 @@ import (
 const (
 	// largestBatch bounds what a broker may answer with: at least one whole batch, however few bytes were asked for. Topics
 	// with a larger max.message.bytes cannot be read.
-	largestBatch = 32 << 20
+	largestBatch = 80 << 20
 
 	// unpackedRatio is how much larger than packed a chunk may be.
 	unpackedRatio = 8

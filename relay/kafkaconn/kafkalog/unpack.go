@@ -13,8 +13,8 @@ import (
 	"github.com/segmentio/kafka-go/compress"
 )
 
-// mostUnpacked is how many bytes a batch may have unpacked: many times what a topic takes packed.
-const mostUnpacked = 64 << 20
+// mostUnpacked is how many bytes a batch may have unpacked: at most the largest batch, and many times what a topic takes packed.
+const mostUnpacked = 96 << 20
 
 var errUnpacked = fmt.Errorf("it has more than %d bytes unpacked", mostUnpacked)
 
