@@ -20,6 +20,7 @@ package config
 import (
 	"net"
 	"strconv"
+	"strings"
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/admin"
@@ -56,12 +57,33 @@ type Config struct {
 	// Catalogue names what is built in and what Overlay adds.
 	Catalogue *ncs.Catalogue `yaml:"-"`
 
+	// Absent are settings that were not judged; only LoadAway leaves some.
+	Absent []Absent `yaml:"-"`
+
 	// Router is compiled from Routes and Unmatched.
 	Router *route.Router `yaml:"-"`
 
 	kinds   []sinks.Kind
 	written map[string]string     // values with variables by path, as they stand in the file
 	place   func(string) position // of a path in the file
+}
+
+// Absent is a setting that a Config of LoadAway does not have.
+type Absent struct {
+	Path string // such as sources[0].secrets[0]
+	Why  string // for people: "variable NCS_SECRET is not set"
+}
+
+// Lacks returns why the first of the settings at, or below, some paths is absent; "" = none is.
+func (c *Config) Lacks(paths ...string) string {
+	for _, a := range c.Absent {
+		for _, p := range paths {
+			if a.Path == p || strings.HasPrefix(a.Path, p+".") || strings.HasPrefix(a.Path, p+"[") {
+				return a.Path + ": " + a.Why
+			}
+		}
+	}
+	return ""
 }
 
 // SetDefaults fills what the file may leave out.

@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -29,6 +30,9 @@ type decoder struct {
 
 	at      map[string]position // of every value, by path
 	failed  map[string]bool     // paths with an error; what is checked later below them is not reported again
+	away    bool                // what is missing here may be where the relay runs
+	unread  map[string]string   // why a file here cannot be read, by path
+	absent  []Absent            // what was not judged for either
 	written map[string]string   // values in which variables were replaced, as they stand in the file
 	foreign map[string]expanded // values with variables in them
 	numbers map[string]int64    // of foreign, those that are numbers, durations or sizes
@@ -48,6 +52,7 @@ func newDecoder(report *Report, dir string, env func(string) (string, bool), kin
 		foreign: map[string]expanded{},
 		numbers: map[string]int64{},
 		secrets: map[string]string{},
+		unread:  map[string]string{},
 
 		unquoted: map[string]Problem{},
 	}
@@ -371,6 +376,10 @@ func (d *decoder) scalar(n ast.Node, v reflect.Value, f field, path string) {
 	}
 	secret := v.Type() == secretType
 	t, err := d.text(n, path, secret)
+	if errors.Is(err, errUnset) && d.away {
+		d.miss(path, err.Error())
+		return
+	}
 	if err == nil && (secret || f.is("credential")) {
 		t.value, err = d.clean(t.value, path)
 	}
@@ -441,6 +450,9 @@ func (d *decoder) assign(t text, n ast.Node, v reflect.Value, f field, path stri
 		if f.is("path") {
 			t.value = d.absolute(t.value)
 			d.files = append(d.files, namedFile{name: t.value, path: path, field: f})
+			if d.away && path != "catalogue" {
+				d.tryFile(path, t.value)
+			}
 		}
 		v.SetString(t.value)
 	case reflect.Bool:
@@ -454,6 +466,21 @@ func (d *decoder) assign(t text, n ast.Node, v reflect.Value, f field, path stri
 		panic("BUG: no way to decode a " + v.Type().String())
 	}
 	return "", ""
+}
+
+// miss notes a setting that cannot be judged here. What is checked later about it is not reported.
+func (d *decoder) miss(path, what string) {
+	d.failed[path] = true
+	d.absent = append(d.absent, Absent{path, what})
+}
+
+func (d *decoder) tryFile(path, name string) {
+	f, err := os.Open(name)
+	if err != nil {
+		d.unread[path] = fmt.Sprintf("file %s cannot be read: %s", name, reason(err))
+		return
+	}
+	f.Close()
 }
 
 func assignInt(t text, v reflect.Value) (problem, hint string) {

@@ -31,6 +31,7 @@ type expanded struct {
 
 var (
 	errVariable = errors.New(`"${" is not followed by the name of a variable and "}"`)
+	errUnset    = errors.New(`is not set`)
 	errNested   = errors.New(`a variable inside another's default or message is not replaced`)
 )
 
@@ -81,11 +82,11 @@ func lookup(inside string, env func(string) (string, bool)) (variable, error) {
 	case !colon && set, colon && value != "":
 		return variable{name: name, value: value}, nil
 	case !colon:
-		return variable{}, fmt.Errorf("variable %s is not set", name)
+		return variable{}, fmt.Errorf("variable %s %w", name, errUnset)
 	case strings.HasPrefix(alternative, "-"):
 		return variable{name: name, value: alternative[1:], written: true}, nil
 	case strings.HasPrefix(alternative, "?"):
-		return variable{}, fmt.Errorf("variable %s is not set: %s", name, alternative[1:])
+		return variable{}, fmt.Errorf("variable %s %w: %s", name, errUnset, alternative[1:])
 	}
 	return variable{}, errVariable
 }

@@ -18,6 +18,18 @@ import (
 // Load reads and checks a file. The Config is nil when the report has errors. env looks up environment variables, as
 // os.LookupEnv does. kinds are those that sinks may be.
 func Load(file string, env func(string) (string, bool), kinds []sinks.Kind) (*Config, *Report) {
+	return load(file, newDecoder(&Report{File: file}, "", env, kinds))
+}
+
+// LoadAway is Load on a machine that lacks what the relay's own has, such as CI's: variables that are not set, and files other than
+// the catalogue that cannot be read, are no mistakes. Config.Absent lists them; nothing is served with such a Config.
+func LoadAway(file string, env func(string) (string, bool), kinds []sinks.Kind) (*Config, *Report) {
+	d := newDecoder(&Report{File: file}, "", env, kinds)
+	d.away = true
+	return load(file, d)
+}
+
+func load(file string, d *decoder) (*Config, *Report) {
 	fail := func(err error) (*Config, *Report) {
 		return nil, &Report{File: file, Problems: []Problem{{Message: "cannot be read: " + reason(err)}}}
 	}
@@ -29,14 +41,18 @@ func Load(file string, env func(string) (string, bool), kinds []sinks.Kind) (*Co
 	if err != nil {
 		return fail(err)
 	}
-	return Parse(file, data, filepath.Dir(absolute), env, kinds)
+	d.dir = filepath.Dir(absolute)
+	return d.parse(data)
 }
 
 // Parse checks the contents of a file called name; relative paths in it are relative to dir. It reads the secret files and the
 // catalogue named there, and nothing else.
 func Parse(name string, data []byte, dir string, env func(string) (string, bool), kinds []sinks.Kind) (*Config, *Report) {
+	return newDecoder(&Report{File: name}, dir, env, kinds).parse(data)
+}
+
+func (d *decoder) parse(data []byte) (*Config, *Report) {
 	data = bytes.TrimPrefix(data, []byte("\ufeff")) // some editors begin UTF-8 with a byte order mark
-	d := newDecoder(&Report{File: name}, dir, env, kinds)
 	c := d.config(data)
 	d.report.finish(data)
 	if d.report.Err() != nil {
@@ -65,6 +81,7 @@ func (d *decoder) config(data []byte) *Config {
 	for _, p := range d.unquoted {
 		d.report.add(p)
 	}
+	c.Absent = d.absent
 	return c
 }
 
@@ -105,6 +122,10 @@ func (d *decoder) check(v reflect.Value, path string) {
 func (d *decoder) problem(severity Severity, path, message, hint string, values ...any) {
 	for p := path; ; p = parent(p) {
 		if d.failed[p] {
+			return
+		}
+		if why, unread := d.unread[p]; unread && severity == Error {
+			d.miss(p, why)
 			return
 		}
 		if p == "" {

@@ -1,10 +1,9 @@
 package main
 
 import (
-	"context"
+	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -23,69 +22,165 @@ import (
 )
 
 func checkCommand() *cobra.Command {
-	var file string
-	var strict, connect, here bool
+	var c check
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Say everything that is wrong with a configuration, and what is odd about it",
-		Args:  noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, report := loadConfig(file)
-			if len(report.Problems) > 0 {
-				fmt.Fprintln(cmd.ErrOrStderr(), report)
-			}
-			warnings := report.Count(config.Warning)
-			for _, w := range telemetry.Warnings(os.Getenv) { // serve says them too
-				warnings++
-				fmt.Fprintf(cmd.ErrOrStderr(), "environment: warning: %s\n", w)
-			}
-			if report.Err() != nil {
-				return errReported
-			}
-			found := beginnings(cfg)
-			if here {
-				found = append(found, machine(cfg)...)
-			}
-			if !found.print(cmd.ErrOrStderr(), file, cfg) {
-				return errReported
-			}
-			out := cmd.OutOrStdout()
-			fmt.Fprintf(out, "%s: %d sources, %d sinks, %d routes: no mistakes, %d warnings\n",
-				file, len(cfg.Sources), len(cfg.Sinks), len(cfg.Routes), warnings)
-			for i := range cfg.Sinks {
-				name := cfg.Sinks[i].Name
-				if kind, ok := cfg.Sinks[i].Kind.(sinks.Clustered); ok {
-					if topics := sinks.Topics(kind, cfg.Router.Reach(name)); len(topics) > 0 {
-						fmt.Fprintf(out, "sink %s writes to topics: %s\n", name, joinWords(topics))
-					}
-				}
-			}
-			if left := notLookedAt(cfg, here, connect); len(left) > 0 {
-				fmt.Fprintf(out, "not looked at: %s\n", strings.Join(left, ", "))
-			}
-			if connect && !connectAll(cmd.Context(), cfg, out, cmd.ErrOrStderr()) {
-				return errReported
-			}
-			if strict && warnings > 0 {
-				return fmt.Errorf("%d warnings, and --strict was given", warnings)
-			}
-			return nil
-		},
+		Long: `check says everything that serve would stop for, what is legal and probably not meant, and to which topics Kafka sinks write. It
+changes nothing. --offline is for CI: variables that are not set, files with secrets and certificates that are not there, and what
+else only the relay's machine has are left out. --here and --connect look at more than serve needs.`,
+		Args: noArgs,
+		RunE: c.run,
 	}
-	addConfigFlag(cmd, &file)
-	cmd.Flags().BoolVar(&strict, "strict", false, "fail on warnings too")
-	cmd.Flags().BoolVar(&here, "here", false, "look at this machine too: data_dir, its disk, ports and descriptors; not while the relay runs here")
-	cmd.Flags().BoolVar(&connect, "connect", false, "connect to the Kafka clusters and say what would fail there")
+	addConfigFlag(cmd, &c.Config)
+	cmd.Flags().BoolVar(&c.strict, "strict", false, "fail on warnings too")
+	cmd.Flags().BoolVar(&c.offline, "offline", false, "do without secrets and everything else that only the relay's machine has")
+	cmd.Flags().BoolVar(&c.here, "here", false, "look at this machine too: data_dir, its disk, ports and descriptors; not while the relay runs here")
+	cmd.Flags().BoolVar(&c.connect, "connect", false, "connect to the Kafka clusters and say what would fail there")
+	addJSON(cmd, &c.asJSON)
 	return cmd
 }
 
+// check is one run of the command, and what it found.
+type check struct {
+	strict, offline, here, connect, asJSON bool
+
+	Config      string         `json:"config"` // the file
+	OK          bool           `json:"ok"`
+	Errors      int            `json:"errors"`
+	Warnings    int            `json:"warnings"`
+	Problems    []checkProblem `json:"problems"`
+	Topics      []checkTopics  `json:"topics"` // of Kafka sinks
+	NotLookedAt []string       `json:"not_looked_at"`
+}
+
+type checkProblem struct {
+	Severity string `json:"severity"` // error, warning or note
+	File     string `json:"file"`
+	Line     int    `json:"line,omitempty"`
+	Column   int    `json:"column,omitempty"`
+	Path     string `json:"path,omitempty"`
+	Message  string `json:"message"`
+	Hint     string `json:"hint,omitempty"`
+}
+
+type checkTopics struct {
+	Sink   string   `json:"sink"`
+	Topics []string `json:"topics"`
+}
+
+func (c *check) run(cmd *cobra.Command, _ []string) error {
+	if c.offline && (c.here || c.connect) {
+		return usagef("--offline cannot be combined with --here or --connect")
+	}
+	c.Problems, c.Topics, c.NotLookedAt = []checkProblem{}, []checkTopics{}, []string{}
+	err := c.look(cmd)
+	if c.asJSON {
+		c.OK = err == nil
+		return errors.Join(err, printJSON(cmd.OutOrStdout(), c))
+	}
+	return err
+}
+
+func (c *check) look(cmd *cobra.Command) error {
+	load := config.Load
+	if c.offline {
+		load = config.LoadAway
+	}
+	cfg, report := load(c.Config, os.LookupEnv, kinds)
+	c.add(cmd, report.Problems)
+	if !c.offline {
+		c.add(cmd, environment())
+	}
+	if report.Err() != nil {
+		return errReported
+	}
+	var found findings
+	if !c.offline {
+		found = beginnings(cfg)
+	}
+	if c.here {
+		found = append(found, machine(cfg)...)
+	}
+	c.add(cmd, found.problems(cfg))
+	if c.Errors > 0 {
+		return errReported
+	}
+	c.describe(cmd, cfg)
+	if c.connect {
+		c.add(cmd, c.connectAll(cmd, cfg).problems(cfg))
+	}
+	switch {
+	case c.Errors > 0:
+		return errReported
+	case c.strict && c.Warnings > 0:
+		return fmt.Errorf("%d warnings, and --strict was given", c.Warnings)
+	}
+	return nil
+}
+
+// environment is what serve would say of its variables.
+func environment() (problems []config.Problem) {
+	for _, w := range telemetry.Warnings(os.Getenv) {
+		problems = append(problems, config.Problem{File: "environment", Message: w.String(), Severity: config.Warning})
+	}
+	return problems
+}
+
+// add notes problems, and says them unless JSON will.
+func (c *check) add(cmd *cobra.Command, problems []config.Problem) {
+	report := &config.Report{File: c.Config, Problems: problems}
+	c.Errors, c.Warnings = c.Errors+report.Count(config.Error), c.Warnings+report.Count(config.Warning)
+	for _, p := range problems {
+		c.Problems = append(c.Problems, checkProblem{p.Severity.String(), cmp.Or(p.File, c.Config), p.Line, p.Column, p.Path, p.Message, p.Hint})
+	}
+	if len(problems) > 0 && !c.asJSON {
+		fmt.Fprintln(cmd.ErrOrStderr(), report)
+	}
+}
+
+// describe says what there is when there are no mistakes.
+func (c *check) describe(cmd *cobra.Command, cfg *config.Config) {
+	for i := range cfg.Sinks {
+		name := cfg.Sinks[i].Name
+		if kind, ok := cfg.Sinks[i].Kind.(sinks.Clustered); ok && cfg.Lacks(fmt.Sprintf("sinks[%d].%s.topic", i, cfg.Sinks[i].Kind.Key()), "routes", "unmatched") == "" {
+			if topics := sinks.Topics(kind, cfg.Router.Reach(name)); len(topics) > 0 {
+				c.Topics = append(c.Topics, checkTopics{name, topics})
+			}
+		}
+	}
+	left := c.notLookedAt(cfg)
+	for _, a := range cfg.Absent {
+		c.NotLookedAt = append(c.NotLookedAt, a.Path+": "+a.Why)
+	}
+	c.NotLookedAt = append(c.NotLookedAt, left...)
+	if c.asJSON {
+		return
+	}
+	out := cmd.OutOrStdout()
+	fmt.Fprintf(out, "%s: %d sources, %d sinks, %d routes: no mistakes, %d warnings\n",
+		c.Config, len(cfg.Sources), len(cfg.Sinks), len(cfg.Routes), c.Warnings)
+	for _, t := range c.Topics {
+		fmt.Fprintf(out, "sink %s writes to topics: %s\n", t.Sink, joinWords(t.Topics))
+	}
+	for _, a := range cfg.Absent {
+		fmt.Fprintf(out, "not looked at: %s: %s\n", a.Path, a.Why)
+	}
+	if len(left) > 0 {
+		fmt.Fprintf(out, "not looked at: %s\n", strings.Join(left, ", "))
+	}
+}
+
 // notLookedAt names what may still keep the relay from its work.
-func notLookedAt(cfg *config.Config, here, connect bool) []string {
+func (c *check) notLookedAt(cfg *config.Config) []string {
 	var left []string
-	if !here {
+	if c.offline {
+		left = append(left, "data_dir and files of sinks (--offline)")
+	}
+	if !c.here {
 		left = append(left, "ports, disk and descriptors of this machine (--here)")
 	}
-	if !connect && slices.ContainsFunc(cfg.Sinks, func(s sinks.Config) bool { _, ok := s.Kind.(sinks.Clustered); return ok }) {
+	if !c.connect && slices.ContainsFunc(cfg.Sinks, func(s sinks.Config) bool { _, ok := s.Kind.(sinks.Clustered); return ok }) {
 		left = append(left, "Kafka clusters (--connect)")
 	}
 	if slices.ContainsFunc(cfg.Sinks, func(s sinks.Config) bool { return s.Kind.Traits("", "", nil).Breaks }) {
@@ -95,8 +190,7 @@ func notLookedAt(cfg *config.Config, here, connect bool) []string {
 }
 
 // connectAll says for each Kafka sink whether its cluster would take what the rules can send there.
-func connectAll(ctx context.Context, cfg *config.Config, out, problems io.Writer) bool {
-	well := true
+func (c *check) connectAll(cmd *cobra.Command, cfg *config.Config) (all findings) {
 	for i := range cfg.Sinks {
 		sink := &cfg.Sinks[i]
 		kind, ok := sink.Kind.(sinks.Clustered)
@@ -104,16 +198,15 @@ func connectAll(ctx context.Context, cfg *config.Config, out, problems io.Writer
 			continue
 		}
 		topics := sinks.Topics(kind, cfg.Router.Reach(sink.Name))
-		found := kind.Connect(ctx, topics)
+		found := kind.Connect(cmd.Context(), topics)
 		for _, problem := range found {
-			well = false
-			fmt.Fprintf(problems, "sink %s: %v (%s)\n", sink.Name, problem, relay.ReasonOf(problem))
+			all.add(fmt.Sprintf("sinks[%d].%s", i, sink.Kind.Key()), fmt.Errorf("sink %s: %w (%s)", sink.Name, problem, relay.ReasonOf(problem)))
 		}
-		if len(found) == 0 {
-			fmt.Fprintf(out, "sink %s: the cluster answers and takes its %d topics\n", sink.Name, len(topics))
+		if len(found) == 0 && !c.asJSON {
+			fmt.Fprintf(cmd.OutOrStdout(), "sink %s: the cluster answers and takes its %d topics\n", sink.Name, len(topics))
 		}
 	}
-	return well
+	return all
 }
 
 // findings are what was found behind settings.
@@ -131,20 +224,18 @@ func (f *findings) add(path string, err error) {
 	}
 }
 
-// print reports whether there are notes only.
-func (f findings) print(out io.Writer, file string, cfg *config.Config) bool {
-	well := true
+// problems are the findings at their places in the file.
+func (f findings) problems(cfg *config.Config) (problems []config.Problem) {
 	slices.SortStableFunc(f, func(a, b finding) int { return strings.Compare(a.path, b.path) })
 	for _, found := range f {
-		kind := ""
+		p := config.Problem{Path: found.path, Message: found.err.Error()}
 		if found.note {
-			kind = "note: "
+			p.Severity = config.Note
 		}
-		well = well && found.note
-		line, column := cfg.Place(found.path)
-		fmt.Fprintf(out, "%s:%d:%d: %s%s: %v\n", file, line, column, kind, found.path, found.err)
+		p.Line, p.Column = cfg.Place(found.path)
+		problems = append(problems, p)
 	}
-	return well
+	return problems
 }
 
 // beginnings looks, without changing anything, at what serve would stop for at its start. A relay that runs with the same

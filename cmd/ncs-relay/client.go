@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -17,35 +19,99 @@ import (
 	"ncs-relay/relay/keyfile"
 )
 
-// adminFlags say which relay a command is about.
-type adminFlags struct{ address, tokenEnv, tokenFile string }
+// Variables that save typing which relay a command is about.
+const (
+	adminVariable     = "NCS_RELAY_ADMIN"
+	tokenFileVariable = "NCS_RELAY_TOKEN_FILE"
+	defaultAdmin      = "http://127.0.0.1:9464"
+)
+
+// adminFlags say which relay a command is about: flags, else a configuration, else variables.
+type adminFlags struct {
+	cmd                                  *cobra.Command
+	address, config, tokenEnv, tokenFile string
+}
 
 func (f *adminFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.address, "admin", "http://127.0.0.1:9464", "the admin address of the relay")
+	f.addAddress(cmd)
 	cmd.Flags().StringVar(&f.tokenEnv, "token-env", "", "environment variable that holds the relay's admin.token")
-	cmd.Flags().StringVar(&f.tokenFile, "token-file", "", "file that holds it; a trailing newline is trimmed")
+	cmd.Flags().StringVar(&f.tokenFile, "token-file", "", "file that holds it; a trailing newline is trimmed (default $"+tokenFileVariable+")")
+}
+
+func (f *adminFlags) addAddress(cmd *cobra.Command) {
+	f.cmd = cmd
+	cmd.Flags().StringVar(&f.address, "admin", "", "the admin address of the relay (default $"+adminVariable+", or "+defaultAdmin+")")
+	cmd.Flags().StringVarP(&f.config, "config", "c", "", "take address and token from admin of this configuration")
 }
 
 // client makes what calls that relay. It calls nothing.
 func (f *adminFlags) client() (*adminClient, error) {
-	address := f.address
-	if !strings.Contains(address, "://") {
-		address = "http://" + address
-	}
-	u, err := url.Parse(address)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.User != nil {
-		return nil, usagef("--admin: %q is not an address such as http://127.0.0.1:9464", f.address)
+	base, given, err := f.base()
+	if err != nil {
+		return nil, err
 	}
 	token, err := f.token()
 	if err != nil {
 		return nil, err
 	}
-	return &adminClient{base: strings.TrimSuffix(u.String(), "/"), token: token, http: &http.Client{
+	if token = cmp.Or(token, given); token == "" && os.Getenv(tokenFileVariable) != "" {
+		if token, err = keyfile.Secret(os.Getenv(tokenFileVariable)); err != nil {
+			return nil, fmt.Errorf("%s: %w", tokenFileVariable, err)
+		}
+	}
+	return &adminClient{base: base, token: token, http: &http.Client{
 		// A redirect could lead to somebody who must not see the token.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }
 
+// base is the address of the relay, with the token if the same configuration has both.
+func (f *adminFlags) base() (base, token string, err error) {
+	if f.config != "" {
+		if f.address != "" {
+			return "", "", usagef("--admin cannot be combined with --config")
+		}
+		return f.configured()
+	}
+	from, address := "--admin", f.address
+	if address == "" {
+		from, address = adminVariable, cmp.Or(os.Getenv(adminVariable), defaultAdmin)
+	}
+	full := address
+	if !strings.Contains(full, "://") {
+		full = "http://" + full
+	}
+	u, err := url.Parse(full)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.User != nil {
+		return "", "", usagef("%s: %q is not an address such as %s", from, address, defaultAdmin)
+	}
+	return strings.TrimSuffix(u.String(), "/"), "", nil
+}
+
+// configured is where the relay of a configuration listens, as this machine reaches it.
+func (f *adminFlags) configured() (base, token string, err error) {
+	cfg, err := loadAway(f.cmd, f.config, "admin.listen")
+	if err != nil {
+		return "", "", err
+	}
+	host, port, err := net.SplitHostPort(cfg.Admin.Listen)
+	if err != nil || port == "0" {
+		return "", "", fmt.Errorf("%s: admin.listen %q is no address to call; --admin names one", f.config, cfg.Admin.Listen)
+	}
+	switch ip := net.ParseIP(host); {
+	case host == "" || ip.Equal(net.IPv4zero):
+		host = "127.0.0.1"
+	case ip.IsUnspecified():
+		host = "::1"
+	}
+	token = cfg.Admin.Token.Reveal()
+	if named := cfg.Admin.Tokens; token == "" && len(named) == 1 {
+		token = named[0].Token.Reveal()
+	}
+	return "http://" + net.JoinHostPort(host, port), token, nil
+}
+
+// token is the one that flags give.
 func (f *adminFlags) token() (string, error) {
 	switch {
 	case f.tokenEnv != "" && f.tokenFile != "":
@@ -102,7 +168,7 @@ func (c *adminClient) call(ctx context.Context, method, path string, body []byte
 		if errors.As(err, &failed) {
 			err = failed.Err // without the URL, which is said anyway
 		}
-		return fmt.Errorf("no relay answers at %s: %w (is it running, and is this its admin.listen? --admin names another)", c.base, err)
+		return fmt.Errorf("no relay answers at %s: %w (is it running, and is this its admin.listen? --admin, -c or $%s names another)", c.base, err, adminVariable)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
@@ -128,7 +194,7 @@ func (c *adminClient) refusal(resp *http.Response, body []byte) error {
 	problem := clean(said.Error + said.Reason)
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized && c.token == "":
-		return errors.New("the relay asks for its admin.token: --token-env NAME or --token-file FILE")
+		return errors.New("the relay asks for its admin.token: --token-env NAME, --token-file FILE or $" + tokenFileVariable)
 	case resp.StatusCode == http.StatusUnauthorized:
 		return errors.New("the token is not the relay's admin.token")
 	case problem == "", resp.StatusCode == http.StatusNotFound && problem == "not found":

@@ -60,3 +60,17 @@ var kinds = sinks.Kinds
 func loadConfig(file string) (*config.Config, *config.Report) {
 	return config.Load(file, os.LookupEnv, kinds)
 }
+
+// loadAway is loadConfig for commands that need neither secrets nor what else only the relay's machine has. It reports mistakes
+// itself, and fails where one of the settings at the paths that the command needs is not there.
+func loadAway(cmd *cobra.Command, file string, needed ...string) (*config.Config, error) {
+	cfg, report := config.LoadAway(file, os.LookupEnv, kinds)
+	if report.Err() != nil {
+		fmt.Fprintln(cmd.ErrOrStderr(), report)
+		return nil, errReported
+	}
+	if lack := cfg.Lacks(needed...); lack != "" {
+		return nil, fmt.Errorf("%s: %s", file, lack)
+	}
+	return cfg, nil
+}

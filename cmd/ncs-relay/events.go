@@ -59,10 +59,9 @@ func catalogueOf(cmd *cobra.Command, file string) (*ncs.Catalogue, error) {
 	if file == "" {
 		return ncs.Builtin(), nil
 	}
-	cfg, report := loadConfig(file)
-	if report.Err() != nil {
-		fmt.Fprintln(cmd.ErrOrStderr(), report)
-		return nil, errReported
+	cfg, err := loadAway(cmd, file, "catalogue")
+	if err != nil {
+		return nil, err
 	}
 	return cfg.Catalogue, nil
 }

@@ -12,28 +12,29 @@ import (
 )
 
 func healthCommand() *cobra.Command {
-	var admin string
+	var admin adminFlags
 	cmd := &cobra.Command{
 		Use:   "health",
 		Short: "Ask a running relay whether it can store notifications (for container health checks)",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return checkHealth(cmd.Context(), cmd.OutOrStdout(), admin)
+			base, _, err := admin.base()
+			if err != nil {
+				return err
+			}
+			return checkHealth(cmd.Context(), cmd.OutOrStdout(), base)
 		},
 	}
-	cmd.Flags().StringVar(&admin, "admin", "http://127.0.0.1:9464", "the admin address of the relay")
+	admin.addAddress(cmd)
 	return cmd
 }
 
-func checkHealth(ctx context.Context, out io.Writer, admin string) error {
-	if !strings.Contains(admin, "://") {
-		admin = "http://" + admin
-	}
+func checkHealth(ctx context.Context, out io.Writer, base string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(admin, "/")+"/readyz", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/readyz", nil)
 	if err != nil {
-		return usagef("--admin %q is not an address", admin)
+		return err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {

@@ -31,10 +31,13 @@ func dataDir(cmd *cobra.Command, args []string, file string) (string, *ncs.Catal
 		}
 		return args[0], ncs.Builtin(), nil
 	}
-	cfg, report := loadConfig(file)
-	if report.Err() != nil {
-		fmt.Fprintf(cmd.ErrOrStderr(), "%s\nor name the directory\n", report)
-		return "", nil, errReported
+	cfg, err := loadAway(cmd, file, "data_dir", "catalogue")
+	switch {
+	case errors.Is(err, errReported):
+		fmt.Fprintln(cmd.ErrOrStderr(), "or name the directory")
+		return "", nil, err
+	case err != nil:
+		return "", nil, fmt.Errorf("%w (or name the directory)", err)
 	}
 	return cfg.DataDir, cfg.Catalogue, nil
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -417,7 +418,7 @@ func TestAdminTokenOfCommands(t *testing.T) {
 	r.start()
 	status, _, errs := r.ask("status")
 	require.Equal(t, exitFailed, status)
-	require.Contains(t, errs, "--token-env NAME or --token-file FILE")
+	require.Contains(t, errs, "--token-env NAME, --token-file FILE or $NCS_RELAY_TOKEN_FILE")
 	file := filepath.Join(r.dir, "token")
 	require.NoError(t, os.WriteFile(file, []byte("wrong"), 0o600))
 	status, _, errs = r.ask("status", "--token-file", file)
@@ -427,6 +428,22 @@ func TestAdminTokenOfCommands(t *testing.T) {
 	out := r.mustAsk("status", "--token-file", file)
 	require.Contains(t, out, "archive")
 	require.NotContains(t, out+errs, token)
+
+	// The configuration has address and token, also where its secrets are not, and variables have them too.
+	for _, environment := range [][]string{nil, {adminVariable + "=" + r.admin, tokenFileVariable + "=" + file}} {
+		args := []string{"status"}
+		if environment == nil {
+			args = append(args, "-c", r.config)
+		}
+		cmd := exec.CommandContext(t.Context(), "ncs-relay", args...)
+		cmd.Env = append(os.Environ(), environment...)
+		b, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", b)
+		require.Contains(t, string(b), "archive")
+	}
+	status, _, errs = r.ask("status", "-c", r.config)
+	require.Equal(t, exitUsage, status, errs)
+	require.Contains(t, errs, "--admin cannot be combined with --config")
 	r.terminate()
 }
 

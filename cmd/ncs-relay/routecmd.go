@@ -25,16 +25,19 @@ func routeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "route [BODY...]",
 		Short: "Say to which sinks bodies would go, and for each rule why or why not",
-		Long: `route reads bodies from files (none or - is standard input) and routes each with the same compiled rules as serve.
+		Long: `route reads bodies from files (none or - is standard input) and routes each with the same compiled rules as serve. It needs no
+secrets: variables that are not set and files that are not there are no mistakes, unless rules are made of them.
 
 --expect FILE makes it a test for CI: each line of the file is a body's file name, a colon, and the sinks it must go to
 ("body.json: billing archive"); names are relative to that file. It fails on any difference, on a file that is missing, and where the when of a rule fails.`,
 		Args: rangeArgs(0, -1, "files"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, report := loadConfig(file)
-			if report.Err() != nil {
-				fmt.Fprintln(cmd.ErrOrStderr(), report)
-				return errReported
+			cfg, err := loadAway(cmd, file)
+			if err != nil {
+				return err
+			}
+			if lack := cfg.Lacks(routing(cfg)...); lack != "" {
+				return fmt.Errorf("%s: %s", file, lack)
 			}
 			o.out = cmd.OutOrStdout()
 			source, err := pickSource(cfg, o.source)
@@ -78,6 +81,20 @@ type routeOptions struct {
 	json           bool
 	intake         *ingress.Intake
 	out            io.Writer
+}
+
+// routing are the settings that decide where an event goes.
+func routing(cfg *config.Config) []string {
+	paths := []string{"catalogue", "routes", "unmatched"}
+	for i := range cfg.Sources {
+		for _, key := range []string{"name", "products", "test_match"} {
+			paths = append(paths, fmt.Sprintf("sources[%d].%s", i, key))
+		}
+	}
+	for i := range cfg.Sinks {
+		paths = append(paths, fmt.Sprintf("sinks[%d].name", i))
+	}
+	return paths
 }
 
 func pickSource(cfg *config.Config, name string) (ingress.SourceConfig, error) {
