@@ -38,6 +38,10 @@ type Options struct {
 	Status  func(ctx context.Context) (any, error) // the answer to GET /api/v1/status, to be encoded as JSON; not before there is a Gateway
 	Gateway Operations                             // what the other paths of the API are about; nil: the API answers 503 until Attach
 	Log     *slog.Logger
+
+	// Fleet returns the relays that share the journal; nil = this one has it for itself. It is called for each request, and may
+	// ask the network.
+	Fleet func(ctx context.Context) (Fleet, error)
 }
 
 // Server is the admin server. Its methods may be called concurrently.
@@ -45,6 +49,7 @@ type Server struct {
 	cfg      Config
 	options  Options
 	attached atomic.Bool // options.Gateway is there
+	others   *http.Client
 
 	mu       sync.Mutex // guards listener
 	listener net.Listener
@@ -52,7 +57,7 @@ type Server struct {
 
 // New makes a server; Listen and Run start it.
 func New(cfg Config, options Options) *Server {
-	s := &Server{cfg: cfg, options: options}
+	s := &Server{cfg: cfg, options: options, others: newOthers()}
 	s.attached.Store(options.Gateway != nil)
 	return s
 }
@@ -162,6 +167,9 @@ type Readiness struct {
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	status, err := s.options.Status(r.Context())
+	if err == nil {
+		status, err = s.statusEverywhere(r, status)
+	}
 	if err != nil {
 		s.options.Log.Error("admin status", "error", err)
 		writeError(w, http.StatusInternalServerError, "the status cannot be read; the log says why")

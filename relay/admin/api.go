@@ -109,7 +109,7 @@ func (s *Server) operate(w http.ResponseWriter, r *http.Request, op operation) {
 		writeError(w, http.StatusBadRequest, "the body broke off")
 		return
 	}
-	answer, err := op(r, body)
+	answer, err := s.everywhere(r, body, op)
 	// The server's time-out counts from the request, and an operation may take longer. It ends when the client hangs up.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTimeout))
 	switch {
@@ -165,7 +165,7 @@ func (s *Server) listSinks(r *http.Request, _ []byte) (any, error) {
 	if err := readQuery(r, new(queryInput)); err != nil {
 		return nil, err
 	}
-	return map[string]any{"sinks": orEmpty(s.options.Gateway.Status().Sinks)}, nil
+	return sinkList{orEmpty(s.options.Gateway.Status().Sinks)}, nil
 }
 
 func (s *Server) pauseSink(r *http.Request, body []byte) (any, error) {
@@ -229,10 +229,7 @@ func (s *Server) listPending(r *http.Request, _ []byte) (any, error) {
 		return nil, err
 	}
 	list, next, err := s.options.Gateway.Pending(l.filter, l.page, l.limit)
-	return struct {
-		Pending []gateway.Delivery `json:"pending"`
-		Next    string             `json:"next,omitempty"`
-	}{orEmpty(list), cursor(next)}, err
+	return pendingList{orEmpty(list), cursor(next)}, err
 }
 
 func (s *Server) listDeadLetters(r *http.Request, _ []byte) (any, error) {
@@ -241,10 +238,7 @@ func (s *Server) listDeadLetters(r *http.Request, _ []byte) (any, error) {
 		return nil, err
 	}
 	list, next, err := s.options.Gateway.DeadLetters(l.filter, l.page, l.limit)
-	return struct {
-		DeadLetters []gateway.DeadLetter `json:"dead_letters"`
-		Next        string               `json:"next,omitempty"`
-	}{orEmpty(list), cursor(next)}, err
+	return letterList{orEmpty(list), cursor(next)}, err
 }
 
 func (s *Server) groupDeadLetters(r *http.Request, _ []byte) (any, error) {
@@ -253,7 +247,7 @@ func (s *Server) groupDeadLetters(r *http.Request, _ []byte) (any, error) {
 		return nil, err
 	}
 	groups, err := s.options.Gateway.DeadLetterGroups(r.Context(), l.filter)
-	return map[string]any{"groups": orEmpty(groups)}, err
+	return groupList{orEmpty(groups)}, err
 }
 
 // Letter is the answer to GET /api/v1/dead-letters/{sink}/{position}: with the body, as text where it is UTF-8.
@@ -429,8 +423,14 @@ func (s *Server) startReplay(r *http.Request, in replayInput) (any, error) {
 	if in.To != nil {
 		req.To = *in.To
 	}
+	elsewhere, err := s.replayElsewhere(r, in, f.Sink == relay.Unroutable)
+	if err != nil {
+		return nil, err
+	}
+	req.Elsewhere = elsewhere.Matched
 	began := time.Now()
 	result, err := s.options.Gateway.Replay(r.Context(), req)
+	result.Routed += elsewhere.Routed
 	if in.DryRun {
 		return result, err
 	}
@@ -463,7 +463,7 @@ func (s *Server) listReplays(r *http.Request, _ []byte) (any, error) {
 	if err := readQuery(r, new(queryInput)); err != nil {
 		return nil, err
 	}
-	return map[string]any{"replays": orEmpty(s.options.Gateway.Replays())}, nil
+	return replayList{orEmpty(s.options.Gateway.Replays())}, nil
 }
 
 func (s *Server) cancelReplay(r *http.Request, body []byte) (any, error) {
@@ -496,10 +496,7 @@ func (s *Server) inspect(r *http.Request, _ []byte) (any, error) {
 			lives[i].Content = gateway.Content{}
 		}
 	}
-	return struct {
-		Events []gateway.Life `json:"events"`
-		More   bool           `json:"more,omitempty"` // there are others
-	}{orEmpty(lives), more}, err
+	return lifeList{orEmpty(lives), more}, err
 }
 
 // orEmpty makes [] of nil, which JSON would call null.

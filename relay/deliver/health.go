@@ -20,9 +20,14 @@ const (
 	StateQuarantine = "quarantine" // of Unroutable, which keeps what it is given and sends nothing
 )
 
-// sinkStates are those of configured sinks.
+// sinkStates are those of configured sinks, the worst last.
 func sinkStates() []string {
 	return []string{StateDelivering, StateRetrying, StateFailing, StatePaused}
+}
+
+// Worse reports whether a state is worse than another one of the same sink, such as that at another replica.
+func Worse(state, than string) bool {
+	return slices.Index(sinkStates(), state) > slices.Index(sinkStates(), than)
 }
 
 // refusedInARow is how many deliveries in a row make a sink failing that were given up and wait for nothing: one event may

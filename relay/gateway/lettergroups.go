@@ -50,8 +50,32 @@ func (g *Gateway) DeadLetterGroups(ctx context.Context, f relay.Filter) ([]Lette
 	for _, group := range groups {
 		list = append(list, *group)
 	}
-	slices.SortFunc(list, func(a, b LetterGroup) int {
-		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Sink, b.Sink), cmp.Compare(a.Event, b.Event), cmp.Compare(a.Cause, b.Cause))
-	})
+	slices.SortFunc(list, compareGroups)
 	return list, nil
+}
+
+// compareGroups puts the most frequent first.
+func compareGroups(a, b LetterGroup) int {
+	return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Sink, b.Sink), cmp.Compare(a.Event, b.Event), cmp.Compare(a.Cause, b.Cause))
+}
+
+// JoinGroups adds the groups of dead letters of several journals, or parts of one.
+func JoinGroups(all, more []LetterGroup) []LetterGroup {
+	for _, m := range more {
+		at := slices.IndexFunc(all, func(g LetterGroup) bool { return g.Sink == m.Sink && g.Event == m.Event && g.Cause == m.Cause })
+		if at < 0 {
+			all = append(all, m)
+			continue
+		}
+		g := &all[at]
+		g.Count += m.Count
+		if m.First.Before(g.First) {
+			g.First = m.First
+		}
+		if m.Last.After(g.Last) {
+			g.Last, g.Reason = m.Last, m.Reason
+		}
+	}
+	slices.SortFunc(all, compareGroups)
+	return all
 }

@@ -19,6 +19,8 @@ type ReplayRequest struct {
 	DeadLetters bool    `json:"dead_letters,omitempty"` // only dead letters; otherwise what was settled
 	Rate        float64 `json:"rate,omitempty"`         // events a second at most; 0 = as fast as they are taken
 	DryRun      bool    `json:"dry_run,omitempty"`      // count only
+
+	Elsewhere map[string]int `json:"-"` // events by sink in the shards that other replicas have, which the replay is about as well
 }
 
 // ReplayResult is what came of a request.
@@ -85,6 +87,7 @@ func (g *Gateway) Replay(ctx context.Context, req ReplayRequest) (ReplayResult, 
 		if result.Matched[spec.Sink], err = g.journal.CountReplay(ctx, spec, match); err != nil {
 			return ReplayResult{}, err
 		}
+		result.Matched[spec.Sink] += req.Elsewhere[spec.Sink]
 	}
 	if req.DryRun {
 		return result, nil
@@ -143,7 +146,7 @@ func (g *Gateway) routeAgain(ctx context.Context, req ReplayRequest) (ReplayResu
 	}); err != nil {
 		return result, err
 	}
-	result.Matched[relay.Unroutable] = len(letters)
+	result.Matched[relay.Unroutable] = len(letters) + req.Elsewhere[relay.Unroutable]
 	if req.DryRun {
 		return result, nil
 	}

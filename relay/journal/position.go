@@ -91,6 +91,9 @@ func (c Cut) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 // UnmarshalText reads what String wrote.
 func (c *Cut) UnmarshalText(text []byte) error {
 	*c = nil
+	if len(text) == 0 { // what MarshalText makes of none
+		return nil
+	}
 	for part := range strings.SplitSeq(string(text), ",") {
 		p, err := parsePosition(part)
 		if err != nil {

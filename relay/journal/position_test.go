@@ -35,6 +35,13 @@ func TestPositionsAreText(t *testing.T) {
 	require.Equal(t, `"9,2-0,3-4"`, string(b))
 	require.Equal(t, journal.Position{Shard: 3, Offset: 4}, cut.In(3))
 	require.Equal(t, journal.Position{Shard: 7}, cut.In(7))
+	for _, c := range []journal.Cut{nil, cut} {
+		var got journal.Cut
+		b, err := c.MarshalText()
+		require.NoError(t, err)
+		require.NoError(t, got.UnmarshalText(b))
+		require.Equal(t, c, got)
+	}
 	var zero journal.Position
 	require.True(t, zero.IsZero())
 	require.Negative(t, zero.Compare(cut[0]))

@@ -1,0 +1,502 @@
+package admin
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"ncs-relay/relay/deliver"
+	"ncs-relay/relay/gateway"
+	"ncs-relay/relay/journal"
+)
+
+// Fleet are the relays that share a journal. Each knows the shards that it has, so what is asked of one is asked of all, and the
+// answers are put together.
+type Fleet struct {
+	Self     string    // the name of this one
+	Replicas []Replica // this one included
+	Shards   int       // of the journal
+}
+
+// Replica is one of the relays that share a journal.
+type Replica struct {
+	Name    string
+	Address string // of its admin address: host:port
+	Shards  []uint32
+}
+
+// Unanswered is a part of the journal that an answer is without.
+type Unanswered struct {
+	Replica string   `json:"replica,omitempty"` // "" = nobody has the shards
+	Shards  []uint32 `json:"shards"`
+	Error   string   `json:"error"`
+}
+
+// newOthers makes what calls other replicas. They are called by the addresses that they told the group, never through a proxy.
+func newOthers() *http.Client {
+	return &http.Client{
+		Transport:     &http.Transport{DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// asAReplica marks a request of one replica to another, which answers for its own shards.
+const asAReplica = "Ncs-Relay-Replica"
+
+// part is what one replica answered.
+type part struct {
+	replica string
+	answer  json.RawMessage // nil: done, and there is nothing to say
+	err     error
+}
+
+// joint is how the answers of replicas are put together; limit is how long a list may be.
+type joint func(parts []part, limit int) (any, error)
+
+// joints are those of all operations. What is not here is for the replica that was asked: a replay is one job for all (see
+// replayElsewhere), and no journal of several shards moves what is owed.
+var joints = map[string]joint{
+	"GET /api/v1/sinks":                          joined((*sinkList).add),
+	"POST /api/v1/sinks/{name}/pause":            nothing,
+	"POST /api/v1/sinks/{name}/resume":           nothing,
+	"POST /api/v1/sinks/{name}/drop":             joined((*counts).add),
+	"GET /api/v1/pending":                        joined((*pendingList).add),
+	"POST /api/v1/pending/skip":                  joined((*counts).add),
+	"GET /api/v1/dead-letters":                   joined((*letterList).add),
+	"GET /api/v1/dead-letters/groups":            joined((*groupList).add),
+	"GET /api/v1/dead-letters/{sink}/{position}": first,
+	"POST /api/v1/dead-letters/drop":             joined((*counts).add),
+	"GET /api/v1/replays":                        joined((*replayList).add),
+	"DELETE /api/v1/replays/{id}":                nothing,
+	"GET /api/v1/inspect":                        joined((*lifeList).add),
+}
+
+// everywhere runs an operation here and, where several relays share the journal, at the others. An answer that is without some
+// of the shards says so, in its member "unanswered".
+func (s *Server) everywhere(r *http.Request, body []byte, op operation) (any, error) {
+	join, shared := joints[r.Method+" "+r.Pattern]
+	if !shared || s.options.Fleet == nil || r.Header.Get(asAReplica) != "" {
+		return op(r, body)
+	}
+	fleet, err := s.options.Fleet(r.Context())
+	if err != nil {
+		return nil, fmt.Errorf("nothing was done: which other replicas there are is not known: %w", err)
+	}
+	own, ownErr := op(r, body)
+	if ownErr != nil && statusOf(ownErr) != http.StatusNotFound {
+		return nil, ownErr // a mistake of the caller, or a fault: others would say the same, or do what this one did not
+	}
+	parts, missing, err := s.collect(r, body, fleet, own, ownErr)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := join(parts, limitOf(r))
+	if err != nil || len(missing) == 0 {
+		return answer, err
+	}
+	return with(answer, "unanswered", missing)
+}
+
+// collect returns what the replicas answer, this one first: at least one of them, or why there is none.
+func (s *Server) collect(r *http.Request, body []byte, fleet Fleet, own any, ownErr error) (parts []part, missing []Unanswered, err error) {
+	mine, err := partOf(fleet.Self, own, ownErr)
+	if err != nil {
+		return nil, nil, err
+	}
+	parts, missing, err = sortOut(append([]part{mine}, s.askOthers(r, body, fleet)...), fleet)
+	if len(parts) > 0 {
+		return parts, missing, nil
+	}
+	for _, m := range missing {
+		err = errors.Join(err, fmt.Errorf("replica %s: %s", m.Replica, m.Error))
+	}
+	return nil, nil, err
+}
+
+func limitOf(r *http.Request) int {
+	limit, err := strconv.Atoi(r.URL.Query().Get("limit"))
+	if err != nil {
+		return defaultLimit
+	}
+	return limit
+}
+
+// replayElsewhere counts what a replay is about in the shards of the other replicas. There must be none that does not answer: the
+// replay would be told to be about less than it is. What was quarantined is taken up again by each replica for itself.
+func (s *Server) replayElsewhere(r *http.Request, in replayInput, routed bool) (result gateway.ReplayResult, err error) {
+	if s.options.Fleet == nil || r.Header.Get(asAReplica) != "" {
+		return result, nil
+	}
+	in.DryRun = in.DryRun || !routed
+	body, err := json.Marshal(in)
+	if err != nil {
+		return result, err
+	}
+	fleet, err := s.options.Fleet(r.Context())
+	if err != nil {
+		return result, fmt.Errorf("nothing was begun: which other replicas there are is not known: %w", err)
+	}
+	parts, missing, _ := sortOut(s.askOthers(r, body, fleet), fleet)
+	joint, err := joined(addReplayed)(parts, 0)
+	if len(missing) > 0 && err == nil {
+		err = fmt.Errorf("nothing was begun here: shards %v do not answer: %s", missing[0].Shards, missing[0].Error)
+	}
+	if err != nil {
+		return result, err
+	}
+	return joint.(gateway.ReplayResult), nil
+}
+
+func addReplayed(into *gateway.ReplayResult, next gateway.ReplayResult, _ int) {
+	if into.Matched == nil {
+		into.Matched = make(map[string]int)
+	}
+	for sink, n := range next.Matched {
+		into.Matched[sink] += n
+	}
+	into.Routed += next.Routed
+}
+
+// ReplicaStatus is what status says of each relay that shares the journal.
+type ReplicaStatus struct {
+	Name   string          `json:"name"`
+	Shards []uint32        `json:"shards"`
+	Status json.RawMessage `json:"status,omitempty"` // what it says of itself; none: see unanswered
+}
+
+// statusEverywhere is the status of this replica, with the sinks of all and what each says of itself.
+func (s *Server) statusEverywhere(r *http.Request, own any) (any, error) {
+	if s.options.Fleet == nil || r.Header.Get(asAReplica) != "" {
+		return own, nil
+	}
+	fleet, err := s.options.Fleet(r.Context())
+	if err != nil { // whoever looks at the status wants to know this, and what there is
+		return with(own, "unanswered", []Unanswered{{Shards: []uint32{}, Error: err.Error()}})
+	}
+	parts, missing, err := s.collect(r, nil, fleet, own, nil)
+	if err != nil {
+		return nil, err
+	}
+	all, err := joined((*sinkList).add)(parts, 0)
+	if err != nil {
+		return nil, err
+	}
+	replicas := make([]ReplicaStatus, len(fleet.Replicas))
+	for i, o := range fleet.Replicas {
+		replicas[i] = ReplicaStatus{Name: o.Name, Shards: append([]uint32{}, o.Shards...)}
+		if at := slices.IndexFunc(parts, func(p part) bool { return p.replica == o.Name }); at >= 0 {
+			replicas[i].Status = parts[at].answer
+		}
+	}
+	answer, err := with(own, "sinks", all.(sinkList).Sinks)
+	if err == nil {
+		answer, err = with(answer, "replicas", replicas)
+	}
+	if err == nil && len(missing) > 0 {
+		answer, err = with(answer, "unanswered", missing)
+	}
+	return answer, err
+}
+
+// partOf makes of an answer what another replica would have sent.
+func partOf(replica string, answer any, err error) (part, error) {
+	p := part{replica: replica, err: err}
+	if err != nil || answer == nil {
+		return p, nil
+	}
+	p.answer, err = json.Marshal(answer)
+	return p, err
+}
+
+// askOthers asks the other replicas, all at once.
+func (s *Server) askOthers(r *http.Request, body []byte, fleet Fleet) []part {
+	others := slices.DeleteFunc(slices.Clone(fleet.Replicas), func(o Replica) bool { return o.Name == fleet.Self })
+	parts := make([]part, len(others))
+	var asking sync.WaitGroup
+	for i, o := range others {
+		asking.Go(func() {
+			parts[i] = part{replica: o.Name}
+			parts[i].answer, parts[i].err = s.askOne(r, body, fleet.Self, o)
+		})
+	}
+	asking.Wait()
+	return parts
+}
+
+const (
+	// readPatience is how long a replica may take to look something up; one that was stopped or cut off says nothing.
+	readPatience = 10 * time.Second
+
+	// changePatience is for what it does, which can be about all that a sink is owed.
+	changePatience = 60 * time.Second
+
+	maxAnswer = 256 << 20 // 1000 events with bodies of 64 KiB, in JSON
+)
+
+// errNotThere is a replica's answer that it knows nothing of what was asked for, as a failure of the same kind here.
+var errNotThere = fmt.Errorf("%w at another replica", gateway.ErrNotFound)
+
+func (s *Server) askOne(r *http.Request, body []byte, self string, to Replica) (json.RawMessage, error) {
+	patience := changePatience
+	if r.Method == http.MethodGet {
+		patience = readPatience
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, r.Method, "http://"+to.Address+r.URL.RequestURI(), bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set(asAReplica, self)
+	for _, name := range []string{"Authorization", "Content-Type"} {
+		req.Header[name] = r.Header[name]
+	}
+	resp, err := s.others.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	switch {
+	case err != nil:
+		return nil, err
+	case resp.StatusCode == http.StatusNoContent:
+		return nil, nil
+	case resp.StatusCode == http.StatusOK:
+		return answer, nil
+	}
+	var said struct{ Error, Reason string }
+	_ = json.Unmarshal(answer, &said)
+	if resp.StatusCode == http.StatusNotFound {
+		return nil, errNotThere
+	}
+	return nil, fmt.Errorf("%s: %s", resp.Status, said.Error+said.Reason)
+}
+
+// sortOut keeps what was answered. Who knows nothing of what was asked for has answered, too.
+func sortOut(all []part, fleet Fleet) (answered []part, missing []Unanswered, notFound error) {
+	held := make(map[uint32]bool)
+	for _, o := range fleet.Replicas {
+		for _, shard := range o.Shards {
+			held[shard] = true
+		}
+	}
+	for _, p := range all {
+		switch at := slices.IndexFunc(fleet.Replicas, func(o Replica) bool { return o.Name == p.replica }); {
+		case p.err == nil:
+			answered = append(answered, p)
+		case errors.Is(p.err, gateway.ErrNotFound), errors.Is(p.err, gateway.ErrNoSink):
+			notFound = cmp.Or(notFound, p.err)
+		case at >= 0:
+			missing = append(missing, Unanswered{p.replica, append([]uint32{}, fleet.Replicas[at].Shards...), p.err.Error()})
+		}
+	}
+	var nobody []uint32
+	for shard := range uint32(fleet.Shards) {
+		if !held[shard] {
+			nobody = append(nobody, shard)
+		}
+	}
+	if len(nobody) > 0 {
+		missing = append(missing, Unanswered{Shards: nobody, Error: "no replica has these shards at the moment"})
+	}
+	return answered, missing, notFound
+}
+
+// with adds a member to an answer.
+func with(answer any, name string, value any) (any, error) {
+	members := make(map[string]json.RawMessage)
+	if answer != nil {
+		b, err := json.Marshal(answer)
+		if err == nil {
+			err = json.Unmarshal(b, &members)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	b, err := json.Marshal(value)
+	members[name] = b
+	return members, err
+}
+
+// joined puts answers of one type together: add takes the next one, and how long a list may be.
+func joined[T any](add func(into *T, next T, limit int)) joint {
+	return func(parts []part, limit int) (any, error) {
+		var all T
+		for _, p := range parts {
+			var next T
+			if err := json.Unmarshal(p.answer, &next); err != nil {
+				return nil, fmt.Errorf("replica %s does not answer as one of this version: %w", p.replica, err)
+			}
+			add(&all, next, limit)
+		}
+		return all, nil
+	}
+}
+
+func nothing([]part, int) (any, error) { return nil, nil }
+
+func first(parts []part, _ int) (any, error) { return parts[0].answer, nil }
+
+// counts are numbers by what was done, such as {"skipped": 3}.
+type counts map[string]uint64
+
+func (c *counts) add(next counts, _ int) {
+	if *c == nil {
+		*c = make(counts)
+	}
+	for what, n := range next {
+		(*c)[what] += n
+	}
+}
+
+type sinkList struct {
+	Sinks []gateway.SinkStatus `json:"sinks"`
+}
+
+func (l *sinkList) add(next sinkList, _ int) { l.Sinks = joinSinks(l.Sinks, next.Sinks) }
+
+// joinSinks adds the accounts of each sink. Its state is the worst of all.
+func joinSinks(all, next []gateway.SinkStatus) []gateway.SinkStatus {
+	for _, n := range next {
+		at, found := slices.BinarySearchFunc(all, n.Name, func(s gateway.SinkStatus, name string) int { return cmp.Compare(s.Name, name) })
+		if !found {
+			all = slices.Insert(all, at, n)
+			continue
+		}
+		s := &all[at]
+		s.Owed, s.Delivered, s.Dead = s.Owed+n.Owed, s.Delivered+n.Delivered, s.Dead+n.Dead
+		s.Skipped, s.Dropped, s.Pending = s.Skipped+n.Skipped, s.Dropped+n.Dropped, s.Pending+n.Pending
+		s.PendingBytes, s.DeadLetters = s.PendingBytes+n.PendingBytes, s.DeadLetters+n.DeadLetters
+		if s.Oldest.IsZero() || !n.Oldest.IsZero() && n.Oldest.Before(s.Oldest) {
+			s.Oldest = n.Oldest
+		}
+		if deliver.Worse(n.State, s.State) {
+			s.State, s.Trouble = n.State, n.Trouble
+		}
+		s.Configured, s.Owner, s.Paused = s.Configured || n.Configured, cmp.Or(s.Owner, n.Owner), cmp.Or(s.Paused, n.Paused)
+		s.Errors = joinErrors(s.Errors, n.Errors)
+	}
+	return all
+}
+
+func joinErrors(all, next []deliver.ErrorGroup) []deliver.ErrorGroup {
+	for _, n := range next {
+		at := slices.IndexFunc(all, func(g deliver.ErrorGroup) bool { return g.Event == n.Event && g.Reason == n.Reason })
+		if at < 0 {
+			all = append(all, n)
+			continue
+		}
+		g := &all[at]
+		g.Failed += n.Failed
+		if n.First.Before(g.First) {
+			g.First = n.First
+		}
+		if n.Last.After(g.Last) {
+			g.Last, g.Error = n.Last, n.Error
+		}
+	}
+	return all
+}
+
+// joinPages puts two lists in the order of pages, and says where the whole goes on if there is more than fits.
+func joinPages[T any](all, next []T, pageOf func(T) gateway.Page, limit int, more bool) (list []T, cursorNext string) {
+	all = append(all, next...)
+	slices.SortFunc(all, func(a, b T) int {
+		p, q := pageOf(a), pageOf(b)
+		return cmp.Or(cmp.Compare(p.Sink, q.Sink), p.After.Compare(q.After))
+	})
+	if len(all) > limit {
+		all, more = all[:limit], true
+	}
+	if !more || len(all) == 0 {
+		return all, ""
+	}
+	last := pageOf(all[len(all)-1])
+	return all, cursor(&last)
+}
+
+type pendingList struct {
+	Pending []gateway.Delivery `json:"pending"`
+	Next    string             `json:"next,omitempty"`
+}
+
+func (l *pendingList) add(next pendingList, limit int) {
+	l.Pending, l.Next = joinPages(orEmpty(l.Pending), next.Pending, func(d gateway.Delivery) gateway.Page {
+		return gateway.Page{Sink: d.Sink, After: d.Position}
+	}, limit, l.Next != "" || next.Next != "")
+}
+
+type letterList struct {
+	DeadLetters []gateway.DeadLetter `json:"dead_letters"`
+	Next        string               `json:"next,omitempty"`
+}
+
+func (l *letterList) add(next letterList, limit int) {
+	l.DeadLetters, l.Next = joinPages(orEmpty(l.DeadLetters), next.DeadLetters, func(d gateway.DeadLetter) gateway.Page {
+		return gateway.Page{Sink: d.Sink, After: d.Position}
+	}, limit, l.Next != "" || next.Next != "")
+}
+
+type groupList struct {
+	Groups []gateway.LetterGroup `json:"groups"`
+}
+
+func (l *groupList) add(next groupList, _ int) {
+	l.Groups = gateway.JoinGroups(orEmpty(l.Groups), next.Groups)
+}
+
+type replayList struct {
+	Replays []gateway.ReplayStatus `json:"replays"`
+}
+
+func (l *replayList) add(next replayList, _ int) {
+	l.Replays = orEmpty(l.Replays)
+	for _, n := range next.Replays {
+		at, found := slices.BinarySearchFunc(l.Replays, n.ID, func(r gateway.ReplayStatus, id uint32) int { return cmp.Compare(r.ID, id) })
+		if !found {
+			l.Replays = slices.Insert(l.Replays, at, n)
+			continue
+		}
+		r := &l.Replays[at]
+		r.Matched, r.Delivered, r.Failed = r.Matched+n.Matched, r.Delivered+n.Delivered, r.Failed+n.Failed
+		r.Skipped, r.Pending, r.Finished = r.Skipped+n.Skipped, r.Pending+n.Pending, r.Finished && n.Finished
+		r.Position = farthest(r.Position, n.Position)
+	}
+}
+
+// farthest is how far replicas are together: each is where it is in its own shards.
+func farthest(a, b journal.Cut) journal.Cut {
+	shards := make(map[uint32]journal.Position)
+	for _, p := range slices.Concat(a, b) {
+		if q, known := shards[p.Shard]; !known || p.Compare(q) > 0 {
+			shards[p.Shard] = p
+		}
+	}
+	return slices.SortedFunc(maps.Values(shards), journal.Position.Compare)
+}
+
+type lifeList struct {
+	Events []gateway.Life `json:"events"`
+	More   bool           `json:"more,omitempty"` // there are others
+}
+
+func (l *lifeList) add(next lifeList, limit int) {
+	l.Events, l.More = append(orEmpty(l.Events), next.Events...), l.More || next.More
+	slices.SortStableFunc(l.Events, func(a, b gateway.Life) int { return a.ReceivedAt.Compare(b.ReceivedAt) })
+	if len(l.Events) > limit {
+		l.Events, l.More = l.Events[:limit], true
+	}
+}
