@@ -26,6 +26,7 @@ func TestHTTPConsumers(t *testing.T) {
 	consumers := []*consumer{
 		{name: "go", command: goCommand("./http")},
 		{name: "python", command: python("http-python", "receiver.py")},
+		{name: "node", command: node("http-node", "receiver.mjs")},
 	}
 	for _, c := range consumers {
 		c.address = freePort(t)

@@ -20,6 +20,8 @@ func TestRealKafkaConsumers(t *testing.T) {
 	consumers := []*consumer{
 		{name: "go", command: goCommand("./kafka")},
 		{name: "python", command: python("kafka-python", "consumer.py")},
+		{name: "node", command: node("kafka-node", "consumer.mjs")},
+		{name: "java", command: java("kafka-java", "Consumer")},
 	}
 	for _, c := range consumers {
 		cluster.CreateTopic(t, "ncs."+c.name, 3, nil)
