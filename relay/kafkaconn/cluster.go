@@ -259,6 +259,9 @@ func (c *Cluster) current() layout {
 	return c.layout
 }
 
+// Brokers returns the addresses of the brokers that were told of last, by their ids.
+func (c *Cluster) Brokers() map[int32]string { return maps.Clone(c.current().brokers) }
+
 // Leader returns the address of the broker that leads a partition, whose topic must be known (see Topic).
 func (c *Cluster) Leader(topic string, partition int32) (address string, err error) {
 	return c.current().leader(topic, partition)

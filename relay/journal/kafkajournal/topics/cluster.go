@@ -1,0 +1,182 @@
+package topics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol/createtopics"
+	"github.com/segmentio/kafka-go/protocol/describeconfigs"
+
+	"ncs-relay/relay/kafkaconn"
+)
+
+const (
+	topicResource  = 2
+	brokerResource = 4
+
+	// leaderPause is the time between two looks whether a topic that was made has its leaders.
+	leaderPause = 200 * time.Millisecond
+
+	// sessionAdvice is broker.session.timeout.ms: while a broker that died is waited for, nothing can be appended to what it
+	// has, and an answer must come within 8 s.
+	sessionAdvice = 6 * time.Second
+)
+
+// Describe asks the cluster what it knows of the topics with a prefix. Topics that do not exist are left out.
+func Describe(ctx context.Context, c *kafkaconn.Cluster, prefix string) (Found, error) {
+	names := NamesOf(prefix).All()
+	described, err := c.Describe(ctx, names)
+	if err != nil {
+		return nil, kafkaconn.Explain(err)
+	}
+	found := make(Found, len(names))
+	for _, d := range described {
+		switch {
+		case isUnknown(d.Err):
+		case d.Err != 0 && d.Err != kafka.LeaderNotAvailable:
+			return nil, kafkaconn.Explain(fmt.Errorf("topic %s: %w", d.Name, d.Err))
+		default:
+			found[d.Name] = topicOf(d)
+		}
+	}
+	return found, addSettings(ctx, c, found)
+}
+
+// addSettings adds the settings of the topics, where we may see them.
+func addSettings(ctx context.Context, c *kafkaconn.Cluster, found Found) error {
+	request := &describeconfigs.Request{}
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		request.Resources = append(request.Resources, describeconfigs.RequestResource{ResourceType: topicResource, ResourceName: name})
+	}
+	if len(request.Resources) == 0 {
+		return nil
+	}
+	response, err := kafkaconn.Answer[*describeconfigs.Response](c.Ask(ctx, request))
+	if err != nil {
+		return kafkaconn.Explain(fmt.Errorf("ask for the settings of topics: %w", err))
+	}
+	for _, r := range response.Resources {
+		topic, known := found[r.ResourceName]
+		switch code := kafka.Error(r.ErrorCode); {
+		case !known || code == kafka.TopicAuthorizationFailed || code == kafka.ClusterAuthorizationFailed:
+			continue
+		case code != 0:
+			return kafkaconn.Explain(fmt.Errorf("ask for the settings of topic %s: %w", r.ResourceName, code))
+		}
+		topic.Settings = make(map[string]string, len(r.ConfigEntries))
+		for _, e := range r.ConfigEntries {
+			topic.Settings[e.ConfigName] = e.ConfigValue
+		}
+		found[r.ResourceName] = topic
+	}
+	return nil
+}
+
+// Create makes the topics that are missing, and returns when they have leaders. Those that another replica has made
+// meanwhile are not in made.
+func (o Options) Create(ctx context.Context, c *kafkaconn.Cluster, found Found) (made []string, err error) {
+	missing := found.Missing(o.Prefix)
+	request := &createtopics.Request{TimeoutMs: int32((kafkaconn.RequestTimeout / 2).Milliseconds())}
+	for _, l := range o.layouts() {
+		if slices.Contains(missing, l.topic) {
+			request.Topics = append(request.Topics, o.creation(l))
+		}
+	}
+	if len(request.Topics) == 0 {
+		return nil, nil
+	}
+	_ = c.Look(ctx, time.Now()) // for the controller
+	response, err := c.RoundTrip(ctx, nil, request)
+	if err != nil {
+		return nil, kafkaconn.Explain(fmt.Errorf("create topics: %w", err))
+	}
+	answer, ok := response.(*createtopics.Response)
+	if !ok {
+		return nil, fmt.Errorf("create topics: unexpected response %T", response)
+	}
+	var problems []error
+	for _, t := range answer.Topics {
+		switch code := kafka.Error(t.ErrorCode); code {
+		case 0:
+			made = append(made, t.Name)
+		case kafka.TopicAlreadyExists:
+		default:
+			problems = append(problems, o.creationProblem(t, code))
+		}
+	}
+	if err := errors.Join(problems...); err != nil {
+		return made, err
+	}
+	return made, o.await(ctx, c)
+}
+
+func (o Options) creationProblem(t createtopics.ResponseTopic, code kafka.Error) error {
+	err := fmt.Errorf("create topic %s: %w", t.Name, code)
+	if t.ErrorMessage != "" {
+		err = fmt.Errorf("%w: %s", err, t.ErrorMessage)
+	}
+	switch code {
+	case kafka.InvalidReplicationFactor:
+		err = fmt.Errorf("%w (journal.kafka.create_topics.replication is %d; use as many brokers, or with unsafe: true fewer replicas)", err, o.Replication)
+	case kafka.TopicAuthorizationFailed, kafka.ClusterAuthorizationFailed:
+		err = fmt.Errorf("%w (let an administrator type what ncs-relay cluster check suggests)", err)
+	}
+	return kafkaconn.Explain(err)
+}
+
+func (o Options) creation(l layout) createtopics.RequestTopic {
+	topic := createtopics.RequestTopic{Name: l.topic, NumPartitions: 1, ReplicationFactor: int16(o.Replication)}
+	if l.sharded {
+		topic.NumPartitions = int32(o.Shards)
+	}
+	configs := l.configs()
+	for _, name := range slices.Sorted(maps.Keys(configs)) {
+		topic.Configs = append(topic.Configs, createtopics.RequestConfig{Name: name, Value: configs[name]})
+	}
+	return topic
+}
+
+// await returns when all topics are there and have leaders.
+func (o Options) await(ctx context.Context, c *kafkaconn.Cluster) error {
+	for {
+		found, err := Describe(ctx, c, o.Prefix)
+		if err == nil && len(found.Missing(o.Prefix)) == 0 && !slices.ContainsFunc(slices.Collect(maps.Values(found)), func(t Topic) bool { return t.Leaderless > 0 }) {
+			return nil
+		}
+		if !kafkaconn.Pause(ctx, leaderPause) {
+			return errors.Join(errors.New("the topics that were made have no leaders yet"), err)
+		}
+	}
+}
+
+// Advice says which brokers are noticed too late when they die. Those that do not tell are left out.
+func Advice(ctx context.Context, c *kafkaconn.Cluster) (problems []Problem) {
+	const name = "broker.session.timeout.ms"
+	slow := make(map[string][]string) // by value: brokers
+	for id, address := range c.Brokers() {
+		response, err := kafkaconn.Answer[*describeconfigs.Response](c.To(ctx, address, &describeconfigs.Request{Resources: []describeconfigs.RequestResource{
+			{ResourceType: brokerResource, ResourceName: strconv.Itoa(int(id)), ConfigNames: []string{name}}}}))
+		if err != nil || len(response.Resources) != 1 || len(response.Resources[0].ConfigEntries) != 1 {
+			continue
+		}
+		value := response.Resources[0].ConfigEntries[0].ConfigValue
+		if ms, err := strconv.ParseInt(value, 10, 64); err == nil && ms > sessionAdvice.Milliseconds() {
+			host, _, _ := net.SplitHostPort(address)
+			slow[value] = append(slow[value], fmt.Sprintf("%d (%s)", id, host))
+		}
+	}
+	for _, value := range slices.Sorted(maps.Keys(slow)) {
+		slices.Sort(slow[value])
+		problems = append(problems, Problem{Setting: name, Found: "is " + value + " at broker " + strings.Join(slow[value], ", "), Wanted: strconv.FormatInt(sessionAdvice.Milliseconds(), 10),
+			Why: "when a broker dies, notifications for what it has are answered 503 for as long", Hint: "set it in each broker's server.properties"})
+	}
+	return problems
+}

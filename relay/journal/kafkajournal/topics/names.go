@@ -1,0 +1,24 @@
+// Package topics knows the topics of a journal on Kafka: their names, the settings without which the journal would lose
+// something, what to type where one is wrong, and the constants that all replicas agree on.
+//
+// It never alters a topic: who may do that is not for a relay to say.
+package topics
+
+// Names are those of a journal's topics.
+type Names struct {
+	Inbox   string // every record that was appended, copies too
+	Events  string // each event once
+	State   string // what each sink and replay has settled
+	Dead    string // dead letters
+	Control string // what all replicas share
+}
+
+// NamesOf returns the names of the topics with a prefix.
+func NamesOf(prefix string) Names {
+	return Names{
+		Inbox: prefix + ".inbox", Events: prefix + ".events", State: prefix + ".state", Dead: prefix + ".dead", Control: prefix + ".control",
+	}
+}
+
+// All returns the names in the order of the way of an event, control last.
+func (n Names) All() []string { return []string{n.Inbox, n.Events, n.State, n.Dead, n.Control} }

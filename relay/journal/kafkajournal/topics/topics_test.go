@@ -1,0 +1,300 @@
+package topics
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/goleak"
+
+	"ncs-relay/relay/kafkaconn"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var options = Options{Brokers: []string{"k1:9092", "k2:9092"}, Prefix: "ncs", Shards: 6, Replication: 3, Retention: 7 * 24 * time.Hour, MaxBody: mib}
+
+var mine = Meta{Cluster: "production", Format: Format, Shards: 6, Hash: Hash, Identity: 1, Entity: 1, OnConflict: "deliver", MaxKeys: 1000, Window: "24h0m0s"}
+
+// right is what a cluster says of topics that are as they must be.
+func right(o Options) Found {
+	found := make(Found)
+	for i, l := range o.layouts() {
+		topic := Topic{ID: kafkaconn.TopicID{byte(i + 1)}, Partitions: 1, Replicas: 3, Settings: l.configs()}
+		if l.sharded {
+			topic.Partitions = o.Shards
+		}
+		found[l.topic] = topic
+	}
+	return found
+}
+
+// with returns what was found with one topic changed.
+func with(found Found, name string, change func(*Topic)) Found {
+	found = maps.Clone(found)
+	topic := found[name]
+	topic.Settings = maps.Clone(topic.Settings)
+	change(&topic)
+	found[name] = topic
+	return found
+}
+
+func set(name, value string) func(*Topic) { return func(t *Topic) { t.Settings[name] = value } }
+
+func TestTopicsAsTheyMustBeAreNoProblem(t *testing.T) {
+	t.Parallel()
+	require.Empty(t, options.Check(right(options)))
+	any := options
+	any.Shards = 0
+	require.Empty(t, any.Check(right(options)), "any number, where none is configured")
+}
+
+func TestEachDifferenceIsSaidWithWhatToType(t *testing.T) {
+	t.Parallel()
+	alter := func(topic, setting string) string {
+		return "kafka-configs.sh --bootstrap-server k1:9092,k2:9092 --alter --entity-type topics --entity-name " + topic + " --add-config " + setting
+	}
+	for name, test := range map[string]struct {
+		topic  string
+		change func(*Topic)
+		fatal  bool
+		words  []string
+	}{
+		"missing":             {"ncs.inbox", func(t *Topic) { *t = Topic{} }, true, []string{"topic ncs.inbox: does not exist", "ncs-relay cluster init", "kafka-topics.sh --bootstrap-server k1:9092,k2:9092 --create --topic ncs.inbox --partitions 6 --replication-factor 3", "--config retention.ms=604800000", "--config max.message.bytes=1114112"}},
+		"missing control":     {"ncs.control", func(t *Topic) { *t = Topic{} }, true, []string{"--create --topic ncs.control --partitions 1"}},
+		"other partitions":    {"ncs.events", func(t *Topic) { t.Partitions = 12 }, true, []string{"topic ncs.events: has 12 partitions, must be 6", "journal.kafka.prefix"}},
+		"two of control":      {"ncs.control", func(t *Topic) { t.Partitions = 2 }, true, []string{"topic ncs.control: has 2 partitions, must be 1"}},
+		"few replicas":        {"ncs.state", func(t *Topic) { t.Replicas = 2 }, true, []string{"topic ncs.state: has 2 replicas, must be 3 or more", "kafka-reassign-partitions.sh"}},
+		"one in sync":         {"ncs.inbox", set("min.insync.replicas", "1"), true, []string{"topic ncs.inbox: min.insync.replicas is 1, must be 2", alter("ncs.inbox", "min.insync.replicas=2")}},
+		"all in sync":         {"ncs.inbox", set("min.insync.replicas", "3"), false, []string{"min.insync.replicas is 3 of 3 replicas", "503 while any broker is away"}},
+		"compacted inbox":     {"ncs.inbox", set("cleanup.policy", "compact"), true, []string{"topic ncs.inbox: cleanup.policy is compact, must be delete", alter("ncs.inbox", "cleanup.policy=delete")}},
+		"state deleted":       {"ncs.state", set("cleanup.policy", "delete"), true, []string{"topic ncs.state: cleanup.policy is delete, must be compact"}},
+		"state both":          {"ncs.state", set("cleanup.policy", "compact,delete"), true, []string{"cleanup.policy is compact,delete, must be compact"}},
+		"producer's time":     {"ncs.dead", set("message.timestamp.type", "CreateTime"), true, []string{"message.timestamp.type is CreateTime, must be LogAppendTime"}},
+		"unclean":             {"ncs.events", set("unclean.leader.election.enable", "true"), true, []string{"unclean.leader.election.enable is true, must be false"}},
+		"short retention":     {"ncs.events", set("retention.ms", "604799999"), true, []string{"retention.ms is 604799999, must be 604800000", "journal.retention"}},
+		"long retention":      {"ncs.events", set("retention.ms", "604800001"), false, []string{"retention.ms is 604800001"}},
+		"endless retention":   {"ncs.inbox", set("retention.ms", "-1"), false, []string{"retention.ms is -1"}},
+		"retention of bytes":  {"ncs.inbox", set("retention.bytes", "1000000000"), true, []string{"retention.bytes is 1000000000, must be -1"}},
+		"small messages":      {"ncs.inbox", set("max.message.bytes", "1048588"), true, []string{"max.message.bytes is 1048588, must be 1114112", "max_body"}},
+		"small events":        {"ncs.events", set("max.message.bytes", "1114112"), true, []string{"must be 1118208"}},
+		"small letters":       {"ncs.dead", set("max.message.bytes", "1118208"), true, []string{"must be 1249280"}},
+		"short tombstones":    {"ncs.state", set("delete.retention.ms", "86400000"), false, []string{"delete.retention.ms is 86400000, must be 2592000000"}},
+		"large segments":      {"ncs.state", set("segment.bytes", "1073741824"), false, []string{"segment.bytes is 1073741824, must be 16777216", "taken over more slowly"}},
+		"seldom compacted":    {"ncs.control", set("min.cleanable.dirty.ratio", "0.5"), false, []string{"min.cleanable.dirty.ratio is 0.5, must be 0.1"}},
+		"no number":           {"ncs.inbox", set("retention.ms", "x"), true, []string{"retention.ms is x"}},
+		"settings not told":   {"ncs.inbox", func(t *Topic) { t.Settings = nil }, false, []string{"topic ncs.inbox: does not tell its settings", "DescribeConfigs"}},
+		"without its leaders": {"ncs.inbox", func(t *Topic) { t.Leaderless = 2 }, false, []string{"topic ncs.inbox: has 2 partitions without a leader"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			problems := options.Check(with(right(options), test.topic, test.change))
+			require.Len(t, problems, 1)
+			require.Equal(t, test.fatal, problems[0].Fatal, problems[0])
+			require.Equal(t, test.topic, problems[0].Topic)
+			for _, words := range test.words {
+				require.Contains(t, problems[0].String(), words)
+			}
+		})
+	}
+}
+
+func TestUnsafeIsAboutReplicasOnly(t *testing.T) {
+	t.Parallel()
+	o := options
+	o.Unsafe, o.Replication = true, 1
+	one := with(right(options), "ncs.inbox", func(t *Topic) { t.Replicas = 1; t.Settings["min.insync.replicas"] = "1" })
+	require.Len(t, options.Check(one), 2)
+	require.Empty(t, o.Check(one))
+	require.Len(t, o.Check(with(one, "ncs.inbox", set("cleanup.policy", "compact"))), 1)
+	require.Len(t, o.Check(with(one, "ncs.inbox", set("unclean.leader.election.enable", "true"))), 1)
+	require.Contains(t, o.Check(Found{})[0].Hint, "--replication-factor 1 --config cleanup.policy=delete")
+	require.Contains(t, o.Check(Found{})[0].Hint, "min.insync.replicas=1")
+}
+
+func TestTheConstantsOfAnotherClusterAreSaid(t *testing.T) {
+	t.Parallel()
+	s := State{Key: "meta/1", Meta: mine}
+	s.Meta.Topics = right(options).IDs("ncs")
+	require.Empty(t, s.Check("ncs", mine, right(options)))
+	require.Empty(t, State{}.Check("ncs", mine, right(options)), "none yet")
+	for name, test := range map[string]struct {
+		theirs func(*Meta)
+		found  Found
+		fatal  bool
+		words  []string
+	}{
+		"cluster":       {func(m *Meta) { m.Cluster = "staging" }, nil, true, []string{`belongs to the cluster "staging", and this replica to "production"`, "journal.kafka.cluster: staging"}},
+		"newer format":  {func(m *Meta) { m.Format, m.Hash = 2, "new" }, nil, true, []string{"has format 2, and this version of ncs-relay knows 1", "install the version that the other replicas have"}},
+		"older format":  {func(m *Meta) { m.Format = 0 }, nil, true, []string{"has format 0, and this version of ncs-relay writes 1"}},
+		"shards":        {func(m *Meta) { m.Shards = 4 }, nil, true, []string{"says that there are 4 shards, and the topics have 6 partitions"}},
+		"hash":          {func(m *Meta) { m.Hash = "crc" }, nil, true, []string{"hash function of shards is crc", "fnv1a64"}},
+		"identity":      {func(m *Meta) { m.Identity = 2 }, nil, true, []string{"event's id is 2"}},
+		"entity":        {func(m *Meta) { m.Entity = 2 }, nil, true, []string{"event's entity is 2"}},
+		"on_conflict":   {func(m *Meta) { m.OnConflict = "drop" }, nil, true, []string{"dedup.on_conflict is drop, and this replica has deliver", "dedup.on_conflict: drop"}},
+		"limits":        {func(m *Meta) { m.MaxKeys = 7 }, nil, false, []string{"dedup.max_keys is 7", "dedup: {max_keys: 7, window: 24h0m0s}"}},
+		"another topic": {nil, with(right(options), "ncs.events", func(t *Topic) { t.ID = kafkaconn.TopicID{9} }), true, []string{"topic ncs.events: is not the one that was known, in 6 shards", "ncs-relay cluster confirm"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := s
+			found := right(options)
+			if test.found != nil {
+				found = test.found
+			}
+			if test.theirs != nil {
+				test.theirs(&s.Meta)
+			}
+			problems := s.Check("ncs", mine, found)
+			require.Len(t, problems, 1)
+			require.Equal(t, test.fatal, problems[0].Fatal)
+			for _, words := range test.words {
+				require.Contains(t, problems[0].String(), words)
+			}
+		})
+	}
+}
+
+// fake starts an in-process cluster.
+func fake(t *testing.T) (*kfake.Cluster, *kafkaconn.Cluster) {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(3))
+	require.NoError(t, err)
+	t.Cleanup(cluster.Close)
+	c := kafkaconn.New(kafkaconn.Config{Brokers: cluster.ListenAddrs(), ClientID: "test"})
+	t.Cleanup(c.Close)
+	return cluster, c
+}
+
+func soon(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestMissingTopicsAreMadeAsTheyMustBe(t *testing.T) {
+	t.Parallel()
+	_, c := fake(t)
+	found, err := Describe(soon(t), c, "ncs")
+	require.NoError(t, err)
+	require.Empty(t, found)
+	made, err := options.Create(soon(t), c, found)
+	require.NoError(t, err)
+	require.ElementsMatch(t, NamesOf("ncs").All(), made)
+	again, err := options.Create(soon(t), c, found)
+	require.NoError(t, err, "another replica was faster")
+	require.Empty(t, again)
+
+	found, err = Describe(soon(t), c, "ncs")
+	require.NoError(t, err)
+	require.Empty(t, found.Missing("ncs"))
+	require.Equal(t, 6, found.Shards("ncs"))
+	require.Empty(t, options.Check(found))
+	require.Len(t, found.IDs("ncs"), 5)
+}
+
+func TestTheFirstConstantsCountForAll(t *testing.T) {
+	t.Parallel()
+	cluster, c := fake(t)
+	_, err := options.Create(soon(t), c, nil)
+	require.NoError(t, err)
+	found, err := Describe(soon(t), c, "ncs")
+	require.NoError(t, err)
+	first := mine
+	first.Topics = found.IDs("ncs")
+
+	// Two that see nothing write at the same time.
+	type result struct {
+		s     State
+		wrote bool
+		err   error
+	}
+	results := make(chan result, 4)
+	for i := range 4 {
+		go func() {
+			own := first
+			own.MaxKeys = i
+			s, wrote, err := Agree(soon(t), c, "ncs", own)
+			results <- result{s, wrote, err}
+		}()
+	}
+	var all []result
+	for range 4 {
+		r := <-results
+		require.NoError(t, r.err)
+		require.True(t, strings.HasPrefix(r.s.Key, "meta/"))
+		all = append(all, r)
+	}
+	for _, r := range all {
+		require.Equal(t, all[0].s, r.s, "all have the same")
+	}
+	require.Len(t, slices.DeleteFunc(slices.Clone(all), func(r result) bool { return !r.wrote }), 1)
+	own := first
+	own.MaxKeys = all[0].s.Meta.MaxKeys
+	require.Empty(t, all[0].s.Check("ncs", own, found))
+
+	// A topic that is deleted and made again is noticed, until somebody says that it may be so.
+	deleteTopic(t, cluster, "ncs.dead")
+	_, err = options.Create(soon(t), c, Found{"ncs.inbox": found["ncs.inbox"], "ncs.events": found["ncs.events"], "ncs.state": found["ncs.state"], "ncs.control": found["ncs.control"]})
+	require.NoError(t, err)
+	found, err = Describe(soon(t), c, "ncs")
+	require.NoError(t, err)
+	s, err := ReadState(soon(t), c, "ncs")
+	require.NoError(t, err)
+	require.Len(t, s.Check("ncs", own, found), 1)
+	topics, shards := s.Unknown("ncs", found)
+	require.Equal(t, []string{"ncs.dead"}, topics)
+	require.Len(t, shards, 6)
+
+	raised, err := Confirm(soon(t), c, "ncs", found, []int32{0, 3}, "test")
+	require.NoError(t, err)
+	require.Equal(t, map[int32]int64{0: 1, 3: 1}, raised)
+	s, err = ReadState(soon(t), c, "ncs")
+	require.NoError(t, err)
+	_, shards = s.Unknown("ncs", found)
+	require.Equal(t, []int32{1, 2, 4, 5}, shards)
+	raised, err = Confirm(soon(t), c, "ncs", found, []int32{0, 1, 2, 4, 5}, "test")
+	require.NoError(t, err)
+	require.Equal(t, map[int32]int64{0: 2, 1: 1, 2: 1, 4: 1, 5: 1}, raised)
+	s, err = ReadState(soon(t), c, "ncs")
+	require.NoError(t, err)
+	require.Empty(t, s.Check("ncs", own, found))
+	require.Equal(t, "test", s.Epochs[0].By)
+}
+
+func deleteTopic(t *testing.T, cluster *kfake.Cluster, name string) {
+	t.Helper()
+	require.NoError(t, cluster.DeleteTopic(name))
+}
+
+// What a broker advises against is said once, for all brokers together.
+func TestSlowSessionsOfBrokersAreAdvisedAgainst(t *testing.T) {
+	t.Parallel()
+	cluster, c := fake(t)
+	require.NoError(t, c.Look(soon(t), time.Now()))
+	cluster.ControlKey(int16(kmsg.DescribeConfigs), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		response := r.ResponseKind().(*kmsg.DescribeConfigsResponse)
+		for _, asked := range r.(*kmsg.DescribeConfigsRequest).Resources {
+			found := kmsg.NewDescribeConfigsResponseResource()
+			found.ResourceType, found.ResourceName = asked.ResourceType, asked.ResourceName
+			entry := kmsg.NewDescribeConfigsResponseResourceConfig()
+			value := map[string]string{"0": "9000", "1": "6000", "2": "9000"}[asked.ResourceName]
+			entry.Name, entry.Value = asked.ConfigNames[0], &value
+			found.Configs = append(found.Configs, entry)
+			response.Resources = append(response.Resources, found)
+		}
+		return response, nil, true
+	})
+	problems := Advice(soon(t), c)
+	require.Len(t, problems, 1)
+	require.False(t, problems[0].Fatal)
+	require.Contains(t, problems[0].String(), "broker.session.timeout.ms is 9000 at broker 0 (127.0.0.1), 2 (127.0.0.1), must be 6000")
+	require.NotContains(t, fmt.Sprint(problems), " 1 (")
+}
