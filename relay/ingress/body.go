@@ -41,7 +41,7 @@ func (b *bodies) setLimit(size int64) {
 func (b *bodies) bounded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body := &boundedBody{ReadCloser: r.Body, ctx: r.Context(), bodyBudget: b.budget.Load(), announced: r.ContentLength}
-		defer body.release()
+		defer body.end()
 		// A copy: the server looks at the type of its own request's body, and would read on, waiting, before it sends a
 		// refusal if that were not its own.
 		call := *r
@@ -88,4 +88,9 @@ func (b *boundedBody) reserve() bool {
 	return true
 }
 
-func (b *boundedBody) release() { b.taken.Release(b.share) }
+func (b *boundedBody) end() {
+	answered(b.ctx)
+	if b.share > 0 {
+		b.taken.Release(b.share)
+	}
+}

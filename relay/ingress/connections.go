@@ -26,6 +26,7 @@ type connections struct {
 	refused *refusals   // nil: nobody counts
 	name    string      // of the limit, for people
 	log     *slog.Logger
+	deaf    bool // nothing is read while a call is being handled; who waits for a caller to hang up must hear it
 	stopped atomic.Bool
 
 	mu     sync.Mutex // guards what follows, and place and open of each connection
@@ -76,6 +77,7 @@ type connection struct {
 	place    *list.Element // in owner.still; nil = may not be cut off
 
 	handled atomic.Bool // a handler has seen the call under way; what is written otherwise is net/http's own
+	whole   atomic.Bool // the body of the call under way has arrived, and its handler goes on
 	active  atomic.Bool // some of a call has come
 	ended   atomic.Bool // nothing more comes
 	noted   atomic.Bool // that it is refused, or need not be
@@ -233,9 +235,17 @@ func withConnection(ctx context.Context, nc net.Conn) context.Context {
 // arrived says that the body of a call is there: from now on the answer is up to us, and the call is not cut off.
 func arrived(ctx context.Context) {
 	if c, _ := ctx.Value(connectionKey{}).(*connection); c != nil {
+		c.whole.Store(c.owner.deaf)
 		c.owner.mu.Lock()
 		defer c.owner.mu.Unlock()
 		c.owner.shield(c)
+	}
+}
+
+// answered says that the handler of a call has ended.
+func answered(ctx context.Context) {
+	if c, _ := ctx.Value(connectionKey{}).(*connection); c != nil {
+		c.whole.Store(false)
 	}
 }
 
@@ -253,7 +263,13 @@ func (c *connection) refuse(reason string, err error) {
 	}
 }
 
+// Read gives nothing while a call whose body has arrived is being handled. net/http reads a byte ahead then, to notice a caller
+// that hangs up, which changes nothing here: what has arrived is stored. That costs a call another read in vain, two
+// deadlines and two switches of goroutines.
 func (c *connection) Read(p []byte) (int, error) {
+	if c.whole.Load() {
+		return 0, nil
+	}
 	if t, ok := c.Conn.(*tls.Conn); ok && !c.shaken {
 		if err := c.shake(t); err != nil {
 			return 0, err

@@ -69,7 +69,7 @@ func Listen(o ServerOptions) (*Server, error) {
 
 // newServer owns l, also when it fails.
 func newServer(o ServerOptions, l net.Listener) (*Server, error) {
-	s := &Server{connections: &connections{Listener: l, name: "limits.connections", log: o.Logger, refused: newRefusals(o.Logger, o.Metrics)}}
+	s := &Server{connections: &connections{Listener: l, name: "limits.connections", log: o.Logger, deaf: true, refused: newRefusals(o.Logger, o.Metrics)}}
 	s.SetLimits(o.Limits)
 	if o.Handler != nil {
 		s.SetHandler(o.Handler)

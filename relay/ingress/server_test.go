@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -354,6 +355,68 @@ func TestACallThatIsBeingStoredIsNotCutOff(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 200, resp.StatusCode)
 	resp.Body.Close()
+}
+
+// countedReads is a listener whose connections count what is read of them.
+type countedReads struct {
+	net.Listener
+	read atomic.Int64
+}
+
+func (l *countedReads) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return countedConn{c, l}, err
+}
+
+type countedConn struct {
+	net.Conn
+	of *countedReads
+}
+
+func (c countedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.of.read.Add(int64(n))
+	return n, err
+}
+
+// The next call of a connection stays where it is until the one before is answered; net/http would read a byte of it. It may do so
+// just before the body has arrived, so most of the calls are enough.
+func TestNothingIsReadWhileACallIsHandled(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipes()
+		l := &countedReads{Listener: p}
+		handled, answer := make(chan struct{}), make(chan struct{})
+		s := serveWith(t, l, serverLimits(), func(w http.ResponseWriter, r *http.Request) {
+			bodyTaker(w, r)
+			handled <- struct{}{}
+			<-answer
+		})
+		caller := p.dial(t)
+		const calls = 20
+		call, left := post(4, "body"), 0
+		go func() {
+			for range calls + 1 {
+				io.WriteString(caller, call)
+			}
+			caller.Close()
+		}()
+		for i := range calls {
+			<-handled
+			synctest.Wait() // for a read that must not come
+			if l.read.Load() == int64((i+1)*len(call)) {
+				left++
+			}
+			answer <- struct{}{}
+		}
+		require.Greater(t, left, calls/2)
+		<-handled // the last call, whose caller hangs up meanwhile
+		require.Equal(t, calls, strings.Count(caller.answers.String(), "200 OK"))
+		answer <- struct{}{}
+		synctest.Wait()
+		open, _ := s.connections.count()
+		require.Zero(t, open)
+	})
 }
 
 func (l *connections) kinds() (open, still int) {
