@@ -156,6 +156,7 @@ func (b *bench) measurements(found results) []measurement {
 		{"g benthos to Kafka", false, b.full(b.size, false, benthosToKafka)},
 		{"h relay, half the load", false, b.steady(half, relayToKafka(relayOptions{}))},
 		{"h benthos, half the load", false, b.steady(half, benthosToKafka)},
+		{"i bare server, a tenth", false, b.steady(tenth, bareServer)},
 		{"i relay, a tenth", false, b.steady(tenth, relayToKafka(relayOptions{}))},
 		{"i benthos, a tenth", false, b.steady(tenth, benthosToKafka)},
 		{"j relay at rest, to a consumer", true, b.rest},
