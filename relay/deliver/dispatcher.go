@@ -160,7 +160,7 @@ func (d *dispatcher) run(ctx, hard context.Context) {
 
 	for {
 		changed := d.follow()
-		appended := d.journal.Appended() // before reading, so that nothing slips in between
+		appended := d.owed.Appended() // before reading, so that nothing slips in between
 		now := time.Now()
 		d.lanes.wake(now)
 		d.fill(now)

@@ -102,9 +102,6 @@ type Feeder interface {
 	// Sink returns; a known one goes on where it was.
 	Sink(name string) (Sink, error)
 
-	// Appended returns a channel that is closed when Deliveries.Next may find more. Take it before calling that.
-	Appended() <-chan struct{}
-
 	// Load reads records by position, in the order asked; nil stands for what is lost for good. An error may pass.
 	Load(positions []Position) ([]*Record, error)
 
@@ -122,7 +119,7 @@ type Deliveries interface {
 
 	// Next hands out the next records, in order, each once in the life of the process, up to the first that makes the bodies
 	// maxBytes or more. It returns none when there are no more, or many were looked at in vain: then wait for
-	// Feeder.Appended, taken before the call. Records own their memory. After an error, which may pass, call it again.
+	// Sink.Appended, taken before the call. Records own their memory. After an error, which may pass, call it again.
 	Next(maxBytes int) ([]*Record, error)
 
 	// Settle ends a delivery. Positions that were not handed out, or are settled, are ignored; by Failed and Bury, too.
@@ -143,6 +140,10 @@ type Deliveries interface {
 type Sink interface {
 	// Owed is what the sink is owed in a shard.
 	Owed(*Shard) Deliveries
+
+	// Appended returns a channel that is closed when Deliveries.Next may find more, of what the sink is owed or a replay delivers
+	// to it. Take it before calling that.
+	Appended() <-chan struct{}
 
 	// PendingBytes are the bodies in a shard that are not settled, handed out or not.
 	PendingBytes(*Shard) int64

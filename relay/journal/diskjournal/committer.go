@@ -50,12 +50,13 @@ type queue struct {
 	entries []*entry
 	bytes   int64
 	closed  bool
+	wanted  int           // wake is told when there are so many
 	room    chan struct{} // closed when the queue was emptied
 	wake    chan struct{}
 }
 
 func newQueue() *queue {
-	return &queue{room: make(chan struct{}), wake: make(chan struct{}, 1)}
+	return &queue{wanted: 1, room: make(chan struct{}), wake: make(chan struct{}, 1)}
 }
 
 func (q *queue) put(ctx context.Context, e *entry) error {
@@ -68,11 +69,10 @@ func (q *queue) put(ctx context.Context, e *entry) error {
 		if len(q.entries) == 0 || (len(q.entries) < queueCount && q.bytes+int64(len(e.buf)) <= queueBytes) {
 			q.entries = append(q.entries, e)
 			q.bytes += int64(len(e.buf))
-			q.mu.Unlock()
-			select {
-			case q.wake <- struct{}{}:
-			default:
+			if len(q.entries) >= q.wanted {
+				q.signal()
 			}
+			q.mu.Unlock()
 			return nil
 		}
 		room := q.room
@@ -85,12 +85,33 @@ func (q *queue) put(ctx context.Context, e *entry) error {
 	}
 }
 
+func (q *queue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// want asks for wake when there are n, until they are taken, and reports whether there are fewer.
+func (q *queue) want(n int) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.wanted = n
+	return len(q.entries) < n
+}
+
+func (q *queue) len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.entries)
+}
+
 // take empties the queue, and closes it when there will be no more takers.
 func (q *queue) take(last bool) []*entry {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	entries := q.entries
-	q.entries, q.bytes = nil, 0
+	q.entries, q.bytes, q.wanted = nil, 0, 1
 	q.closed = q.closed || last
 	close(q.room)
 	q.room = make(chan struct{})
@@ -114,6 +135,9 @@ type committer struct {
 
 	// account is told of records that are on disk, before anybody can read them.
 	account func(entries []*entry, frames []frame, seg position, end int64)
+
+	// readable is told afterwards, when everybody can.
+	readable func()
 }
 
 // commit writes entries in order and calls each one's done.
@@ -250,6 +274,7 @@ func (c *committer) write(entries []*entry) error {
 	c.fault = nil
 	c.account(entries, frames, c.active.first, start+int64(len(buf)))
 	c.advance(entries, frames)
+	c.readable()
 	for i, e := range entries {
 		e.done(at(frames[i].pos), nil)
 	}
@@ -266,7 +291,6 @@ func (c *committer) advance(entries []*entry, frames []frame) {
 		off += f.size()
 	}
 	l.frontier = c.active.last
-	l.wake()
 }
 
 // seal ends the active segment at the frontier.

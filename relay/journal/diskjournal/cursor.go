@@ -27,13 +27,15 @@ type Cursor struct {
 	buried    []journal.DeadLetter
 	paused    string
 	dirty     bool
+	news      bool          // owed since the last wake-up
+	appended  chan struct{} // closed when it has news
 
 	lettersLost uint64 // dropped by the limits of dead letters, by this process
 }
 
 func newCursor(j *Journal, name string, id sinkID, saved *savedCursor) *Cursor {
 	return &Cursor{j: j, id: id, name: name, read: saved.read, at: saved.at, tally: saved.tally, paused: saved.paused,
-		unsettled: ledger.NewUnsettled(saved.pending)}
+		appended: make(chan struct{}), unsettled: ledger.NewUnsettled(saved.pending)}
 }
 
 // Pending returns the deliveries handed out and not settled, in order.
@@ -47,9 +49,10 @@ func (c *Cursor) Pending() []journal.Pending {
 func (c *Cursor) Next(maxBytes int) ([]*journal.Record, error) {
 	c.nextMu.Lock()
 	defer c.nextMu.Unlock()
-	c.mu.Lock()
-	read, at := c.read, c.at
-	c.mu.Unlock()
+	read, at, more := c.unreadFrom()
+	if !more {
+		return nil, nil
+	}
 	names := c.j.sinkNames()
 
 	var recs []*journal.Record
@@ -90,6 +93,51 @@ func (c *Cursor) Next(maxBytes int) ([]*journal.Record, error) {
 		}
 	}
 	return recs, nil
+}
+
+// Appended returns a channel that is closed when Next, or that of a replay to the sink, may find more. Take it before calling them.
+func (c *Cursor) Appended() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.appended
+}
+
+// wakeIfOwed wakes who waits for what is owed.
+func (c *Cursor) wakeIfOwed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.news {
+		c.signal()
+	}
+}
+
+func (c *Cursor) wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.signal()
+}
+
+func (c *Cursor) signal() { // c.mu is held
+	c.news = false
+	close(c.appended)
+	c.appended = make(chan struct{})
+}
+
+// unreadFrom is where to go on reading, if something is owed there.
+func (c *Cursor) unreadFrom() (read position, at place, more bool) {
+	c.j.mu.Lock()
+	defer c.j.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.passOver()
+	return c.read, c.at, c.unreadCount() > 0
+}
+
+// passOver counts as read what is not owed, without looking at it. Journal.mu and c.mu are held.
+func (c *Cursor) passOver() {
+	if known := c.j.known; c.unreadCount() == 0 && known.pos > c.read {
+		c.read, c.at = known.pos, place{known.seg, known.off}
+	}
 }
 
 // writeOff counts as dropped what the sink is owed and nobody will ever find: records damaged on disk. How many these
@@ -223,6 +271,7 @@ func (c *Cursor) Paused() string {
 
 // snapshot returns what a checkpoint saves. Journal.mu and c.mu are held.
 func (c *Cursor) snapshot() *savedCursor {
+	c.passOver()
 	return &savedCursor{read: c.read, at: c.at, tally: c.tally, paused: c.paused, pending: c.unsettled.Saved()}
 }
 

@@ -78,6 +78,8 @@ type Journal struct {
 	sweeps  chan struct{} // asks for room
 	changed chan struct{} // asks for a checkpoint
 
+	together gathering
+
 	saving  sync.Mutex // serializes what writes to state.db: checkpoints, new sinks, sweeps; guards what follows
 	keptFor endings    // when kept records were last looked through
 
@@ -144,7 +146,7 @@ func Open(dir string, opts Options) (_ *Journal, err error) {
 	}
 	j.space = &space{fs: j.fs, dir: dir, minFree: opts.MinFree, maxSize: opts.MaxSize, segment: opts.SegmentSize, used: j.used, sweep: j.sweeps}
 	j.writer = &committer{log: j.log, space: j.space, size: opts.SegmentSize, pause: faultPause, next: max(j.log.frontier, j.log.floor) + 1,
-		report: j.report, account: j.account}
+		report: j.report, account: j.account, readable: j.wakeOwed}
 	return j, nil
 }
 
@@ -372,7 +374,7 @@ func (j *Journal) commitLoop(ctx context.Context) {
 		}
 		select {
 		case <-j.queue.wake:
-			runtime.Gosched() // calls that are ready to run append first, and share the sync
+			j.together.wait(j.queue)
 			j.progress(time.Now())
 			j.writer.commit(j.queue.take(false))
 			j.progress(time.Time{})
@@ -387,6 +389,31 @@ func (j *Journal) commitLoop(ctx context.Context) {
 	}
 }
 
+// gathering makes appends share a sync, which costs as much as five calls, however few it is for. It belongs to the committer's goroutine.
+type gathering struct {
+	began time.Time // of the last group
+	most  int       // appends that were on their way at the same time lately
+}
+
+// gatherTime is how long after the last group the next begins at the latest.
+const gatherTime = 2 * time.Millisecond
+
+// wait lets others append, if there were others lately. Callers who come again as soon as they are answered wait until all are
+// there, and who calls alone does not wait.
+func (g *gathering) wait(q *queue) {
+	runtime.Gosched() // calls that are ready to run
+	if left := gatherTime - time.Since(g.began); left > 0 && q.want(g.most) {
+		select {
+		case <-q.wake:
+		case <-time.After(left):
+		}
+	}
+	g.began = time.Now()
+}
+
+// note is called with the appends that were on their way at the end of a sync, before any is told of it.
+func (g *gathering) note(n int) { g.most = max(n, g.most*7/8) }
+
 // progress notes that the disk has answered, and whether it is being waited for again.
 func (j *Journal) progress(since time.Time) {
 	j.mu.Lock()
@@ -396,6 +423,7 @@ func (j *Journal) progress(since time.Time) {
 
 // account is called by the committer before anybody can read the records, so that nothing is settled before it is owed.
 func (j *Journal) account(entries []*entry, frames []frame, seg position, end int64) {
+	j.together.note(len(entries) + j.queue.len())
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for i, e := range entries {
@@ -407,6 +435,15 @@ func (j *Journal) account(entries []*entry, frames []frame, seg position, end in
 	j.touch()
 	j.recovered()
 	j.writing = time.Now() // for the next group
+}
+
+// wakeOwed is called when what account was told of can be read.
+func (j *Journal) wakeOwed() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, c := range j.byID {
+		c.wakeIfOwed()
+	}
 }
 
 // report takes the outcome of an append or probe that did not get as far as account.
@@ -430,9 +467,6 @@ func (j *Journal) recovered() { // j.mu is held
 		j.logger.Info("the journal takes events again", "position", j.known.pos)
 	}
 }
-
-// Appended returns a channel that is closed when Cursor.Next or Replay.Next may find more. Take it before calling them.
-func (j *Journal) Appended() <-chan struct{} { return j.log.wakeup() }
 
 // Shards is the one there is.
 func (j *Journal) Shards() ([]*journal.Shard, <-chan struct{}) { return j.shards, nil }

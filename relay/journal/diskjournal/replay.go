@@ -172,7 +172,7 @@ type wantedOf struct {
 	want func(header *journal.Record) bool
 }
 
-// Next hands out the next records. When many were looked at in vain, a channel of Journal.Appended taken before is closed, so that
+// Next hands out the next records. When many were looked at in vain, a channel of the sink's Appended taken before is closed, so that
 // the caller comes back when it has seen to its other work.
 func (w wantedOf) Next(maxBytes int) ([]*journal.Record, error) { return w.next(maxBytes, w.want) }
 
@@ -198,9 +198,7 @@ func (r *Replay) next(maxBytes int, want func(header *journal.Record) bool) ([]*
 	r.reached, r.at = b.read, b.at
 	r.touch()
 	if len(b.recs) == 0 && b.read < r.end {
-		r.j.log.mu.Lock()
-		defer r.j.log.mu.Unlock()
-		r.j.log.wake()
+		r.to.wake()
 	}
 	return b.recs, nil
 }

@@ -21,10 +21,9 @@ type segments struct {
 	logger *slog.Logger
 	found  func(Damage)
 
-	mu       sync.RWMutex // guards what follows and the fields of each segment
-	list     []*segment   // ascending by first
-	frontier position     // last position that is on disk; no cursor, dead letter or replay is beyond it
-	appended chan struct{}
+	mu       sync.RWMutex      // guards what follows and the fields of each segment
+	list     []*segment        // ascending by first
+	frontier position          // last position that is on disk; no cursor, dead letter or replay is beyond it
 	strays   []string          // files without a record, to be removed when a later segment stands
 	damaged  int64             // stretches found damaged
 	lost     int64             // positions in them
@@ -48,7 +47,7 @@ func openSegments(fsys FS, dir string, logger *slog.Logger, known durable) (*seg
 
 // openSegmentsWith also tells found of every stretch that is damaged, now and later, once.
 func openSegmentsWith(fsys FS, dir string, logger *slog.Logger, known durable, found func(Damage)) (*segments, error) {
-	l := &segments{fs: fsys, dir: dir, logger: logger, found: found, appended: make(chan struct{})}
+	l := &segments{fs: fsys, dir: dir, logger: logger, found: found}
 	files, err := l.headers()
 	if err != nil {
 		return nil, err
@@ -299,19 +298,6 @@ func (l *segments) segmentOf(pos position) *segment { // l.mu is held
 		return nil
 	}
 	return l.list[i]
-}
-
-// wake makes everybody look who waits for records. l.mu is held.
-func (l *segments) wake() {
-	close(l.appended)
-	l.appended = make(chan struct{})
-}
-
-// Frontier and the wake-up that tells of its next advance belong together: take the channel first.
-func (l *segments) wakeup() <-chan struct{} {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	return l.appended
 }
 
 func (l *segments) front() position {

@@ -73,6 +73,7 @@ func (c *Cursor) owe(size, received int64) {
 	}
 	c.tally.Owed++
 	c.tally.OwedBytes += uint64(size)
+	c.news = true
 }
 
 // oldestUnread looks for the first record that the sink is owed and has not read. It is remembered until it is read.

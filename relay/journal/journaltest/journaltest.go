@@ -229,7 +229,7 @@ func testFrontier(t *testing.T, open Opener) {
 	Start(t, j)
 	c := Sink(t, j, "a")
 	for n := range 100 {
-		appended := j.Appended()
+		appended := c.Appended()
 		require.Empty(t, Drain(t, c, 1))
 		var pos journal.Position
 		got := make(chan error, 1)
