@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"maps"
 	"net/url"
 	"slices"
@@ -61,14 +62,23 @@ func (f *filterFlags) given() (map[string]string, error) {
 
 // parseMoment reads a time, or how long ago it was.
 func parseMoment(s string, now time.Time) (time.Time, error) {
-	if days, ok := strings.CutSuffix(s, "d"); ok {
-		n, err := strconv.ParseUint(days, 10, 16)
-		return now.Add(-time.Duration(n) * 24 * time.Hour), err
-	}
-	if age, err := time.ParseDuration(s); err == nil && age >= 0 {
+	if age, err := parseAge(s); err == nil {
 		return now.Add(-age), nil
 	}
 	return time.Parse(time.RFC3339, s)
+}
+
+// parseAge reads a duration that is not negative; besides what Go reads, 3d.
+func parseAge(s string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		n, err := strconv.ParseUint(days, 10, 16)
+		return time.Duration(n) * 24 * time.Hour, err
+	}
+	age, err := time.ParseDuration(s)
+	if err == nil && age < 0 {
+		err = errors.New("negative")
+	}
+	return age, err
 }
 
 // describe is a filter for people.

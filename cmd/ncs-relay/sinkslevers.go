@@ -64,7 +64,11 @@ func stateOf(s gateway.SinkStatus, now time.Time) string {
 	case s.State == deliver.StateRemoved && s.Pending > 0:
 		return s.State + ": move or drop what it is owed"
 	case s.State == deliver.StatePaused:
-		return s.State + ": " + clean(s.Paused)
+		text := s.State + ": " + clean(s.Paused)
+		if !s.PausedUntil.IsZero() {
+			text += ", ends " + until(s.PausedUntil, now)
+		}
+		return text
 	case s.Trouble == nil:
 		return s.State
 	}
@@ -97,15 +101,24 @@ func printTroubles(out io.Writer, sinks []gateway.SinkStatus, now time.Time) {
 
 func sinksPauseCommand() *cobra.Command {
 	var admin adminFlags
-	var reason string
+	var reason, length string
 	cmd := &cobra.Command{
 		Use:   "pause NAME",
 		Short: "Send nothing more to a sink until it is resumed, also after a restart; what it is owed waits",
 		Args:  rangeArgs(1, 1, "the name of one sink"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return sinkCall(cmd, &admin, args[0], "pause", map[string]string{"reason": reason})
+			body := map[string]string{"reason": reason}
+			if cmd.Flags().Changed("for") {
+				d, err := parseAge(length)
+				if err != nil {
+					return usagef("--for: %q is not a duration such as 90m, 2h or 3d", length)
+				}
+				body["for"] = d.String()
+			}
+			return sinkCall(cmd, &admin, args[0], "pause", body)
 		},
 	}
+	cmd.Flags().StringVar(&length, "for", "", "end the pause by itself after this time, such as 90m, 2h or 3d")
 	admin.add(cmd)
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for whoever looks next")
 	return cmd

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,7 +16,8 @@ import (
 
 func statusCommand() *cobra.Command {
 	var admin adminFlags
-	var asJSON bool
+	var asJSON, watch bool
+	var interval time.Duration
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what a running relay received and what each sink is owed",
@@ -24,6 +27,14 @@ func statusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			switch {
+			case watch && asJSON:
+				return usagef("--watch cannot be combined with --json")
+			case watch && interval < 100*time.Millisecond:
+				return usagef("--interval: %v is below 100ms", interval)
+			case watch:
+				return watchStatus(cmd, c, interval)
+			}
 			if asJSON {
 				var answer json.RawMessage
 				if err := c.get(cmd.Context(), "status", nil, &answer); err != nil {
@@ -31,16 +42,55 @@ func statusCommand() *cobra.Command {
 				}
 				return printJSON(cmd.OutOrStdout(), answer)
 			}
-			var s status
-			if err := c.get(cmd.Context(), "status", nil, &s); err != nil {
-				return err
-			}
-			return printStatus(cmd.OutOrStdout(), &s, time.Now())
+			return showStatus(cmd.Context(), cmd.OutOrStdout(), c)
 		},
 	}
 	admin.add(cmd)
 	addJSON(cmd, &asJSON)
+	cmd.Flags().BoolVar(&watch, "watch", false, "show it again and again, until interrupted")
+	cmd.Flags().DurationVar(&interval, "interval", 2*time.Second, "how often --watch looks")
 	return cmd
+}
+
+func showStatus(ctx context.Context, out io.Writer, c *adminClient) error {
+	var s status
+	if err := c.get(ctx, "status", nil, &s); err != nil {
+		return err
+	}
+	return printStatus(out, &s, time.Now())
+}
+
+// watchStatus shows the status until it is interrupted: in place on a terminal, one below the other elsewhere. A relay that does not
+// answer any more is waited for: somebody may watch a restart.
+func watchStatus(cmd *cobra.Command, c *adminClient, interval time.Duration) error {
+	const home, below = "\x1b[H\x1b[2J", "\x1b[J"
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for first := true; ; first = false {
+		var page bytes.Buffer // whole, so that it does not flicker
+		ctx, cancel := context.WithTimeout(cmd.Context(), max(interval, 5*time.Second))
+		err := showStatus(ctx, &page, c)
+		cancel()
+		if cmd.Context().Err() != nil {
+			return nil
+		}
+		if err != nil && first {
+			return err
+		}
+		if err != nil {
+			fmt.Fprintf(&page, "%s\n", err)
+		}
+		if isTerminal(cmd.OutOrStdout()) {
+			fmt.Fprintf(cmd.OutOrStdout(), "%s%s%s", home, &page, below)
+		} else {
+			fmt.Fprintf(cmd.OutOrStdout(), "%s\n", &page)
+		}
+		select {
+		case <-tick.C:
+		case <-cmd.Context().Done():
+			return nil
+		}
+	}
 }
 
 func printStatus(out io.Writer, s *status, now time.Time) error {

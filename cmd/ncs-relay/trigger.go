@@ -14,35 +14,43 @@ func triggerCommand() *cobra.Command {
 	var secret secretFlags
 	var t trial
 	cmd := &cobra.Command{
-		Use:   "trigger EVENT --url URL | --sink NAME",
+		Use:   "trigger EVENT | --body FILE --url URL | --sink NAME",
 		Short: "Send one sample event as Agora would: fresh ids, times of now, signed",
 		Long: `trigger sends one event as Agora would: the sample of an event type (see ncs-relay events show) with new ids and times of now. It
 goes to a URL, a receiver's or a relay's source, signed with the secret given; or through a sink of a configuration, as serve
 would send it, signed with the secret of its first source, and, unlike what sinks test sends, without a mark as a test. EVENT may
-also be the name of a sample, such as 3-31-uploaded-webpage. It fails if the event was not taken.`,
-		Args: rangeArgs(1, 1, "one event type, such as cloud_recording.uploaded"),
+also be the name of a sample, such as 3-31-uploaded-webpage. --body sends the body of a file instead, byte for byte. It fails if the
+event was not taken.`,
+		Args: rangeArgs(0, 1, "one event type, such as cloud_recording.uploaded"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			t.event = args[0]
 			switch {
+			case (len(args) == 1) == (t.body != ""):
+				return usagef("one of EVENT and --body is needed")
 			case (url == "") == (t.sink == ""):
 				return usagef("one of --url and --sink is needed")
 			case t.sink != "" && secret != (secretFlags{}):
 				return usagef("--sink cannot be combined with a secret: the configuration has it")
-			case t.sink != "":
+			}
+			if len(args) == 1 {
+				t.event = args[0]
+			}
+			if t.sink != "" {
 				return t.run(cmd)
 			}
-			return triggerURL(cmd, t.event, url, &secret)
+			return t.post(cmd, url, &secret)
 		},
 	}
 	cmd.Flags().StringVar(&url, "url", "", "where to post")
 	cmd.Flags().StringVar(&t.sink, "sink", "", "the sink of the configuration to send it through")
+	cmd.Flags().StringVar(&t.body, "body", "", "send the body in this file, byte for byte; - is standard input")
 	addConfigFlag(cmd, &t.config)
 	secret.add(cmd)
 	return cmd
 }
 
-func triggerURL(cmd *cobra.Command, event, url string, secret *secretFlags) error {
-	body, err := trialBody(cmd, ncs.Builtin(), "", event)
+// post sends the event itself, past any configuration.
+func (t *trial) post(cmd *cobra.Command, url string, secret *secretFlags) error {
+	body, err := trialBody(cmd, ncs.Builtin(), t.body, t.event)
 	if err != nil {
 		return err
 	}

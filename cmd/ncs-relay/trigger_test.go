@@ -52,6 +52,32 @@ func TestTriggerSendsWhatAgoraWould(t *testing.T) {
 	require.Contains(t, out, "Agora knows only 200")
 }
 
+// What is not published has no sample: the body of a file goes out as it stands, by either way.
+func TestTriggerSendsTheBodyOfAFile(t *testing.T) {
+	t.Parallel()
+	bodies := make(chan string, 2)
+	far := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		bodies <- string(b)
+	}))
+	defer far.Close()
+	dir := t.TempDir()
+	config, file := filepath.Join(dir, "relay.yaml"), filepath.Join(dir, "body.json")
+	body := `{ "noticeId":"n","productId":3,"eventType":34,"payload":{"sid":"s","new":[1]}}`
+	require.NoError(t, os.WriteFile(config, []byte("sources: [{name: a, path: /a, secrets: [s3cret-for-tests]}]\nsinks: [{name: team, http: {url: \""+far.URL+"\"}}]\n"), 0o600))
+	require.NoError(t, os.WriteFile(file, []byte(body), 0o600))
+	for _, args := range [][]string{{"--body", file, "--url", far.URL, "--secret", "s3cret-for-tests"}, {"--body", file, "--sink", "team", "-c", config}} {
+		code, out := trigger(t, args...)
+		require.Equal(t, exitOK, code, out)
+		require.Equal(t, body, <-bodies)
+	}
+	for _, args := range [][]string{{"--url", far.URL}, {"uploaded", "--body", file, "--url", far.URL}} {
+		code, out := trigger(t, args...)
+		require.Equal(t, exitUsage, code, out)
+		require.Contains(t, out, "one of EVENT and --body is needed")
+	}
+}
+
 func TestTriggerThroughASinkIsNoTest(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -23,7 +23,7 @@ import (
 type Operations interface {
 	Catalogue() *ncs.Catalogue
 	Status() gateway.Status
-	PauseSink(ctx context.Context, name, reason string) error
+	PauseSink(ctx context.Context, name, reason string, until time.Time) error
 	ResumeSink(ctx context.Context, name string) error
 	MoveSink(ctx context.Context, from, to string) (moved, skipped uint64, err error)
 	DropSink(name string) (uint64, error)
@@ -170,18 +170,40 @@ func (s *Server) listSinks(r *http.Request, _ []byte) (any, error) {
 
 func (s *Server) pauseSink(r *http.Request, body []byte) (any, error) {
 	var in struct {
-		Reason string `json:"reason"`
+		Reason string  `json:"reason"`
+		For    *string `json:"for"`
 	}
 	if err := decode(body, &in); err != nil {
+		return nil, err
+	}
+	until, err := pauseEnd(in.For, time.Now())
+	if err != nil {
 		return nil, err
 	}
 	if in.Reason == "" {
 		in.Reason = "by an operator"
 	}
 	name := r.PathValue("name")
-	return nil, s.pull(r, gateway.Lever{Action: gateway.ActionPause, Sink: name, Reason: in.Reason}, func(*gateway.Lever) error {
-		return s.options.Gateway.PauseSink(r.Context(), name, in.Reason)
+	reason := in.Reason
+	if in.For != nil {
+		reason += " (for " + *in.For + ")"
+	}
+	return nil, s.pull(r, gateway.Lever{Action: gateway.ActionPause, Sink: name, Reason: reason}, func(*gateway.Lever) error {
+		return s.options.Gateway.PauseSink(r.Context(), name, in.Reason, until)
 	})
+}
+
+// pauseEnd is when a pause ends that was given a duration, in whole seconds, which is what the journal keeps.
+func pauseEnd(given *string, now time.Time) (time.Time, error) {
+	if given == nil {
+		return time.Time{}, nil
+	}
+	const most = 365 * 24 * time.Hour
+	d, err := time.ParseDuration(*given)
+	if err != nil || d < time.Second || d > most {
+		return time.Time{}, badf("for: %q is not a duration from 1s to %dh, such as 90m or 2h", *given, int(most.Hours()))
+	}
+	return now.Add(d).Truncate(time.Second), nil
 }
 
 func (s *Server) resumeSink(r *http.Request, body []byte) (any, error) {

@@ -68,9 +68,12 @@ func (g *operations) Status() gateway.Status {
 	return gateway.Status{Sinks: []gateway.SinkStatus{{Name: "billing", Paused: "why"}}}
 }
 
-func (g *operations) PauseSink(ctx context.Context, name, reason string) error {
+func (g *operations) PauseSink(ctx context.Context, name, reason string, until time.Time) error {
 	if g.entered != nil {
 		g.entered(ctx)
+	}
+	if !until.IsZero() {
+		return g.note("pause %s: %s, ends in %s", name, reason, time.Until(until).Round(time.Minute))
 	}
 	return g.note("pause %s: %s", name, reason)
 }
@@ -142,6 +145,7 @@ var endpoints = []struct {
 }{
 	{"GET", "/api/v1/sinks", "", "status", 200, ""},
 	{"POST", "/api/v1/sinks/billing/pause", `{"reason":"migration"}`, "pause billing: migration", 204, ""},
+	{"POST", "/api/v1/sinks/orders/pause", `{"reason":"migration","for":"2h"}`, "pause orders: migration, ends in 2h0m0s", 204, ""},
 	{"POST", "/api/v1/sinks/billing/resume", "", "resume billing", 204, ""},
 	{"POST", "/api/v1/sinks/old/move", `{"to":"billing"}`, "move old to billing", 200, `{"moved":3,"skipped":1}`},
 	{"POST", "/api/v1/sinks/old/drop", "{}", "drop old", 200, `{"dropped":4}`},
@@ -213,6 +217,7 @@ func TestLeversAreAudited(t *testing.T) {
 	f := setup(t, "127.0.0.1", "")
 	want := map[string]string{
 		"/api/v1/sinks/billing/pause":  "local: pause billing> [] 0 r0 migration <nil>",
+		"/api/v1/sinks/orders/pause":   "local: pause orders> [] 0 r0 migration (for 2h) <nil>",
 		"/api/v1/sinks/billing/resume": "local: resume billing> [] 0 r0  <nil>",
 		"/api/v1/sinks/old/move":       "local: move old>billing [] 4 r0  <nil>",
 		"/api/v1/sinks/old/drop":       "local: drop old> [] 4 r0  <nil>",
@@ -490,6 +495,9 @@ func TestRefusedRequests(t *testing.T) {
 		{"POST", "sinks/old/move", `{}`, "to: "},
 		{"POST", "sinks/old/drop", `{"x":1}`, `"x": unknown member`},
 		{"POST", "sinks/old/pause", `{"because":"x"}`, `"because": unknown member`},
+		{"POST", "sinks/old/pause", `{"for":"2d"}`, `for: "2d" is not a duration from 1s to 8760h, such as 90m or 2h`},
+		{"POST", "sinks/old/pause", `{"for":""}`, `for: "" is not a duration`},
+		{"POST", "sinks/old/pause", `{"for":"-1h"}`, `for: "-1h" is not a duration`},
 		{"DELETE", "replays/x", "", `"x" is not the number`},
 		{"DELETE", "replays/4294967296", "", "is not the number"},
 	} {

@@ -61,25 +61,26 @@ type dispatcher struct {
 	tracing *telemetry.Tracing
 	trail   *trail.Trail
 
-	backlog  *stream          // what the sink is owed
-	streams  []*stream        // what is to be delivered: the backlog, and replays
-	shards   []*journal.Shard // in which there are feeds
-	leaving  bool             // of some feeds only what is in flight is left
-	lanes    lanes
-	busy     map[relay.Lane]bool // ordered lanes of the sink with a Send in flight, from whichever stream
-	draining map[string]bool     // groups that wait for their last Send before they are laned anew
-	sending  map[string]int      // Sends in flight per group
-	inFlight int                 // Sends in flight
-	retrying int                 // of these, Sends of lanes that failed before
-	began    time.Time           // with a monotonic reading
-	pace     *pace
-	dead     int         // dead letters since the last line in the log
-	deadAt   time.Time   // when that was
-	paused   string      // why nothing is sent until an operator says so; "" = not paused
-	control  chan func() // run by the dispatcher's goroutine, which owns the state
-	failures int         // attempts that failed since the last line in the log
-	warned   time.Time   // when that was; zero = all has been well since
-	results  chan sendResult
+	backlog     *stream          // what the sink is owed
+	streams     []*stream        // what is to be delivered: the backlog, and replays
+	shards      []*journal.Shard // in which there are feeds
+	leaving     bool             // of some feeds only what is in flight is left
+	lanes       lanes
+	busy        map[relay.Lane]bool // ordered lanes of the sink with a Send in flight, from whichever stream
+	draining    map[string]bool     // groups that wait for their last Send before they are laned anew
+	sending     map[string]int      // Sends in flight per group
+	inFlight    int                 // Sends in flight
+	retrying    int                 // of these, Sends of lanes that failed before
+	began       time.Time           // with a monotonic reading
+	pace        *pace
+	dead        int         // dead letters since the last line in the log
+	deadAt      time.Time   // when that was
+	paused      string      // why nothing is sent until an operator says so; "" = not paused
+	pausedUntil time.Time   // when that ends by itself; zero = never
+	control     chan func() // run by the dispatcher's goroutine, which owns the state
+	failures    int         // attempts that failed since the last line in the log
+	warned      time.Time   // when that was; zero = all has been well since
+	results     chan sendResult
 }
 
 type sendResult struct {
@@ -130,18 +131,19 @@ func newDispatcher(spec SinkSpec, sink relay.Sink, j journal.Feeder, owed journa
 		pace:     newPace(spec.Concurrency, spec.Breaks, spec.Retry),
 		began:    time.Now(),
 		control:  make(chan func()),
-		paused:   pausedBefore(spec.Name, owed),
 	}
+	d.paused, d.pausedUntil = pausedBefore(spec.Name, owed)
 	d.follow()
 	return d
 }
 
-// pausedBefore is why the sink was paused in an earlier life. Unroutable cannot be any more: it hid what was quarantined.
-func pausedBefore(name string, owed journal.Sink) string {
+// pausedBefore is why the sink was paused in an earlier life, and until when. Unroutable cannot be any more: it hid what was
+// quarantined.
+func pausedBefore(name string, owed journal.Sink) (reason string, until time.Time) {
 	if name == relay.Unroutable && owed.Paused() != "" {
 		owed.SetPaused("")
 	}
-	return owed.Paused()
+	return ParsePause(owed.Paused())
 }
 
 // run delivers until ctx ends, then waits for the Sends in flight. A Send still running when hard ends is cut off: its
@@ -162,6 +164,7 @@ func (d *dispatcher) run(ctx, hard context.Context) {
 		changed := d.follow()
 		appended := d.owed.Appended() // before reading, so that nothing slips in between
 		now := time.Now()
+		d.endPause(now)
 		d.lanes.wake(now)
 		d.fill(now)
 		d.shed(now)
@@ -201,6 +204,7 @@ func (d *dispatcher) nextDue(now time.Time) time.Time {
 		at(d.lanes.lingering[0].until)
 	}
 	at(d.pace.until)
+	at(d.pausedUntil)
 	for _, t := range d.pace.tries {
 		at(t.at)
 	}
@@ -399,7 +403,7 @@ func (d *dispatcher) failed(l *lane, n int, err error, now time.Time) {
 		l.backoff, l.batch, l.known = nil, 0, false
 		d.lanes.goOn(l)
 	case relay.IsPause(err):
-		d.pause(err.Error()) // before anything else is sent; an operator has to resume it
+		d.pause(err.Error(), time.Time{}) // before anything else is sent; an operator has to resume it
 		d.retryLater(l, n, err, now)
 	default:
 		d.retryLater(l, n, err, now)

@@ -710,6 +710,40 @@ func TestPauseAskedForByTheSink(t *testing.T) {
 	})
 }
 
+func TestAPauseForAWhileEndsByItself(t *testing.T) {
+	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}, func(b *bubble) {
+		b.on(func(d *dispatcher) { d.pause("migration", time.Now().Add(2*time.Hour)) })
+		b.owe("e1")
+		time.Sleep(2*time.Hour - time.Second)
+		require.Empty(t, b.tries())
+		reason, until := ParsePause(b.owed.Paused())
+		require.Equal(t, "migration", reason)
+		require.Equal(t, time.Second, time.Until(until))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		require.Len(t, b.tries(), 1)
+		require.Empty(t, b.owed.Paused())
+
+		b.on(func(d *dispatcher) { d.pause("a while", time.Now().Add(time.Hour)) })
+		b.on(func(d *dispatcher) { d.pause("for good", time.Time{}) })
+		b.owe("e2")
+		time.Sleep(48 * time.Hour)
+		require.Len(t, b.tries(), 1, "the last pause counts, and that has no end")
+	})
+}
+
+func TestAPauseIsReadAsItWasKept(t *testing.T) {
+	t.Parallel()
+	noon := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	for _, reason := range []string{"", "migration", "x (until", "x (until noon)", "x (until 2030-01-01T00:00:00Z)", "until 14:00"} {
+		for _, until := range []time.Time{{}, noon} {
+			gotReason, gotUntil := ParsePause(pauseText(reason, until))
+			require.Equal(t, reason, gotReason)
+			require.True(t, until.Equal(gotUntil), reason)
+		}
+	}
+}
+
 func TestResumeTriesEverythingNow(t *testing.T) {
 	for name, all := range map[string]bool{"each waits": false, "the sink waits": true} {
 		t.Run(name, func(t *testing.T) {
@@ -903,7 +937,7 @@ func TestMovedDeliveriesComeInOrderWithThoseThatWait(t *testing.T) {
 	inBubble(t, SinkSpec{Retry: RetryConfig{Initial: time.Second, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}}, func(b *bubble) {
 		gone, err := b.journal.Sink("gone")
 		require.NoError(t, err)
-		b.on(func(d *dispatcher) { d.pause("so that all wait") })
+		b.on(func(d *dispatcher) { d.pause("so that all wait", time.Time{}) })
 		for range 3 {
 			b.to = "gone"
 			b.owe("e")

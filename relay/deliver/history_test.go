@@ -189,7 +189,7 @@ func (h *history) step(s step) {
 	case "lanes":
 		h.judge.spread(1 + s.N%3)
 	case "pause":
-		h.saved(h.sinks.Pause(ctx, "sink", "test"))
+		h.saved(h.sinks.Pause(ctx, "sink", "test", time.Time{}))
 	case "resume":
 		h.saved(h.sinks.Resume(ctx, "sink"))
 	case "skip":

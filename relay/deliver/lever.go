@@ -10,18 +10,11 @@ import (
 
 // What operators, and the sink's backlog, do to a dispatcher. All of it runs on its goroutine.
 
-// pause sends nothing more until resumeSink; what is in flight ends.
-func (d *dispatcher) pause(reason string) {
-	d.paused = reason
-	d.owed.SetPaused(reason)
-	d.log.Warn("sink paused", "reason", reason)
-}
-
 // resumeSink ends every kind of pause. What waits for a retry is due at once, over new connections: the old ones may lead to what
 // was replaced meanwhile.
 func (d *dispatcher) resumeSink() {
 	reconnect(d.sink)
-	d.paused = ""
+	d.paused, d.pausedUntil = "", time.Time{}
 	d.owed.SetPaused("")
 	d.pace = newPace(d.Concurrency, d.Breaks, d.Retry)
 	d.lanes.wakeIf(func(*lane) bool { return true })

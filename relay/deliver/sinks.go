@@ -148,9 +148,9 @@ func (r *running) start(ctx, hard context.Context) {
 // Has reports whether a sink is configured.
 func (s *Sinks) Has(name string) bool { return s.sink(name) != nil }
 
-// Pause sends nothing more to a sink until Resume.
-func (s *Sinks) Pause(ctx context.Context, name, reason string) error {
-	return s.on(ctx, name, func(d *dispatcher) { d.pause(reason) })
+// Pause sends nothing more to a sink until Resume, or until a time that is not zero.
+func (s *Sinks) Pause(ctx context.Context, name, reason string, until time.Time) error {
+	return s.on(ctx, name, func(d *dispatcher) { d.pause(reason, until) })
 }
 
 // Resume ends a pause, also one that the breaker or the far side made.

@@ -150,6 +150,7 @@ type SinkStatus struct {
 	Oldest       time.Time            `json:"oldest_pending,omitzero"` // received
 	DeadLetters  uint64               `json:"dead_letters"`            // kept
 	Paused       string               `json:"paused,omitempty"`        // why
+	PausedUntil  time.Time            `json:"paused_until,omitzero"`   // when that ends by itself
 }
 
 // JournalStatus is the state of the disk.
@@ -183,7 +184,8 @@ func (g *Gateway) Status() Status {
 	for _, js := range snapshot.Sinks {
 		t := js.Totals
 		sink := SinkStatus{Name: js.Name, Configured: js.Open, Owed: t.Owed, Delivered: t.Delivered, Dead: t.Dead, Skipped: t.Skipped,
-			Dropped: t.Dropped, Pending: t.Pending, PendingBytes: js.PendingBytes, Oldest: js.Oldest, DeadLetters: js.Letters, Paused: js.Paused}
+			Dropped: t.Dropped, Pending: t.Pending, PendingBytes: js.PendingBytes, Oldest: js.Oldest, DeadLetters: js.Letters}
+		sink.Paused, sink.PausedUntil = deliver.ParsePause(js.Paused)
 		g.addState(&sink, time.Now())
 		s.Sinks = append(s.Sinks, sink)
 	}

@@ -123,12 +123,13 @@ type Page struct {
 	After journal.Position `json:"after,omitzero"`
 }
 
-// PauseSink sends nothing more to a sink until ResumeSink, also after a restart. What it is owed waits.
-func (g *Gateway) PauseSink(ctx context.Context, name, reason string) error {
+// PauseSink sends nothing more to a sink until ResumeSink, or until a time that is not zero, also after a restart. What it is owed
+// waits.
+func (g *Gateway) PauseSink(ctx context.Context, name, reason string, until time.Time) error {
 	if name == relay.Unroutable {
 		return ErrReserved
 	}
-	return g.saved(g.sinks.Pause(ctx, name, reason))
+	return g.saved(g.sinks.Pause(ctx, name, reason, until))
 }
 
 // ResumeSink ends a pause, also one that the breaker or the far side made.

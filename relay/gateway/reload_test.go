@@ -269,7 +269,7 @@ func TestResumeAndReloadMakeNewConnections(t *testing.T) {
 	t.Parallel()
 	sink := &keeping{FarSide: relaytest.NewFarSide()}
 	f := start(t, fixture{}, nil, versioned("a", sink, 1))
-	require.NoError(t, f.gateway.PauseSink(t.Context(), "a", "maintenance"))
+	require.NoError(t, f.gateway.PauseSink(t.Context(), "a", "maintenance", time.Time{}))
 	require.Zero(t, sink.reconnected.Load())
 	require.NoError(t, f.gateway.ResumeSink(t.Context(), "a"))
 	require.EqualValues(t, 1, sink.reconnected.Load())
