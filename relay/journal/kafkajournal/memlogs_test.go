@@ -1,0 +1,137 @@
+package kafkajournal
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"ncs-relay/relay/kafkaconn/kafkalog"
+)
+
+// memLogs are logs in memory, which several journals may share.
+type memLogs struct {
+	mu      sync.Mutex
+	logs    map[string]*memLog
+	changed chan struct{}
+
+	// before is asked before records are appended; an error is that of the append.
+	before func(topic string, recs []kafkalog.Record) error
+	max    int // bytes of a value; 0 = any
+}
+
+type memLog struct {
+	start int64
+	recs  []kafkalog.Record // from start on
+}
+
+func (l *memLog) end() int64 { return l.start + int64(len(l.recs)) }
+
+func newMemLogs() *memLogs {
+	return &memLogs{logs: make(map[string]*memLog), changed: make(chan struct{})}
+}
+
+func (m *memLogs) log(topic string, partition int32) *memLog { // m.mu is held
+	name := fmt.Sprint(topic, "/", partition)
+	if m.logs[name] == nil {
+		m.logs[name] = new(memLog)
+	}
+	return m.logs[name]
+}
+
+func (m *memLogs) append(topic string, partition int32, recs []kafkalog.Record) int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l := m.log(topic, partition)
+	base := l.end()
+	for i, r := range recs {
+		r.Offset, r.Time = base+int64(i), time.Now()
+		l.recs = append(l.recs, r)
+	}
+	close(m.changed)
+	m.changed = make(chan struct{})
+	return base
+}
+
+// cut removes what is before an offset.
+func (m *memLogs) cut(topic string, partition int32, start int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l := m.log(topic, partition)
+	l.recs, l.start = l.recs[start-l.start:], start
+}
+
+func (m *memLogs) read(ctx context.Context, topic string, partition int32, offset int64, maxBytes int, wait time.Duration) (kafkalog.Chunk, error) {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for last := false; ; {
+		m.mu.Lock()
+		l, changed := m.log(topic, partition), m.changed
+		c := kafkalog.Chunk{Next: offset, Start: l.start, End: l.end()}
+		if offset < c.Start || offset > c.End {
+			m.mu.Unlock()
+			return c, &kafkalog.OutOfRange{Offset: offset, Start: c.Start, End: c.End}
+		}
+		for size := 0; c.Next < c.End && (size == 0 || size < maxBytes); c.Next++ {
+			r := l.recs[c.Next-l.start]
+			c.Records = append(c.Records, r)
+			size += len(r.Value) + 200
+		}
+		m.mu.Unlock()
+		if len(c.Records) > 0 || last {
+			return c, nil
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			last = true
+		case <-ctx.Done():
+			return c, ctx.Err()
+		}
+	}
+}
+
+func (m *memLogs) ends(_ context.Context, topic string, partitions ...int32) (map[int32]int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ends := make(map[int32]int64)
+	for _, p := range partitions {
+		ends[p] = m.log(topic, p).end()
+	}
+	return ends, nil
+}
+
+func (m *memLogs) starts(_ context.Context, topic string, partitions ...int32) (map[int32]int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	starts := make(map[int32]int64)
+	for _, p := range partitions {
+		starts[p] = m.log(topic, p).start
+	}
+	return starts, nil
+}
+
+func (m *memLogs) writer(topic string, partition int32) writer { return memWriter{m, topic, partition} }
+
+type memWriter struct {
+	m         *memLogs
+	topic     string
+	partition int32
+}
+
+func (w memWriter) Append(ctx context.Context, recs []kafkalog.Record) (int64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	for i, r := range recs {
+		if w.m.max > 0 && len(r.Value) > w.m.max {
+			return 0, &kafkalog.Refused{Record: i, Err: fmt.Errorf("%d bytes are too many", len(r.Value))}
+		}
+	}
+	if w.m.before != nil {
+		if err := w.m.before(w.topic, recs); err != nil {
+			return 0, err
+		}
+	}
+	return w.m.append(w.topic, w.partition, recs), nil
+}
