@@ -30,5 +30,6 @@ type SinkStatus struct {
 // Snapshot is the state of all accounts at one instant.
 type Snapshot struct {
 	Accounts map[string]Account // by source, those not configured any more included
+	Unjudged uint64             // records that are stored, and of which it is not known yet whether they are copies: nobody is owed them so far
 	Sinks    []SinkStatus       // by name
 }

@@ -61,7 +61,10 @@ func Run(t *testing.T, setup func(t *testing.T) Opener) {
 	}
 }
 
-// Start runs j and returns what stops and closes it.
+// Patience is how long a test waits for what a journal does by itself.
+const patience = 30 * time.Second
+
+// Start runs j until it has its shards, and returns what stops and closes it.
 func Start(t testing.TB, j journal.Opened) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -75,7 +78,24 @@ func Start(t testing.TB, j journal.Opened) (stop func()) {
 		})
 	}
 	t.Cleanup(stop)
+	await(t, "it has no shard", func() bool { held, _ := j.Shards(); return len(held) > 0 })
 	return stop
+}
+
+// await waits until done reports true.
+func await(t testing.TB, missing string, done func() bool) {
+	t.Helper()
+	for began := time.Now(); !done(); time.Sleep(time.Millisecond) {
+		if time.Since(began) > patience {
+			require.Fail(t, "the journal does not come to an end: "+missing)
+		}
+	}
+}
+
+// judged waits until it is known of all that was appended whether it is owed. A journal on a disk knows at once.
+func judged(t testing.TB, j journal.Operator) {
+	t.Helper()
+	await(t, "what was appended is not judged", func() bool { return j.Snapshot().Unjudged == 0 })
 }
 
 // Record makes the nth record of a test, different from all others in every field.
@@ -118,6 +138,9 @@ func Fill(t testing.TB, j journal.Appender, from, n int, sinks ...string) []*jou
 		require.NoError(t, err)
 		r.Position = pos
 		recs = append(recs, r)
+	}
+	if o, ok := j.(journal.Operator); ok {
+		judged(t, o)
 	}
 	return recs
 }
@@ -172,14 +195,24 @@ func StatusOf(j journal.Operator, name string) journal.SinkStatus {
 // Drain reads until there is nothing more.
 func Drain(t testing.TB, c journal.Deliveries, maxBytes int) (all []*journal.Record) {
 	t.Helper()
-	for {
+	for began := time.Now(); ; {
 		recs, err := c.Next(maxBytes)
 		require.NoError(t, err)
-		if len(recs) == 0 {
+		all = append(all, recs...)
+		if len(recs) == 0 && !behind(c) {
 			return all
 		}
-		all = append(all, recs...)
+		if len(recs) == 0 { // it may be reading meanwhile
+			require.Less(t, time.Since(began), patience, "Next does not hand out what is owed")
+			time.Sleep(time.Millisecond)
+		}
 	}
+}
+
+// behind reports whether there is more to read, as far as c can tell.
+func behind(c journal.Deliveries) bool {
+	o, ok := c.(Owed)
+	return ok && (o.j.Snapshot().Unjudged > 0 || o.Totals().Pending > uint64(len(o.Deliveries.Pending())))
 }
 
 // Positions are those of recs.
@@ -236,6 +269,7 @@ func testFrontier(t *testing.T, open Opener) {
 		require.NoError(t, j.Append(t.Context(), Record(n, c.name), func(p journal.Position, err error) { pos = p; got <- err }))
 		require.NoError(t, <-got)
 		<-appended
+		judged(t, j)
 		require.Equal(t, pos, j.Frontier().In(pos.Shard))
 		require.Equal(t, []journal.Position{pos}, Positions(Drain(t, c, 1)))
 	}
@@ -336,6 +370,7 @@ func testConcurrent(t *testing.T, open Opener) {
 	for n, times := range calls {
 		require.Equal(t, 1, times, "record %d", n)
 	}
+	judged(t, j)
 	got := Drain(t, c, 4096)
 	require.Len(t, got, workers*each)
 	for _, r := range got {

@@ -21,8 +21,9 @@ type cursor struct {
 
 // burial is a dead letter on its way to ncs.dead. Until it is there, the delivery is pending for all others.
 type burial struct {
-	debt   ledger.Debt
-	letter journal.DeadLetter
+	debt    ledger.Debt
+	letter  journal.DeadLetter
+	removes bool // of a replay: the letter that there is was delivered, and is to be removed
 }
 
 func newCursor(key stateKey, at place) *cursor {
@@ -41,7 +42,11 @@ func (c *cursor) state(counted place) *sinkState {
 	s := &sinkState{read: c.read, counted: counted, tally: c.tally, unread: c.unread, pending: c.unsettled.Saved()}
 	for pos, b := range c.buried {
 		s.pending = append(s.pending, ledger.Delivery{At: pos, Debt: b.debt})
-		s.tally.Dead--
+		if b.removes {
+			s.tally.Delivered--
+		} else {
+			s.tally.Dead--
+		}
 		s.tally.SettledBytes -= uint64(b.debt.Size)
 	}
 	slices.SortFunc(s.pending, ledger.Compare)
@@ -62,14 +67,18 @@ func (c *cursor) unreadCount() uint64 {
 	return c.tally.Owed - c.tally.Settled() - uint64(c.unsettled.Len())
 }
 
-// take hands an event out, if it is owed, or passes it.
-func (c *cursor) take(e *entry, owed bool) {
-	c.read = place{e.at + 1, e.pos}
-	if owed {
+// take hands an event out, if it is owed and was not read before, or passes it.
+func (c *cursor) take(e *entry, owed bool) (taken bool) {
+	c.read.next = e.at + 1
+	rule := ruleE{c.read.top}
+	taken = rule.accepts(e.pos) && owed
+	c.read.top = rule.top
+	if taken {
 		c.unsettled.Add(ledger.Delivery{At: e.pos, Debt: ledger.Debt{Size: int64(len(e.rec.Body)), Received: e.rec.Time.UnixMilli()}})
 		c.unread = 0
 		c.dirty = true
 	}
+	return taken
 }
 
 func (c *cursor) remove(pos offset) (ledger.Debt, bool) {
@@ -100,7 +109,7 @@ func (c *cursor) bury(l journal.DeadLetter) {
 	if d, ok := c.remove(pos); ok {
 		l.Size = d.Size
 		c.tally.Dead++
-		c.buried[pos] = &burial{d, l}
+		c.buried[pos] = &burial{debt: d, letter: l}
 	}
 }
 
@@ -114,6 +123,20 @@ func (c *cursor) interred(pos offset) {
 	if _, ok := c.remove(pos); ok {
 		c.tally.Dead++
 	}
+}
+
+// writeOff drops what is owed and was not read.
+func (c *cursor) writeOff() uint64 {
+	lost := c.unreadCount()
+	if lost > 0 {
+		c.tally.Dropped += lost
+		c.tally.SettledBytes = c.tally.OwedBytes
+		for _, d := range c.unsettled.Saved() {
+			c.tally.SettledBytes -= uint64(d.Size)
+		}
+		c.unread, c.dirty = 0, true
+	}
+	return lost
 }
 
 // standing knows of no dead letters: those are settled.
@@ -132,3 +155,12 @@ func (c *cursor) standing(pos offset) journal.Standing {
 
 // settledAt reports whether a delivery that the sink is, or was, owed has an outcome.
 func (c *cursor) settledAt(pos offset) bool { return c.standing(pos).State == journal.StateSettled }
+
+// dropAll settles what is owed, up to the end of the events, without reading it.
+func (c *cursor) dropAll(end place) uint64 {
+	n := c.tally.Owed - c.tally.Settled()
+	c.tally.Dropped += n
+	c.tally.SettledBytes = c.tally.OwedBytes
+	c.unsettled, c.unread, c.read, c.dirty = ledger.NewUnsettled(nil), 0, end, true
+	return n
+}

@@ -153,3 +153,13 @@ func (i *ids) find(shard uint32, id [16]byte) (pos offset, found bool) {
 	}
 	return 0, false
 }
+
+// mostRead is how many ids are read back for a shard at most when it is taken over.
+const mostRead = 100_000
+
+// share is how many ids a shard may have, if all have as many.
+func (i *ids) share(shards int) int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return min(i.max/shards, mostRead)
+}

@@ -122,3 +122,9 @@ func rowRecords(row []item) []kafkalog.Record {
 	}
 	return recs
 }
+
+// skip passes what is gone from the inbox.
+func (j *judge) skip(to offset) {
+	j.picked = max(j.picked, to)
+	j.judged = j.picked
+}

@@ -1,0 +1,224 @@
+package kafkajournal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/kafkaconn/kafkalog"
+)
+
+// ncs.control holds what all replicas share. Each of them follows it:
+//
+//	pause/<sink>      why nothing is sent to the sink; empty = it was resumed, which is a value, so that no late one comes back
+//	account/<replica> the accounts of sources, as that replica has counted them
+//	replay/...        see replays
+//
+// Other keys are left alone.
+const (
+	controlPause   = "pause/"
+	controlAccount = "account/"
+)
+
+// control is ncs.control as this replica knows it.
+type control struct {
+	j *Journal
+
+	writing sync.Mutex // one writes at a time; guards w
+	w       writer
+
+	mu        sync.Mutex // guards what follows
+	next      int64      // the offset to go on from
+	followed  chan struct{}
+	pauses    map[string]string
+	given     map[string]string // pauses that were given here and are not written
+	accounts  map[string]map[string]journal.Account
+	replays   map[uint32]*replay
+	cancelled map[uint32]bool // here, and not written
+	changed   bool            // accounts of this replica
+	wake      chan struct{}
+}
+
+func newControl(j *Journal) *control {
+	return &control{j: j, w: j.logs.writer(j.topics.control, 0), followed: make(chan struct{}), pauses: make(map[string]string),
+		given: make(map[string]string), accounts: make(map[string]map[string]journal.Account),
+		replays: make(map[uint32]*replay), cancelled: make(map[uint32]bool), wake: make(chan struct{}, 1)}
+}
+
+// catchUp follows the topic to the end that it has now.
+func (c *control) catchUp(ctx context.Context) error {
+	ends, err := c.j.logs.ends(ctx, c.j.topics.control, 0)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	next := c.next
+	c.mu.Unlock()
+	return readTo(ctx, c.j.logs, c.j.topics.control, 0, next, ends[0], c.apply)
+}
+
+// run follows the topic, and writes what was given here, until ctx ends.
+func (c *control) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	wg.Go(func() { c.follow(ctx) })
+	wg.Go(func() { c.keep(ctx) })
+	wg.Wait()
+}
+
+func (c *control) follow(ctx context.Context) {
+	for ctx.Err() == nil {
+		c.mu.Lock()
+		next := c.next
+		c.mu.Unlock()
+		chunk, err := c.j.logs.read(ctx, c.j.topics.control, 0, next, readBytes, time.Second)
+		if err == nil {
+			err = c.apply(chunk.Records)
+		}
+		if err != nil && ctx.Err() == nil {
+			c.j.logger.Error("what the replicas share cannot be followed", "topic", c.j.topics.control, "error", err)
+			sleep(ctx, pause)
+		}
+	}
+}
+
+func (c *control) keep(ctx context.Context) {
+	for {
+		select {
+		case <-c.wake:
+		case <-ctx.Done():
+			return
+		}
+		sleep(ctx, checkpointInterval)
+		if err := c.flush(ctx); err != nil && ctx.Err() == nil {
+			c.j.logger.Error("pauses and accounts cannot be stored", "topic", c.j.topics.control, "error", err)
+			c.touch()
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+// touch says that the accounts of this replica, or its pauses, are to be written.
+func (c *control) touch() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.changed = true
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// apply takes records in order; those that it knows are skipped.
+func (c *control) apply(recs []kafkalog.Record) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range recs {
+		rec := &recs[i]
+		if rec.Offset < c.next {
+			continue
+		}
+		if err := c.applyOne(rec); err != nil {
+			return fmt.Errorf("offset %d, key %q: %w", rec.Offset, rec.Key, err)
+		}
+		c.next = rec.Offset + 1
+	}
+	if len(recs) > 0 {
+		close(c.followed)
+		c.followed = make(chan struct{})
+	}
+	return nil
+}
+
+func (c *control) applyOne(rec *kafkalog.Record) (err error) {
+	key := string(rec.Key)
+	if sink, ok := strings.CutPrefix(key, controlPause); ok {
+		c.pauses[sink] = string(rec.Value)
+	}
+	if replica, ok := strings.CutPrefix(key, controlAccount); ok && rec.Value != nil {
+		c.accounts[replica], err = decodeAccounts(rec.Value)
+	}
+	return errors.Join(err, c.applyReplay(key, rec))
+}
+
+// write appends records and returns the offset of the first.
+func (c *control) write(ctx context.Context, recs ...kafkalog.Record) (int64, error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	return c.w.Append(ctx, recs)
+}
+
+// flush writes the accounts of this replica and the pauses that were given here.
+func (c *control) flush(ctx context.Context) error {
+	c.mu.Lock()
+	changed, given, cancelled := c.changed, maps.Clone(c.given), slices.Collect(maps.Keys(c.cancelled))
+	c.changed = false
+	c.mu.Unlock()
+	if !changed {
+		return nil
+	}
+	recs := []kafkalog.Record{{Key: []byte(controlAccount + c.j.opts.Replica), Value: encodeAccounts(c.j.ownAccounts(true))}}
+	for sink, reason := range given {
+		recs = append(recs, kafkalog.Record{Key: []byte(controlPause + sink), Value: append([]byte{}, reason...)})
+	}
+	for _, id := range cancelled {
+		recs = append(recs, kafkalog.Record{Key: fmt.Appendf(nil, "%s%d", controlCancelled, id), Value: []byte{stateVersion}})
+	}
+	_, err := c.write(ctx, recs...)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range cancelled {
+		if err == nil {
+			delete(c.cancelled, id)
+		}
+	}
+	c.changed = c.changed || err != nil
+	for sink, reason := range given {
+		if err == nil && c.given[sink] == reason {
+			c.pauses[sink] = reason // until it is followed
+			delete(c.given, sink)
+		}
+	}
+	return err
+}
+
+func (c *control) setPaused(sink, reason string) {
+	c.mu.Lock()
+	c.given[sink] = reason
+	c.mu.Unlock()
+	c.touch()
+}
+
+func (c *control) paused(sink string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if reason, ok := c.given[sink]; ok {
+		return reason
+	}
+	return c.pauses[sink]
+}
+
+func (c *control) accountsOf(replica string) map[string]journal.Account {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.accounts[replica]
+}
+
+func (c *control) otherAccounts(replica string) map[string]map[string]journal.Account {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	others := maps.Clone(c.accounts)
+	delete(others, replica)
+	return others
+}

@@ -1,0 +1,271 @@
+// Package kafkajournal keeps accepted events in Apache Kafka until every sink they are owed to has settled them. Any number of
+// processes, the replicas of one relay, may have the journal open.
+//
+// It is a journal.Journal of as many shards as its topics have partitions:
+//
+//	<prefix>.inbox   every record that was appended, copies too, in the order of its shard
+//	<prefix>.events  each event once, in the order of the inbox, with its offset there
+//	<prefix>.state   what each sink and replay has settled; compacted
+//	<prefix>.dead    dead letters with their records; compacted
+//	<prefix>.control one partition: pauses, replays, accounts of sources; compacted
+//
+// Any replica appends to any inbox. A shard has an owner (Ownership), who judges its inbox and delivers. When a shard changes its
+// owner, both may believe to have it for a while: nothing is lost by that, in whatever order their records land (see ruleE and
+// merge), and only what both deliver is delivered twice.
+//
+// The position of an event is its offset in the inbox plus one.
+package kafkajournal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/kafkaconn"
+)
+
+// Ownership says which shards this replica has.
+type Ownership interface {
+	// Owned returns the shards assigned now, and a channel that is closed when that changes; nil = it never does.
+	Owned() (shards []int32, changed <-chan struct{})
+
+	// Lease is how much longer what is owned may be acted on.
+	Lease() time.Duration
+
+	// Released says that nothing of a shard that is not in Owned any more is in flight, and its state is stored: another replica
+	// may have it.
+	Released(shard int32)
+}
+
+// Options say where and how a journal is kept.
+type Options struct {
+	Cluster     *kafkaconn.Cluster
+	Prefix      string // of the topics' names
+	Shards      int    // the partitions of each topic but control
+	Replica     string // the name of this process among all that have the journal open
+	Retention   time.Duration
+	Dead        journal.DeadConfig
+	CopiesByKey bool      // events of equal key are copies, otherwise those of equal id
+	MaxRecord   int       // bytes that a record of the inbox may take; 0: 1,000,000
+	Ownership   Ownership // nil: this replica has all shards, for ever
+	Logger      *slog.Logger
+
+	logs logs
+}
+
+const (
+	// appendFor is how long an append is tried. A broker that died holds up those with acks=all until it is out of the
+	// in-sync replicas.
+	appendFor = 7 * time.Second
+
+	// checkpointInterval is the least time between two checkpoints of a shard, and stallAfter how long one may fail before nothing
+	// more is handed out there: it would all be delivered again.
+	checkpointInterval = 200 * time.Millisecond
+	stallAfter         = 10 * time.Second
+
+	// refreshInterval is how often each record of ncs.state is written at least.
+	refreshInterval = 2 * time.Minute
+
+	// pause is how long whatever failed waits before it is tried again.
+	pause = 500 * time.Millisecond
+
+	// operationTimeout bounds what callers wait for who give no context.
+	operationTimeout = 10 * time.Second
+)
+
+// Journal is an open journal. Its methods may be called concurrently.
+type Journal struct {
+	opts    Options
+	logs    logs
+	own     Ownership
+	logger  *slog.Logger
+	topics  topics
+	ids     *ids
+	inbox   []*inbox
+	control *control
+	closing context.Context // ends when the journal does not run any more
+	close   context.CancelFunc
+
+	mu       sync.Mutex // guards what follows; taken after a shard's mutex
+	shards   map[int32]*shard
+	held     []*journal.Shard // of shards, what was taken over
+	changed  chan struct{}    // closed when held changes
+	appended chan struct{}    // closed when Next may find more
+	sinks    map[string]*sink // all that were opened in this life of the process
+	accounts map[string]*sourceAccount
+	fault    error // of the last append; nil: it went well
+	frontier map[int32]int64
+}
+
+type topics struct{ inbox, events, state, dead, control string }
+
+// everOwned is the Ownership of a single replica.
+type everOwned int
+
+func (n everOwned) Owned() ([]int32, <-chan struct{}) {
+	shards := make([]int32, n)
+	for i := range shards {
+		shards[i] = int32(i)
+	}
+	return shards, nil
+}
+
+func (everOwned) Lease() time.Duration { return time.Hour }
+
+func (everOwned) Released(int32) {}
+
+// Open opens the journal, whose topics must exist. It reads what the replicas share, and takes no shard: Run does. Then call
+// Close.
+func Open(ctx context.Context, opts Options) (*Journal, error) {
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.Ownership == nil {
+		opts.Ownership = everOwned(opts.Shards)
+	}
+	if opts.MaxRecord == 0 {
+		opts.MaxRecord = 1_000_000
+	}
+	if opts.logs == nil {
+		opts.logs = clusterLogs{opts.Cluster}
+	}
+	name := func(topic string) string { return opts.Prefix + "." + topic }
+	j := &Journal{opts: opts, logs: opts.logs, own: opts.Ownership, logger: opts.Logger, ids: newIDs(opts.CopiesByKey),
+		topics: topics{name("inbox"), name("events"), name("state"), name("dead"), name("control")},
+		shards: make(map[int32]*shard), changed: make(chan struct{}), appended: make(chan struct{}), sinks: make(map[string]*sink),
+		accounts: make(map[string]*sourceAccount), frontier: make(map[int32]int64)}
+	j.closing, j.close = context.WithCancel(context.Background())
+	for n := range opts.Shards {
+		j.inbox = append(j.inbox, newInbox(j, int32(n)))
+	}
+	j.control = newControl(j)
+	if err := j.control.catchUp(ctx); err != nil {
+		return nil, fmt.Errorf("topic %s: %w", j.topics.control, err)
+	}
+	j.loadAccounts()
+	return j, nil
+}
+
+// Run stores what is appended, and judges and keeps the shards that this replica has, until ctx ends. It then stores what was
+// queued.
+func (j *Journal) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	for _, in := range j.inbox {
+		wg.Go(func() { in.run(ctx) })
+	}
+	wg.Go(func() { j.control.run(ctx) })
+	wg.Go(func() { j.ownLoop(ctx) })
+	wg.Go(func() { <-ctx.Done(); j.close() })
+	wg.Wait()
+	return j.Flush()
+}
+
+// Close stores what is settled, and lets the shards go.
+func (j *Journal) Close() error {
+	for _, in := range j.inbox {
+		for _, e := range in.take(true) {
+			e.done(journal.Position{}, journal.ErrClosed)
+		}
+	}
+	j.close()
+	err := j.Flush()
+	for _, s := range j.all() {
+		j.drop(s)
+		j.own.Released(s.n)
+	}
+	return err
+}
+
+// Flush stores what was settled, paused or cancelled before it was called.
+func (j *Journal) Flush() error {
+	ctx, cancel := context.WithTimeout(context.Background(), operationTimeout)
+	defer cancel()
+	errs := []error{j.control.flush(ctx)}
+	for _, s := range j.all() {
+		if s.ready() {
+			errs = append(errs, s.flush(ctx, false))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// all are the shards that this replica has, or is about to take or to let go, by number.
+func (j *Journal) all() []*shard {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.SortedFunc(maps.Values(j.shards), func(a, b *shard) int { return int(a.n) - int(b.n) })
+}
+
+// running are those that it has.
+func (j *Journal) running() []*shard {
+	return slices.DeleteFunc(j.all(), func(s *shard) bool { return !s.ready() })
+}
+
+func (j *Journal) shard(n uint32) *shard {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if s := j.shards[int32(n)]; s != nil && s.ready() {
+		return s
+	}
+	return nil
+}
+
+// wake says that Next may find more.
+func (j *Journal) wake() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	close(j.appended)
+	j.appended = make(chan struct{})
+}
+
+// Appended returns a channel that is closed when Deliveries.Next may find more.
+func (j *Journal) Appended() <-chan struct{} {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.appended
+}
+
+// Shards are those that were taken over and may be acted on.
+func (j *Journal) Shards() ([]*journal.Shard, <-chan struct{}) {
+	leased := j.own.Lease() > 0
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if !leased {
+		return nil, j.changed
+	}
+	return j.held, j.changed
+}
+
+func (j *Journal) setHeld(change func([]*journal.Shard) []*journal.Shard) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.held = change(slices.Clone(j.held))
+	close(j.changed)
+	j.changed = make(chan struct{})
+}
+
+// Ready returns why an append would probably fail now.
+func (j *Journal) Ready() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.fault
+}
+
+// report takes the outcome of an append.
+func (j *Journal) report(err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	switch {
+	case err == nil && j.fault != nil:
+		j.logger.Info("the journal takes events again")
+	case err != nil && j.fault == nil:
+		j.logger.Error("the journal cannot take events", "error", err)
+	}
+	j.fault = err
+}

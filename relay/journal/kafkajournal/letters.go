@@ -1,0 +1,414 @@
+package kafkajournal
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/ledger"
+	"ncs-relay/relay/kafkaconn/kafkalog"
+)
+
+// A dead letter is a record of ncs.dead, with the event as it is in the inbox, and its history in a header. A record without a
+// value removes it. The letter is the settlement: only when it is there, its delivery is settled for others.
+const headerLetter = "ncs-letter"
+
+// letters are the dead letters of a sink in a shard, ascending.
+type letters struct {
+	list  []letter
+	bytes int64
+}
+
+type letter struct {
+	journal.DeadLetter
+	at  int64  // its offset in ncs.dead
+	key []byte // of its record
+}
+
+func (l letter) pos() offset { return offset(l.Position.Offset) }
+
+func (l *letters) index(pos offset) (int, bool) {
+	return slices.BinarySearchFunc(l.list, pos, func(l letter, pos offset) int { return cmp.Compare(l.pos(), pos) })
+}
+
+func (l *letters) put(one letter) {
+	l.remove(one.pos())
+	i, _ := l.index(one.pos())
+	l.list = slices.Insert(l.list, i, one)
+	l.bytes += one.Size + ledger.LetterOverhead
+}
+
+func (l *letters) remove(pos offset) {
+	if i, found := l.index(pos); found {
+		l.bytes -= l.list[i].Size + ledger.LetterOverhead
+		l.list = slices.Delete(l.list, i, i+1)
+	}
+}
+
+func (l *letters) get(pos offset) *letter {
+	if l == nil {
+		return nil
+	}
+	if i, found := l.index(pos); found {
+		return &l.list[i]
+	}
+	return nil
+}
+
+func letterKey(sink string, r *journal.Record) []byte {
+	return fmt.Appendf(nil, "%s/%d/%x", sink, r.Position.Offset, r.ID)
+}
+
+func parseLetterKey(key []byte) (sink string, pos offset, id [16]byte, err error) {
+	parts := strings.Split(string(key), "/")
+	if len(parts) != 3 {
+		return "", 0, id, fmt.Errorf("key %q is not that of a dead letter", key)
+	}
+	n, err := strconv.ParseUint(parts[1], 10, 64)
+	if err == nil {
+		err = decodeHex(id[:], parts[2])
+	}
+	if err != nil {
+		return "", 0, id, fmt.Errorf("key %q is not that of a dead letter: %w", key, err)
+	}
+	return parts[0], offset(n), id, nil
+}
+
+// encodeLetter makes the record of a letter.
+func encodeLetter(sink string, l *journal.DeadLetter, r *journal.Record) kafkalog.Record {
+	rec := encodeRecord(r)
+	rec.Key = letterKey(sink, r)
+	rec.Headers = append(rec.Headers, kafkalog.Header{Key: headerLetter, Value: ledger.EncodeLetter(l)})
+	return rec
+}
+
+// decodeLetter reads a record of ncs.dead that has a value.
+func decodeLetter(shard uint32, rec *kafkalog.Record) (sink string, l letter, err error) {
+	sink, pos, _, err := parseLetterKey(rec.Key)
+	if err != nil {
+		return "", letter{}, err
+	}
+	l = letter{at: rec.Offset, key: rec.Key}
+	for _, h := range rec.Headers {
+		switch {
+		case h.Key == headerFormat && string(h.Value) != format:
+			return "", letter{}, errNewer
+		case h.Key == headerLetter:
+			l.DeadLetter, err = ledger.DecodeLetter(journal.Position{Shard: shard, Offset: uint64(pos)}, h.Value)
+		}
+	}
+	l.Position = journal.Position{Shard: shard, Offset: uint64(pos)}
+	return sink, l, err
+}
+
+// grave is what is to be written to ncs.dead.
+type grave struct {
+	sink   string
+	pos    offset
+	letter *journal.DeadLetter // nil: the letter is to be removed
+	rec    kafkalog.Record
+	done   func() // called when it is written, with the mutex of the shard; nil: nothing
+}
+
+// burials are the letters of what was buried for sinks. s.mu is held.
+func (s *shard) burials() []grave {
+	var graves []grave
+	for _, c := range s.core.cursors {
+		if c.key.kind == kindSink {
+			for pos, b := range c.buried {
+				l := b.letter
+				graves = append(graves, grave{sink: c.key.name, pos: pos, letter: &l})
+			}
+		}
+	}
+	return graves
+}
+
+// inter writes what is to be written to ncs.dead, and reports whether there was anything. s.saving is held.
+func (s *shard) inter(ctx context.Context, list func() []grave) (any bool, err error) {
+	s.mu.Lock()
+	graves := list()
+	s.mu.Unlock()
+	slices.SortFunc(graves, func(a, b grave) int { return cmp.Compare(a.pos, b.pos) })
+	for chunk := range slices.Chunk(graves, 256) {
+		if err := s.fillGraves(chunk); err != nil {
+			return true, err
+		}
+		if err := s.writeGraves(ctx, chunk); err != nil {
+			return true, fmt.Errorf("topic %s: %w", s.j.topics.dead, err)
+		}
+	}
+	return len(graves) > 0, nil
+}
+
+// fillGraves makes the records of letters.
+func (s *shard) fillGraves(graves []grave) error {
+	positions := make([]journal.Position, len(graves))
+	for i, g := range graves {
+		positions[i] = journal.Position{Shard: uint32(s.n), Offset: uint64(g.pos)}
+	}
+	recs, err := s.j.load(positions)
+	if err != nil {
+		return err
+	}
+	for i := range graves {
+		r := recs[i]
+		if graves[i].letter == nil {
+			continue
+		}
+		if r == nil {
+			s.j.logger.Error("the event of a dead letter is gone from the topic", "sink", graves[i].sink, "position", positions[i])
+			r = &journal.Record{Position: positions[i]}
+		}
+		graves[i].rec = encodeLetter(graves[i].sink, graves[i].letter, r)
+	}
+	return nil
+}
+
+// writeGraves writes records to ncs.dead and takes note of what is there then. s.saving is held.
+func (s *shard) writeGraves(ctx context.Context, graves []grave) error {
+	for len(graves) > 0 {
+		recs := make([]kafkalog.Record, len(graves))
+		for i := range graves {
+			recs[i] = graves[i].rec
+		}
+		n := kafkalog.Fitting(recs, s.j.opts.MaxRecord)
+		base, err := s.deadLog.Append(ctx, recs[:n])
+		var refused *kafkalog.Refused
+		if errors.As(err, &refused) && s.shorten(&graves[max(0, refused.Record)]) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := s.interred(ctx, graves[:n], base); err != nil {
+			return err
+		}
+		graves = graves[n:]
+	}
+	return nil
+}
+
+// shorten makes a record smaller that was refused: without its history, then without its body.
+func (s *shard) shorten(g *grave) bool {
+	log := s.j.logger.With("sink", g.sink, "position", g.pos, "topic", s.j.topics.dead)
+	switch {
+	case g.letter == nil:
+		return false
+	case g.letter.Retry != (journal.Retry{}):
+		log.Error("a dead letter is kept without its history: the topic refuses it as too large")
+		g.letter.Retry = journal.Retry{}
+	case len(g.rec.Value) > 0:
+		log.Error("a dead letter is kept without its body: the topic refuses it as too large")
+		g.rec.Value = []byte{}
+	default:
+		return false
+	}
+	last := len(g.rec.Headers) - 1
+	g.rec.Headers[last].Value = ledger.EncodeLetter(g.letter)
+	return true
+}
+
+// interred takes note of records that were written at base. If others have written before them, ncs.dead is read from where it is
+// not known.
+func (s *shard) interred(ctx context.Context, graves []grave, base int64) error {
+	s.mu.Lock()
+	expected, next := base == s.deadNext, s.deadNext
+	if expected {
+		for i := range graves {
+			g := &graves[i]
+			g.rec.Offset = base + int64(i)
+			if err := s.applyDead(&g.rec); err != nil {
+				s.mu.Unlock()
+				return err
+			}
+		}
+	}
+	s.mu.Unlock()
+	if !expected {
+		if err := s.readDead(ctx, next); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range graves {
+		if g.done != nil {
+			g.done()
+		}
+	}
+	return nil
+}
+
+// readDead follows ncs.dead from an offset to its end.
+func (s *shard) readDead(ctx context.Context, from int64) error {
+	ends, err := s.j.logs.ends(ctx, s.j.topics.dead, s.n)
+	if err != nil {
+		return err
+	}
+	return readTo(ctx, s.j.logs, s.j.topics.dead, s.n, from, ends[s.n], func(recs []kafkalog.Record) error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for i := range recs {
+			if err := s.applyDead(&recs[i]); err != nil {
+				return fmt.Errorf("topic %s, offset %d: %w", s.j.topics.dead, recs[i].Offset, err)
+			}
+		}
+		return nil
+	})
+}
+
+// applyDead takes note of a record of ncs.dead. s.mu is held.
+func (s *shard) applyDead(rec *kafkalog.Record) error {
+	s.deadNext = rec.Offset + 1
+	if rec.Value == nil {
+		sink, pos, _, err := parseLetterKey(rec.Key)
+		if err == nil && s.letters[sink] != nil {
+			s.letters[sink].remove(pos)
+		}
+		return err
+	}
+	sink, l, err := decodeLetter(uint32(s.n), rec)
+	if err != nil {
+		return err
+	}
+	if s.letters[sink] == nil {
+		s.letters[sink] = new(letters)
+	}
+	s.letters[sink].put(l)
+	if s.core != nil {
+		s.core.interred(sink, l.pos())
+		s.touch()
+	}
+	return nil
+}
+
+// interred settles a delivery whose letter is in ncs.dead.
+func (c *core) interred(sink string, pos offset) {
+	if cur := c.cursors[cursorName{kindSink, sink}]; cur != nil {
+		cur.interred(pos)
+	}
+}
+
+// DeadLetters lists a sink's dead letters in the shards that this replica has.
+func (j *Journal) DeadLetters(sink string, after journal.Position, n int) ([]journal.DeadLetter, error) {
+	var list []journal.DeadLetter
+	for _, s := range j.running() {
+		if uint32(s.n) >= after.Shard && len(list) < n {
+			from := offset(0)
+			if uint32(s.n) == after.Shard {
+				from = offset(after.Offset)
+			}
+			list = append(list, s.deadLetters(sink, from, n-len(list))...)
+		}
+	}
+	return list, nil
+}
+
+func (s *shard) deadLetters(sink string, after offset, n int) []journal.DeadLetter {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lettersAfter(sink, after, n)
+}
+
+// lettersAfter are those that are written, and those on their way. s.mu is held.
+func (s *shard) lettersAfter(sink string, after offset, n int) []journal.DeadLetter {
+	var list []journal.DeadLetter
+	if c := s.core.cursors[cursorName{kindSink, sink}]; c != nil {
+		for pos, b := range c.buried {
+			if pos > after {
+				list = append(list, b.letter)
+			}
+		}
+	}
+	if kept := s.letters[sink]; kept != nil {
+		from, _ := kept.index(after + 1)
+		for _, l := range kept.list[from:min(len(kept.list), from+n)] {
+			list = append(list, l.DeadLetter)
+		}
+	}
+	slices.SortFunc(list, func(a, b journal.DeadLetter) int { return a.Position.Compare(b.Position) })
+	return list[:min(n, len(list))]
+}
+
+// DeadLetter returns a sink's dead letter at a position.
+func (j *Journal) DeadLetter(sink string, at journal.Position) (journal.DeadLetter, bool, error) {
+	s := j.shard(at.Shard)
+	if s == nil || at.Offset == 0 {
+		return journal.DeadLetter{}, false, nil
+	}
+	list := s.deadLetters(sink, offset(at.Offset-1), 1)
+	if len(list) == 0 || list[0].Position != at {
+		return journal.DeadLetter{}, false, nil
+	}
+	return list[0], true, nil
+}
+
+// DropLetters removes dead letters of shards that this replica has. The state of their deliveries, which says that they are
+// settled, is stored before.
+func (j *Journal) DropLetters(sink string, positions ...journal.Position) error {
+	ctx, cancel := context.WithTimeout(context.Background(), operationTimeout)
+	defer cancel()
+	for _, s := range j.running() {
+		var here []offset
+		for _, p := range positions {
+			if p.Shard == uint32(s.n) {
+				here = append(here, offset(p.Offset))
+			}
+		}
+		if len(here) == 0 {
+			continue
+		}
+		if err := s.flush(ctx, false); err != nil {
+			return err
+		}
+		if err := s.dropLetters(ctx, sink, here); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *shard) dropLetters(ctx context.Context, sink string, positions []offset) error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	var graves []grave
+	s.mu.Lock()
+	for _, pos := range positions {
+		if l := s.letters[sink].get(pos); l != nil {
+			graves = append(graves, grave{sink: sink, pos: pos, rec: kafkalog.Record{Key: l.key}})
+		}
+	}
+	s.mu.Unlock()
+	return s.writeGraves(ctx, graves)
+}
+
+// letterRecord reads the record of the event that any letter at a position keeps; nil if there is none.
+func (s *shard) letterRecord(ctx context.Context, pos offset) (*journal.Record, error) {
+	at := int64(-1)
+	s.mu.Lock()
+	for _, kept := range s.letters {
+		if l := kept.get(pos); l != nil {
+			at = l.at
+		}
+	}
+	s.mu.Unlock()
+	if at < 0 {
+		return nil, nil
+	}
+	chunk, err := s.j.logs.read(ctx, s.j.topics.dead, s.n, at, 1, 0)
+	if err != nil || len(chunk.Records) == 0 || chunk.Records[0].Offset != at {
+		return nil, err
+	}
+	r, _, err := decodeRecord(&chunk.Records[0])
+	if err != nil {
+		return nil, err
+	}
+	r.Position = journal.Position{Shard: uint32(s.n), Offset: uint64(pos)}
+	return r, nil
+}

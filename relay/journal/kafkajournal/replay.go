@@ -1,0 +1,664 @@
+package kafkajournal
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/ledger"
+	"ncs-relay/relay/kafkaconn/kafkalog"
+)
+
+// Replays are records of ncs.control:
+//
+//	replay/<random>               what it is about; its number is the offset of the record plus one
+//	replay-cancelled/<number>     it was cancelled
+//	replay-done/<number>/<shard>  a shard has nothing left to do for it, with its totals there
+//
+// What a replay has read and settled in a shard is in ncs.state, as for a sink.
+const (
+	controlReplay    = "replay/"
+	controlCancelled = "replay-cancelled/"
+	controlDone      = "replay-done/"
+)
+
+// keptReplays bounds the finished replays that are listed.
+const keptReplays = 100
+
+// replay is a journal.Replay.
+type replay struct {
+	j    *Journal
+	id   uint32
+	spec journal.ReplaySpec
+
+	// The mutex of control guards what follows.
+	cancelled bool
+	done      map[uint32]journal.ReplayTotals // by shard
+}
+
+func (r *replay) name() cursorName {
+	return cursorName{kindReplay, strconv.FormatUint(uint64(r.id), 10)}
+}
+
+func encodeReplay(s *journal.ReplaySpec) []byte {
+	flags := byte(0)
+	if s.Anyway {
+		flags |= 1
+	}
+	if s.DeadLetters {
+		flags |= 2
+	}
+	b := []byte{stateVersion, flags}
+	for _, text := range [...]string{s.Sink, s.Of, string(s.Filter)} {
+		b = binary.AppendUvarint(b, uint64(len(text)))
+		b = append(b, text...)
+	}
+	b = binary.AppendUvarint(b, math.Float64bits(s.Rate))
+	b = ledger.AppendTime(b, s.CreatedAt)
+	b = binary.AppendUvarint(b, uint64(len(s.To)))
+	for _, p := range s.To {
+		b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(p.Shard)), p.Offset)
+	}
+	return b
+}
+
+func decodeReplay(b []byte) (s journal.ReplaySpec, err error) {
+	d, err := decoderOf(b)
+	if err != nil {
+		return s, err
+	}
+	if len(d.B) == 0 {
+		return s, ledger.ErrMalformed
+	}
+	s.Anyway, s.DeadLetters = d.B[0]&1 != 0, d.B[0]&2 != 0
+	d.B = d.B[1:]
+	s.Sink, s.Of = d.Text(), d.Text()
+	if filter := d.Text(); filter != "" {
+		s.Filter = []byte(filter)
+	}
+	s.Rate, s.CreatedAt = math.Float64frombits(d.Uvarint()), d.Time()
+	for n := d.Uvarint(); n > 0 && d.Err == nil; n-- {
+		s.To = append(s.To, journal.Position{Shard: uint32(d.Uvarint()), Offset: d.Uvarint()})
+	}
+	return s, d.Err
+}
+
+// AddReplay begins a replay, in all replicas.
+func (j *Journal) AddReplay(spec journal.ReplaySpec) (journal.Replay, error) {
+	if err := j.complete(&spec); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), operationTimeout)
+	defer cancel()
+	var random [8]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return nil, err
+	}
+	at, err := j.control.write(ctx, kafkalog.Record{Key: fmt.Appendf(nil, "%s%x", controlReplay, random), Value: encodeReplay(&spec)})
+	if err == nil && at < 0 {
+		err = errors.New("it is not known where the record is")
+	}
+	if err == nil {
+		err = j.control.catchUp(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("topic %s: %w", j.topics.control, err)
+	}
+	return j.control.replay(uint32(at + 1)), nil
+}
+
+// complete checks spec and fills what it leaves open.
+func (j *Journal) complete(spec *journal.ReplaySpec) error {
+	if spec.Of == "" {
+		spec.Of = spec.Sink
+	}
+	if !j.knows(spec.Sink) || !j.knows(spec.Of) {
+		return fmt.Errorf("replay of %q to %q: the journal does not know both sinks", spec.Of, spec.Sink)
+	}
+	end := j.Frontier()
+	for i := range end {
+		if spec.To != nil {
+			end[i].Offset = min(end[i].Offset, spec.To.In(end[i].Shard).Offset)
+		}
+	}
+	spec.To = end
+	return nil
+}
+
+// knows reports whether a sink is open, or has a state in a shard of this replica.
+func (j *Journal) knows(sink string) bool {
+	if j.isOpen(sink) {
+		return true
+	}
+	for _, s := range j.running() {
+		s.mu.Lock()
+		known := s.core.cursors[cursorName{kindSink, sink}] != nil
+		s.mu.Unlock()
+		if known {
+			return true
+		}
+	}
+	return false
+}
+
+// Replays lists those not finished, and the newest finished, by number.
+func (j *Journal) Replays() []journal.Replay {
+	all := j.control.allReplays()
+	finished := 0
+	for _, r := range all {
+		if r.Finished() {
+			finished++
+		}
+	}
+	var list []journal.Replay
+	for _, r := range all {
+		if finished > keptReplays && r.Finished() {
+			finished--
+			continue
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+func (c *control) replay(id uint32) *replay {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.replays[id]
+}
+
+func (c *control) allReplays() []*replay {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []*replay
+	for _, r := range c.replays {
+		list = append(list, r)
+	}
+	slices.SortFunc(list, func(a, b *replay) int { return int(a.id) - int(b.id) })
+	return list
+}
+
+// applyReplay takes a record about replays. c.mu is held.
+func (c *control) applyReplay(key string, rec *kafkalog.Record) error {
+	switch {
+	case rec.Value == nil:
+	case strings.HasPrefix(key, controlReplay):
+		spec, err := decodeReplay(rec.Value)
+		if err != nil {
+			return err
+		}
+		id := uint32(rec.Offset + 1)
+		c.replays[id] = &replay{j: c.j, id: id, spec: spec, done: make(map[uint32]journal.ReplayTotals)}
+	case strings.HasPrefix(key, controlCancelled):
+		if r := c.numbered(strings.TrimPrefix(key, controlCancelled)); r != nil {
+			r.cancelled = true
+		}
+	case strings.HasPrefix(key, controlDone):
+		number, shard, _ := strings.Cut(strings.TrimPrefix(key, controlDone), "/")
+		n, err := strconv.ParseUint(shard, 10, 32)
+		if err != nil {
+			return err
+		}
+		d, err := decoderOf(rec.Value)
+		if err != nil {
+			return err
+		}
+		if r := c.numbered(number); r != nil {
+			r.done[uint32(n)] = journal.ReplayTotals{Matched: d.Uvarint(), Delivered: d.Uvarint(), Failed: d.Uvarint(), Skipped: d.Uvarint()}
+		}
+		return d.Err
+	}
+	return nil
+}
+
+func (c *control) numbered(text string) *replay {
+	n, _ := strconv.ParseUint(text, 10, 32)
+	return c.replays[uint32(n)]
+}
+
+// ID is the replay's number.
+func (r *replay) ID() uint32 { return r.id }
+
+// Spec is what the replay is about.
+func (r *replay) Spec() journal.ReplaySpec { return r.spec }
+
+func (r *replay) isCancelled() bool {
+	r.j.control.mu.Lock()
+	defer r.j.control.mu.Unlock()
+	return r.cancelled
+}
+
+func (r *replay) end(shard uint32) offset { return offset(r.spec.To.In(shard).Offset) }
+
+// cursor is what the replay has in a shard. s.mu is held.
+func (r *replay) cursor(s *shard) *cursor {
+	c := s.core.cursors[r.name()]
+	if c == nil {
+		c = s.core.begin(r.name(), place{})
+		s.touch()
+	}
+	if r.isCancelled() && c.cancel() {
+		s.touch()
+	}
+	return c
+}
+
+// cancel skips what is pending.
+func (c *cursor) cancel() (changed bool) {
+	n := c.unsettled.Len()
+	c.tally.Skipped += uint64(n)
+	c.unsettled = ledger.NewUnsettled(nil)
+	c.tally.SettledBytes = c.tally.OwedBytes
+	c.dirty = c.dirty || n > 0
+	return n > 0
+}
+
+// totals are those in a shard. s.mu is held.
+func (r *replay) totals(s *shard) journal.ReplayTotals {
+	c := r.cursor(s)
+	t := &c.tally
+	return journal.ReplayTotals{Matched: t.Owed, Delivered: t.Delivered, Failed: t.Dead, Skipped: t.Skipped + t.Dropped, Pending: uint64(c.unsettled.Len()),
+		Read: journal.Cut{{Shard: uint32(s.n), Offset: uint64(c.read.top)}}}
+}
+
+// Totals are those of the shards that this replica has, and of those that are done.
+func (r *replay) Totals() journal.ReplayTotals {
+	var sum journal.ReplayTotals
+	for n := range r.j.inbox {
+		t := r.totalsIn(uint32(n))
+		sum.Matched += t.Matched
+		sum.Delivered += t.Delivered
+		sum.Failed += t.Failed
+		sum.Skipped += t.Skipped
+		sum.Pending += t.Pending
+		sum.Read = append(sum.Read, t.Read...)
+	}
+	return sum
+}
+
+func (r *replay) totalsIn(n uint32) journal.ReplayTotals {
+	if t, done := r.doneIn(n); done {
+		t.Read = journal.Cut{r.spec.To.In(n)}
+		return t
+	}
+	if s := r.j.shard(n); s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return r.totals(s)
+	}
+	return journal.ReplayTotals{Read: journal.Cut{{Shard: n}}}
+}
+
+// Finished reports whether nothing is left to do in any shard.
+func (r *replay) Finished() bool {
+	if r.isCancelled() {
+		return true
+	}
+	for n := range r.j.inbox {
+		if !r.finishedIn(uint32(n)) {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *replay) finishedIn(n uint32) bool {
+	if _, done := r.doneIn(n); done {
+		return true
+	}
+	if s := r.j.shard(n); s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		c := r.cursor(s)
+		return c.read.top >= r.end(n) && c.unsettled.Len() == 0
+	}
+	return false
+}
+
+// Cancel ends the replay; what is pending is skipped. Flush stores it.
+func (r *replay) Cancel() {
+	r.j.control.mu.Lock()
+	r.cancelled = true
+	r.j.control.cancelled[r.id] = true
+	r.j.control.mu.Unlock()
+	r.j.control.touch()
+	for _, s := range r.j.running() {
+		s.mu.Lock()
+		r.cursor(s)
+		s.mu.Unlock()
+	}
+}
+
+// Raises reports whether the replay may still remove a dead letter in a shard of this replica.
+func (r *replay) Raises(sink string, p journal.Position) bool {
+	s := r.j.shard(p.Shard)
+	if s == nil || r.isCancelled() || r.spec.Of != sink || !r.changesLetters() {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, pos := r.cursor(s), offset(p.Offset)
+	return c.unsettled.Get(pos) != nil || c.read.top < pos && pos <= r.end(p.Shard)
+}
+
+// changesLetters reports whether delivering a dead letter removes it.
+func (r *replay) changesLetters() bool { return r.spec.DeadLetters || r.spec.Of == r.spec.Sink }
+
+// In are the deliveries in a shard that want selects.
+func (r *replay) In(public *journal.Shard, want func(header *journal.Record) bool) journal.Deliveries {
+	s := r.j.shard(public.Number)
+	if s == nil || s.public != public {
+		return nothing{}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opened++
+	w := &replayed{r: r, deliveries: &deliveries{s: s, c: r.cursor(s)}}
+	w.wants = func(e *entry) bool {
+		header := *e.rec
+		header.Body = nil
+		return want(&header)
+	}
+	return w
+}
+
+// replayed are the deliveries of a replay in a shard.
+type replayed struct {
+	*deliveries
+	r      *replay
+	wants  func(*entry) bool
+	raised []entry // dead letters that were loaded, ascending
+}
+
+// Next hands out the next records.
+func (w *replayed) Next(maxBytes int) ([]*journal.Record, error) {
+	s := w.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w.ended || !s.mayHandOut() || w.r.isCancelled() || w.c.read.top >= w.end() {
+		return nil, nil
+	}
+	var recs []*journal.Record
+	size, looked := 0, 0
+	for (size < maxBytes || len(recs) == 0) && looked < replayLook {
+		e, next := w.next()
+		if e == nil {
+			break
+		}
+		looked += sizeOf(e.rec)
+		w.c.read = next
+		w.c.dirty = true
+		if !w.eligible(e) || !w.wants(e) {
+			continue
+		}
+		w.c.unsettled.Add(ledger.Delivery{At: e.pos, Debt: ledger.Debt{Size: int64(len(e.rec.Body)), Received: e.rec.Time.UnixMilli()}})
+		w.c.tally.Owed++
+		w.c.tally.OwedBytes += uint64(len(e.rec.Body))
+		r := *e.rec
+		recs = append(recs, &r)
+		size += len(r.Body)
+	}
+	s.touch()
+	if len(recs) == 0 && looked >= replayLook {
+		s.j.wake() // the caller comes back when it has seen to its other work
+	}
+	err := w.err
+	w.err = nil
+	return recs, err
+}
+
+// replayLook bounds the bytes that one Next looks at: it runs where live deliveries wait.
+const replayLook = 16 << 20
+
+func (w *replayed) end() offset { return w.r.end(uint32(w.s.n)) }
+
+// next is the next event or dead letter to look at, and where the replay is when that was done; nil if none is in memory, or there is none.
+// s.mu is held.
+func (w *replayed) next() (e *entry, then place) {
+	if w.c.read.top >= w.end() {
+		return nil, then
+	}
+	if w.r.spec.DeadLetters {
+		return w.letter(w.end() + 1)
+	}
+	events, ok := w.events()
+	for ok && len(events) > 0 && events[0].pos <= w.c.read.top {
+		events = events[1:]
+	}
+	switch {
+	case !ok || len(events) == 0 && w.s.core.judged < w.end():
+		return nil, then // it is fetched, or judged
+	case len(events) == 0:
+		return w.letter(w.end() + 1)
+	}
+	// Between two events stand dead letters whose events are gone.
+	if e, then = w.letter(min(events[0].pos, w.end()+1)); e != nil || w.c.read.top >= w.end() || w.fetching {
+		return e, then
+	}
+	if events[0].pos > w.end() {
+		w.c.read.top = w.end()
+		return nil, then
+	}
+	return &events[0], place{events[0].at + 1, events[0].pos}
+}
+
+// letter is the next dead letter before a position. If there is none, and the position is behind the end, the replay is there.
+func (w *replayed) letter(before offset) (*entry, place) {
+	for len(w.raised) > 0 && w.raised[0].pos <= w.c.read.top {
+		w.raised = w.raised[1:]
+	}
+	if len(w.raised) > 0 && w.raised[0].pos < before {
+		return &w.raised[0], place{w.c.read.next, w.raised[0].pos}
+	}
+	if w.fetching {
+		return nil, place{}
+	}
+	var positions []journal.Position
+	for _, l := range w.s.lettersAfter(w.r.spec.Of, w.c.read.top, 64) {
+		if offset(l.Position.Offset) < before {
+			positions = append(positions, l.Position)
+		}
+	}
+	if len(positions) == 0 {
+		if before > w.end() {
+			w.c.read.top = w.end()
+		}
+		return nil, place{}
+	}
+	w.fetching = true
+	w.s.goes(func(context.Context) { w.raise(positions) })
+	return nil, place{}
+}
+
+// raise loads dead letters.
+func (w *replayed) raise(positions []journal.Position) {
+	recs, err := w.s.j.load(positions)
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	defer w.s.j.wake()
+	w.fetching, w.err = false, err
+	for i, r := range recs {
+		if r == nil {
+			r = &journal.Record{Position: positions[i]} // nothing is left of it but the letter
+		}
+		w.raised = append(w.raised, entry{pos: offset(positions[i].Offset), rec: r})
+	}
+}
+
+// eligible reports whether an event is one of those to be delivered again. What still waits for its sink is not.
+func (w *replayed) eligible(e *entry) bool {
+	if w.r.spec.DeadLetters {
+		return true
+	}
+	return w.r.eligible(w.s, e)
+}
+
+func (r *replay) eligible(s *shard, e *entry) bool {
+	settled := func(sink string) bool {
+		c := s.core.cursors[cursorName{kindSink, sink}]
+		return c == nil || c.settledAt(e.pos)
+	}
+	ofOwed, toOwed := owedTo(e.rec, r.spec.Of), owedTo(e.rec, r.spec.Sink)
+	return (ofOwed || r.spec.Anyway) && (!ofOwed || settled(r.spec.Of)) && (!toOwed || settled(r.spec.Sink))
+}
+
+// Settle ends a delivery, once. Delivering a dead letter removes it.
+func (w *replayed) Settle(p journal.Position, o journal.Outcome) {
+	w.change(p, func(pos offset) {
+		if d, ok := w.c.remove(pos); ok {
+			w.c.tally.Settle(o)
+			if o == journal.Delivered && w.hasLetter(pos) {
+				w.c.buried[pos] = &burial{debt: d, removes: true}
+			}
+		}
+	})
+}
+
+// Bury ends a delivery that failed for good. A dead letter gets the new reason.
+func (w *replayed) Bury(l journal.DeadLetter) {
+	w.change(l.Position, func(pos offset) {
+		if d, ok := w.c.remove(pos); ok {
+			l.Size = d.Size
+			w.c.tally.Dead++
+			if w.hasLetter(pos) {
+				w.c.buried[pos] = &burial{debt: d, letter: l}
+			}
+		}
+	})
+}
+
+func (w *replayed) hasLetter(pos offset) bool {
+	if !w.r.changesLetters() {
+		return false
+	}
+	if w.s.letters[w.r.spec.Of].get(pos) != nil {
+		return true
+	}
+	c := w.s.core.cursors[cursorName{kindSink, w.r.spec.Of}]
+	return c != nil && c.buried[pos] != nil
+}
+
+// letterChanges are what replays have done to dead letters, to be written. s.mu is held.
+func (s *shard) letterChanges() []grave {
+	var graves []grave
+	for _, r := range s.j.control.allReplays() {
+		c := s.core.cursors[r.name()]
+		if c == nil {
+			continue
+		}
+		for pos, b := range c.buried {
+			g := grave{sink: r.spec.Of, pos: pos, done: func() { c.interred(pos) }}
+			kept := s.letters[r.spec.Of].get(pos)
+			switch {
+			case kept == nil: // somebody else has removed it
+				c.interred(pos)
+				continue
+			case b.removes:
+				g.rec = kafkalog.Record{Key: kept.key}
+			default:
+				l := b.letter
+				g.letter = &l
+			}
+			graves = append(graves, g)
+		}
+	}
+	return graves
+}
+
+// doneRecords are what ncs.control is to be told of replays that have nothing left to do in a shard. s.mu is held.
+func (s *shard) doneRecords() (recs []kafkalog.Record) {
+	for _, r := range s.j.control.allReplays() {
+		c := s.core.cursors[r.name()]
+		if _, done := r.doneIn(uint32(s.n)); done || c == nil || !r.isCancelled() && (c.read.top < r.end(uint32(s.n)) || c.unsettled.Len() > 0) || len(c.buried) > 0 {
+			continue
+		}
+		t := r.totals(s)
+		b := []byte{stateVersion}
+		for _, v := range [...]uint64{t.Matched, t.Delivered, t.Failed, t.Skipped} {
+			b = binary.AppendUvarint(b, v)
+		}
+		recs = append(recs, kafkalog.Record{Key: fmt.Appendf(nil, "%s%d/%d", controlDone, r.id, s.n), Value: b})
+	}
+	return recs
+}
+
+// doneIn are the totals of a shard that has nothing left to do.
+func (r *replay) doneIn(shard uint32) (t journal.ReplayTotals, done bool) {
+	r.j.control.mu.Lock()
+	defer r.j.control.mu.Unlock()
+	t, done = r.done[shard]
+	return t, done
+}
+
+// CountReplay counts what a replay would deliver now in the shards that this replica has.
+func (j *Journal) CountReplay(ctx context.Context, spec journal.ReplaySpec, want func(header *journal.Record) bool) (int, error) {
+	if err := j.complete(&spec); err != nil {
+		return 0, err
+	}
+	r := &replay{j: j, spec: spec}
+	n := 0
+	wanted := func(rec *journal.Record) {
+		header := *rec
+		header.Body = nil
+		if want(&header) {
+			n++
+		}
+	}
+	for _, s := range j.running() {
+		if err := r.count(ctx, s, wanted); err != nil {
+			return n, err
+		}
+	}
+	return n, ctx.Err()
+}
+
+func (r *replay) count(ctx context.Context, s *shard, wanted func(*journal.Record)) error {
+	end := r.end(uint32(s.n))
+	first := end + 1 // of the events that are in the topic
+	if !r.spec.DeadLetters {
+		_, err := r.j.scanShard(ctx, s.n, func(*journal.Record) bool { return true }, func(rec *journal.Record) bool {
+			e := entry{pos: offset(rec.Position.Offset), rec: rec}
+			first = min(first, e.pos)
+			s.mu.Lock()
+			eligible := e.pos <= end && r.eligible(s, &e)
+			s.mu.Unlock()
+			if eligible {
+				wanted(rec)
+			}
+			return e.pos <= end
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for after := offset(0); ; {
+		s.mu.Lock()
+		kept := s.lettersAfter(r.spec.Of, after, 64)
+		s.mu.Unlock()
+		var positions []journal.Position
+		for _, l := range kept {
+			if after = offset(l.Position.Offset); after < first {
+				positions = append(positions, l.Position)
+			}
+		}
+		if len(positions) == 0 {
+			return nil
+		}
+		recs, err := r.j.load(positions)
+		if err != nil {
+			return err
+		}
+		for _, rec := range recs {
+			if rec != nil {
+				wanted(rec)
+			}
+		}
+	}
+}

@@ -1,0 +1,485 @@
+package kafkajournal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/kafkaconn/kafkalog"
+)
+
+// shard is one ownership of one shard. Nothing of it survives: what comes back is another.
+type shard struct {
+	j      *Journal
+	n      int32
+	public *journal.Shard
+	ctx    context.Context // ends when the shard is to be let go
+	leave  context.CancelFunc
+	work   sync.WaitGroup // what reads and writes for it in the background
+
+	taken atomic.Bool // core is there
+
+	saving     sync.Mutex // one flush at a time; taken before mu; guards what follows
+	stateLog   writer
+	deadLog    writer
+	refreshed  time.Time // when all records of ncs.state were written
+	stateWrote int64     // the offset after the last record written
+
+	mu       sync.Mutex // guards what follows
+	core     *core      // nil until it was taken over
+	ring     ring
+	inboxEnd int64 // as far as it is known
+	opened   int   // deliveries that have not ended
+	idle     chan struct{}
+	letters  map[string]*letters
+	deadNext int64     // what is in ncs.dead before it is in letters
+	since    time.Time // since when something waits to be stored; zero: nothing does
+	changed  chan struct{}
+	trouble  error // why it is not judged
+}
+
+func newShard(j *Journal, n int32) *shard {
+	ctx, leave := context.WithCancel(context.Background())
+	return &shard{j: j, n: n, public: &journal.Shard{Number: uint32(n), Of: j.opts.Shards}, ctx: ctx, leave: leave,
+		stateLog: j.logs.writer(j.topics.state, n), deadLog: j.logs.writer(j.topics.dead, n), idle: make(chan struct{}),
+		letters: make(map[string]*letters), changed: make(chan struct{}, 1), ring: ring{max: max(1<<20, ringBytes/j.opts.Shards)}}
+}
+
+// ready reports whether the shard was taken over.
+func (s *shard) ready() bool { return s.taken.Load() }
+
+// goes runs fn in the background until the shard is let go.
+func (s *shard) goes(fn func(context.Context)) { s.work.Go(func() { fn(s.ctx) }) }
+
+// mayHandOut reports whether what is handed out would be settled by us alone, as far as we know. s.mu is held.
+func (s *shard) mayHandOut() bool {
+	return s.ctx.Err() == nil && s.j.own.Lease() > 0 && !s.stalled()
+}
+
+// stalled reports whether nothing could be stored for so long that it would be delivered again. s.mu is held.
+func (s *shard) stalled() bool { return !s.since.IsZero() && time.Since(s.since) > stallAfter }
+
+// touch says that something waits to be stored. s.mu is held.
+func (s *shard) touch() {
+	if s.since.IsZero() {
+		s.since = time.Now()
+	}
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+// open makes a cursor for a sink, if there is none, and reports whether it did.
+func (s *shard) open(sink string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	name := cursorName{kindSink, sink}
+	if s.core.cursors[name] != nil {
+		return false
+	}
+	s.core.begin(name, s.core.end())
+	s.touch()
+	return true
+}
+
+// ownLoop takes the shards that this replica is given, and lets go those that it is not given any more, or may not act on.
+func (j *Journal) ownLoop(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	gone := make(chan *shard)
+	for {
+		owned, changed := j.own.Owned()
+		lease := j.own.Lease()
+		want := make(map[int32]bool)
+		for _, n := range owned {
+			want[n] = lease > 0
+		}
+		for _, s := range j.all() {
+			if !want[s.n] || ctx.Err() != nil {
+				s.leave()
+			}
+		}
+		if ctx.Err() != nil {
+			return // what has left is stored by Close
+		}
+		for n, taken := range want {
+			if s := j.take(n, taken); s != nil {
+				wg.Go(func() {
+					s.run()
+					if ctx.Err() != nil {
+						return
+					}
+					select {
+					case gone <- s:
+					case <-ctx.Done():
+					}
+				})
+			}
+		}
+		select {
+		case <-changed:
+		case s := <-gone:
+			j.drop(s)
+			if again, _ := j.own.Owned(); !contains(again, s.n) {
+				j.own.Released(s.n)
+			}
+		case <-time.After(min(max(lease, 50*time.Millisecond), time.Second)):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func contains(list []int32, n int32) bool {
+	for _, m := range list {
+		if m == n {
+			return true
+		}
+	}
+	return false
+}
+
+// take begins an ownership, unless a former one has not ended.
+func (j *Journal) take(n int32, wanted bool) *shard {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if !wanted || j.shards[n] != nil {
+		return nil
+	}
+	s := newShard(j, n)
+	j.shards[n] = s
+	return s
+}
+
+func (j *Journal) drop(s *shard) {
+	s.leave()
+	s.work.Wait()
+	j.mu.Lock()
+	delete(j.shards, s.n)
+	j.mu.Unlock()
+	j.ids.forget(uint32(s.n))
+}
+
+// run takes the shard over, judges and keeps it until it is to be let go, and then waits for what is in flight, unless the
+// journal is closed.
+func (s *shard) run() {
+	for !s.ready() {
+		err := s.takeOver(s.ctx)
+		if s.ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			s.j.logger.Error("a shard cannot be taken over", "shard", s.n, "error", err)
+			sleep(s.ctx, pause)
+		}
+	}
+	s.j.setHeld(func(held []*journal.Shard) []*journal.Shard { return append(held, s.public) })
+	s.j.wake()
+	s.goes(s.judgeLoop)
+	s.goes(s.keepLoop)
+	<-s.ctx.Done()
+	s.work.Wait()
+	if s.j.closing.Err() != nil {
+		return // whoever delivers goes on settling until Close
+	}
+	s.j.setHeld(func(held []*journal.Shard) []*journal.Shard {
+		kept := held[:0]
+		for _, h := range held {
+			if h != s.public {
+				kept = append(kept, h)
+			}
+		}
+		return kept
+	})
+	s.letGo()
+}
+
+// letGo waits until nothing is in flight, and stores what was settled.
+func (s *shard) letGo() {
+	for {
+		s.mu.Lock()
+		opened, idle := s.opened, s.idle
+		s.mu.Unlock()
+		if opened == 0 {
+			break
+		}
+		select {
+		case <-idle:
+		case <-s.j.closing.Done():
+			return
+		}
+	}
+	for s.j.closing.Err() == nil {
+		ctx, cancel := context.WithTimeout(s.j.closing, operationTimeout)
+		err := s.flush(ctx, false)
+		cancel()
+		if err == nil {
+			return
+		}
+		s.j.logger.Error("what sinks have settled cannot be stored, and the shard cannot be let go", "shard", s.n, "error", err)
+		sleep(s.j.closing, pause)
+	}
+}
+
+// judgeLoop judges the inbox until ctx ends.
+func (s *shard) judgeLoop(ctx context.Context) {
+	events := s.j.logs.writer(s.j.topics.events, s.n)
+	for ctx.Err() == nil {
+		err := s.judgeSome(ctx, events)
+		if ctx.Err() != nil {
+			return
+		}
+		s.note(err)
+		if err != nil {
+			sleep(ctx, pause)
+		}
+	}
+}
+
+// note keeps why the shard is not judged.
+func (s *shard) note(err error) {
+	s.mu.Lock()
+	before := s.trouble
+	s.trouble = err
+	s.mu.Unlock()
+	switch {
+	case err != nil && before == nil:
+		s.j.logger.Error("what was accepted cannot be judged", "shard", s.n, "error", err)
+	case err == nil && before != nil:
+		s.j.logger.Info("what was accepted is judged again", "shard", s.n)
+	}
+}
+
+// judgeSome reads some of the inbox, and writes its events.
+func (s *shard) judgeSome(ctx context.Context, events writer) error {
+	s.mu.Lock()
+	from := int64(s.core.picked)
+	s.mu.Unlock()
+	chunk, err := s.j.logs.read(ctx, s.j.topics.inbox, s.n, from, readBytes, time.Second)
+	var gone *kafkalog.OutOfRange
+	if errors.As(err, &gone) && from < gone.Start {
+		s.j.logger.Error("accepted records are gone from the topic before they were judged", "topic", s.j.topics.inbox, "shard", s.n, "from", from, "to", gone.Start)
+		s.mu.Lock()
+		s.core.skip(offset(gone.Start))
+		s.mu.Unlock()
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read topic %s: %w", s.j.topics.inbox, err)
+	}
+	for recs := chunk.Records; len(recs) > 0; {
+		n := kafkalog.Fitting(recs, s.j.opts.MaxRecord/2) // what an event has besides fits in the other half
+		s.mu.Lock()
+		row, err := s.core.pick(recs[:n])
+		s.inboxEnd = max(s.inboxEnd, chunk.End)
+		s.touch()
+		s.mu.Unlock()
+		if len(row) > 0 {
+			if err := s.writeRow(ctx, events, row); err != nil {
+				return err
+			}
+		}
+		if err != nil {
+			return err
+		}
+		recs = recs[n:]
+	}
+	return nil
+}
+
+// writeRow has a row in ncs.events when it returns, or ctx has ended: nothing behind it may be written before.
+func (s *shard) writeRow(ctx context.Context, events writer, row []item) error {
+	for {
+		base, err := events.Append(ctx, rowRecords(row))
+		if err == nil {
+			return s.wrote(ctx, row, base)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.note(fmt.Errorf("write to topic %s: %w", s.j.topics.events, err))
+		sleep(ctx, pause)
+	}
+}
+
+// wrote takes the offset of a row, and reads what others have written before it.
+func (s *shard) wrote(ctx context.Context, row []item, base int64) error {
+	s.mu.Lock()
+	accepted, expected := s.core.wrote(row, base)
+	if expected {
+		s.accepted(accepted)
+	}
+	s.mu.Unlock()
+	s.j.wake()
+	for !expected {
+		err := s.catchUp(ctx)
+		if err == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.note(err)
+		sleep(ctx, pause)
+	}
+	return nil
+}
+
+// catchUp follows ncs.events to its end.
+func (s *shard) catchUp(ctx context.Context) error {
+	topic := s.j.topics.events
+	ends, err := s.j.logs.ends(ctx, topic, s.n)
+	if err != nil {
+		return fmt.Errorf("the end of topic %s: %w", topic, err)
+	}
+	s.mu.Lock()
+	from := s.core.next
+	s.mu.Unlock()
+	err = readTo(ctx, s.j.logs, topic, s.n, from, ends[s.n], func(recs []kafkalog.Record) error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		accepted, err := s.core.follow(recs)
+		s.accepted(accepted)
+		return err
+	})
+	s.j.wake()
+	if err != nil {
+		return fmt.Errorf("read topic %s: %w", topic, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.core.caughtUp()
+	return nil
+}
+
+// accepted takes events that are in ncs.events. s.mu is held.
+func (s *shard) accepted(events []entry) {
+	s.core.account(events)
+	s.ring.push(events)
+	s.touch()
+}
+
+// keepLoop stores what changed until ctx ends.
+func (s *shard) keepLoop(ctx context.Context) {
+	failing := false
+	refresh := time.NewTicker(refreshInterval / 4)
+	defer refresh.Stop()
+	for {
+		all := false
+		select {
+		case <-s.changed:
+			sleep(ctx, checkpointInterval)
+		case <-refresh.C:
+			all = true
+		case <-ctx.Done():
+			return
+		}
+		within, cancel := context.WithTimeout(ctx, operationTimeout)
+		err := s.flush(within, all)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		switch {
+		case err != nil && !failing:
+			s.j.logger.Error("what sinks have settled cannot be stored", "shard", s.n, "error", err)
+		case err == nil && failing:
+			s.j.logger.Info("what sinks have settled is stored again", "shard", s.n)
+		}
+		if failing = err != nil; failing {
+			sleep(ctx, pause)
+		}
+	}
+}
+
+func (s *shard) retouch() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.touch()
+}
+
+// flush stores what was settled before it was called: first the letters, then the states; all of them if all is true.
+func (s *shard) flush(ctx context.Context, all bool) (err error) {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	defer func() {
+		if err != nil {
+			s.retouch()
+		}
+	}()
+	s.mu.Lock()
+	since := s.since
+	s.mu.Unlock()
+	if since.IsZero() && !all {
+		return nil
+	}
+	if _, err := s.inter(ctx, s.burials); err != nil {
+		return err
+	}
+	if err := s.flushState(ctx, since, all); err != nil {
+		return err
+	}
+	// A letter may be removed only when the state of its delivery is stored.
+	changed, err := s.inter(ctx, s.letterChanges)
+	if err == nil && changed {
+		err = s.flushState(ctx, since, false)
+	}
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	done := s.doneRecords()
+	s.mu.Unlock()
+	if len(done) > 0 {
+		if _, err := s.j.control.write(ctx, done...); err != nil {
+			return fmt.Errorf("topic %s: %w", s.j.topics.control, err)
+		}
+	}
+	return nil
+}
+
+// flushState writes the records of ncs.state. s.saving is held.
+func (s *shard) flushState(ctx context.Context, since time.Time, all bool) error {
+	s.mu.Lock()
+	all = all || s.refreshed.IsZero()
+	recs, of := s.core.records(all)
+	s.since = time.Time{}
+	s.mu.Unlock()
+	err := s.writeState(ctx, recs)
+	if err == nil {
+		if all {
+			s.refreshed = time.Now()
+		}
+		s.wakeStalled(since)
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.core.notWritten(of)
+	s.since = since
+	if since.IsZero() {
+		s.since = time.Now()
+	}
+	return fmt.Errorf("topic %s: %w", s.j.topics.state, err)
+}
+
+// wakeStalled lets those go on who got nothing because nothing could be stored.
+func (s *shard) wakeStalled(since time.Time) {
+	if !since.IsZero() && time.Since(since) > stallAfter {
+		s.j.wake()
+	}
+}
+
+func (s *shard) writeState(ctx context.Context, recs []kafkalog.Record) error {
+	for len(recs) > 0 {
+		n := kafkalog.Fitting(recs, s.j.opts.MaxRecord)
+		base, err := s.stateLog.Append(ctx, recs[:n])
+		if err != nil {
+			return err
+		}
+		s.stateWrote = max(s.stateWrote, base+int64(n))
+		recs = recs[n:]
+	}
+	return nil
+}

@@ -1,0 +1,308 @@
+package kafkajournal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/kafkaconn/kafkalog"
+)
+
+// openSinks are the sinks that this replica has open.
+func (j *Journal) openSinks() []string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var names []string
+	for _, k := range j.sinks {
+		if k.open {
+			names = append(names, k.name)
+		}
+	}
+	return names
+}
+
+// Keys calls fn with the newest events known in a shard.
+func (j *Journal) Keys(shard *journal.Shard, n int, since time.Time, fn func(key, id [16]byte, t time.Time)) error {
+	for _, k := range j.ids.newest(shard.Number, n, since) {
+		fn(k.key, k.id, time.UnixMilli(k.ms))
+	}
+	return nil
+}
+
+// KeepKeys bounds how many events are known, in all shards of this replica together, and for how long.
+func (j *Journal) KeepKeys(n int, d time.Duration) { j.ids.keep(n, d) }
+
+// Find returns the position of the event with an id in the shards that this replica has, as far as it is still known.
+func (j *Journal) Find(id [16]byte) ([]journal.Position, error) {
+	var found []journal.Position
+	for _, s := range j.running() {
+		if pos, ok := j.ids.find(uint32(s.n), id); ok {
+			found = append(found, journal.Position{Shard: uint32(s.n), Offset: uint64(pos)})
+		}
+	}
+	return found, nil
+}
+
+// Snapshot returns the accounts of sources, of all replicas, and of the sinks in the shards that this replica has, at one instant.
+func (j *Journal) Snapshot() journal.Snapshot {
+	shards := j.running()
+	for _, s := range shards {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+	}
+	snap := journal.Snapshot{Accounts: j.sumAccounts()}
+	sinks := make(map[string]*journal.SinkStatus)
+	for _, name := range j.openSinks() {
+		sinks[name] = &journal.SinkStatus{Name: name}
+	}
+	for _, s := range shards {
+		snap.Unjudged += uint64(max(0, s.inboxEnd-int64(s.core.judged)))
+		s.addStatus(sinks)
+	}
+	for _, name := range slices.Sorted(maps.Keys(sinks)) {
+		k := sinks[name]
+		k.Open, k.Paused = j.isOpen(name), j.control.paused(name)
+		snap.Sinks = append(snap.Sinks, *k)
+	}
+	return snap
+}
+
+// addStatus adds what the sinks have in a shard. s.mu is held.
+func (s *shard) addStatus(sinks map[string]*journal.SinkStatus) {
+	for name, c := range s.core.cursors {
+		if name.kind != kindSink {
+			continue
+		}
+		k := sinks[name.name]
+		if k == nil {
+			k = &journal.SinkStatus{Name: name.name}
+			sinks[name.name] = k
+		}
+		t := c.tally.Totals()
+		k.Totals.Owed += t.Owed
+		k.Totals.Delivered += t.Delivered
+		k.Totals.Dead += t.Dead
+		k.Totals.Skipped += t.Skipped
+		k.Totals.Dropped += t.Dropped
+		k.Totals.Pending += t.Pending
+		k.PendingBytes += c.tally.PendingBytes()
+		k.Letters += uint64(len(c.buried))
+		if kept := s.letters[name.name]; kept != nil {
+			k.Letters += uint64(len(kept.list))
+		}
+		if oldest := s.oldest(c); !oldest.IsZero() && (k.Oldest.IsZero() || oldest.Before(k.Oldest)) {
+			k.Oldest = oldest
+		}
+	}
+}
+
+// oldest is when the oldest event was received that a sink has not settled. s.mu is held.
+func (s *shard) oldest(c *cursor) time.Time {
+	oldest := c.unsettled.Oldest()
+	if c.unreadCount() > 0 {
+		if unread := s.oldestUnread(c); oldest.IsZero() || !unread.IsZero() && unread.Before(oldest) {
+			oldest = unread
+		}
+	}
+	return oldest
+}
+
+// Load reads records by position, from memory, from the inbox, or from dead letters.
+func (j *Journal) Load(positions []journal.Position) ([]*journal.Record, error) {
+	recs, err := j.load(positions)
+	if err == nil && j.own.Lease() <= 0 {
+		err = errors.New("this replica may not act on its shards at the moment") // what is loaded is about to be sent
+	}
+	return recs, err
+}
+
+func (j *Journal) load(positions []journal.Position) ([]*journal.Record, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), operationTimeout)
+	defer cancel()
+	byShard := make(map[uint32][]journal.Position)
+	for _, p := range positions {
+		byShard[p.Shard] = append(byShard[p.Shard], p)
+	}
+	found := make(map[journal.Position]*journal.Record, len(positions))
+	for n, wanted := range byShard {
+		slices.SortFunc(wanted, journal.Position.Compare)
+		if err := j.loadFrom(ctx, n, slices.Compact(wanted), found); err != nil {
+			return nil, err
+		}
+	}
+	recs := make([]*journal.Record, len(positions))
+	for i, p := range positions {
+		if r := found[p]; r != nil {
+			own := *r
+			recs[i] = &own
+		}
+	}
+	return recs, nil
+}
+
+// loadFrom reads records of a shard, by position, ascending.
+func (j *Journal) loadFrom(ctx context.Context, n uint32, wanted []journal.Position, found map[journal.Position]*journal.Record) error {
+	s := j.shard(n)
+	if s != nil {
+		s.mu.Lock()
+		for _, p := range wanted {
+			if e := s.ring.find(offset(p.Offset)); e != nil {
+				found[p] = e.rec
+			}
+		}
+		s.mu.Unlock()
+	}
+	var chunk kafkalog.Chunk
+	for _, p := range wanted {
+		at := int64(p.Offset) - 1
+		if found[p] != nil || at < 0 || int(n) >= len(j.inbox) {
+			continue
+		}
+		if !holds(chunk, at) {
+			var err error
+			chunk, err = j.logs.read(ctx, j.topics.inbox, int32(n), at, readBytes/4, 0)
+			if gone := new(kafkalog.OutOfRange); errors.As(err, &gone) {
+				chunk = kafkalog.Chunk{}
+			} else if err != nil {
+				return fmt.Errorf("read topic %s, partition %d: %w", j.topics.inbox, n, err)
+			}
+		}
+		for i := range chunk.Records {
+			if rec := &chunk.Records[i]; rec.Offset == at {
+				e, err := decodeInbox(n, rec)
+				if err != nil {
+					return err
+				}
+				found[p] = e.rec
+			}
+		}
+		if found[p] == nil && s != nil {
+			r, err := s.letterRecord(ctx, offset(p.Offset))
+			if err != nil {
+				return err
+			}
+			found[p] = r
+		}
+	}
+	return nil
+}
+
+func holds(c kafkalog.Chunk, at int64) bool {
+	return len(c.Records) > 0 && c.Records[0].Offset <= at && at <= c.Records[len(c.Records)-1].Offset
+}
+
+// Scan calls fn with the events, each shard's in order, and before them those of dead letters whose events are gone.
+func (j *Journal) Scan(ctx context.Context, want func(header *journal.Record) bool, fn func(*journal.Record) bool) error {
+	for n := range len(j.inbox) {
+		on, err := j.scanShard(ctx, int32(n), want, fn)
+		if err != nil || !on {
+			return errors.Join(err, ctx.Err())
+		}
+	}
+	return ctx.Err()
+}
+
+var errEnough = errors.New("enough")
+
+func (j *Journal) scanShard(ctx context.Context, n int32, want func(header *journal.Record) bool, fn func(*journal.Record) bool) (on bool, err error) {
+	topic := j.topics.events
+	starts, err := j.logs.starts(ctx, topic, n)
+	if err != nil {
+		return false, err
+	}
+	ends, err := j.logs.ends(ctx, topic, n)
+	if err != nil {
+		return false, err
+	}
+	var rule ruleE
+	err = readTo(ctx, j.logs, topic, n, starts[n], ends[n], func(recs []kafkalog.Record) error {
+		for i := range recs {
+			e, err := decodeEvent(uint32(n), &recs[i])
+			if err != nil {
+				return err
+			}
+			if !rule.accepts(e.pos) {
+				continue
+			}
+			header := *e.rec
+			header.Body = nil
+			if want(&header) && !fn(e.rec) || ctx.Err() != nil {
+				return errEnough
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		return false, ctx.Err()
+	}
+	if err != nil {
+		return false, fmt.Errorf("read topic %s, partition %d: %w", topic, n, err)
+	}
+	return true, nil
+}
+
+// errElsewhere is the error of questions about a shard that this replica does not have.
+func (j *Journal) errElsewhere(shard uint32) error {
+	return fmt.Errorf("shard %d is not this replica's", shard)
+}
+
+// Standing returns how a delivery stands in a shard that this replica has.
+func (j *Journal) Standing(sink string, pos journal.Position) (journal.Standing, error) {
+	s := j.shard(pos.Shard)
+	if s == nil {
+		return journal.Standing{}, j.errElsewhere(pos.Shard)
+	}
+	s.mu.Lock()
+	c := s.core.cursors[cursorName{kindSink, sink}]
+	var standing journal.Standing
+	if c != nil {
+		standing = c.standing(offset(pos.Offset))
+	}
+	s.mu.Unlock()
+	if standing.State != journal.StateSettled {
+		return standing, nil
+	}
+	if l, dead, err := j.DeadLetter(sink, pos); dead || err != nil {
+		return journal.Standing{State: journal.StateDead, Retry: l.Retry, Reason: l.Reason}, err
+	}
+	return standing, nil
+}
+
+// Pending returns what a sink was handed out and has not settled in the shards that this replica has.
+func (j *Journal) Pending(sink string) []journal.Pending {
+	var list []journal.Pending
+	for _, s := range j.running() {
+		s.mu.Lock()
+		if c := s.core.cursors[cursorName{kindSink, sink}]; c != nil {
+			list = append(list, c.unsettled.Pending(uint32(s.n))...)
+		}
+		s.mu.Unlock()
+	}
+	return list
+}
+
+// DropPending settles everything a sink that is not open is owed in the shards that this replica has.
+func (j *Journal) DropPending(sink string) (uint64, error) {
+	if j.isOpen(sink) {
+		return 0, fmt.Errorf("sink %q is in use", sink)
+	}
+	var dropped uint64
+	known := false
+	for _, s := range j.running() {
+		s.mu.Lock()
+		if c := s.core.cursors[cursorName{kindSink, sink}]; c != nil {
+			known = true
+			dropped += c.dropAll(s.core.end())
+			s.touch()
+		}
+		s.mu.Unlock()
+	}
+	if !known {
+		return 0, fmt.Errorf("sink %q is not known", sink)
+	}
+	return dropped, j.Flush()
+}

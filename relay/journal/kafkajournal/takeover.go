@@ -1,0 +1,172 @@
+package kafkajournal
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+
+	"ncs-relay/relay/kafkaconn/kafkalog"
+)
+
+// bounds are the first offset and the end of a log.
+type bounds struct{ start, end int64 }
+
+func (s *shard) bounds(ctx context.Context, topic string) (b bounds, err error) {
+	starts, err := s.j.logs.starts(ctx, topic, s.n)
+	if err != nil {
+		return b, fmt.Errorf("the start of topic %s: %w", topic, err)
+	}
+	ends, err := s.j.logs.ends(ctx, topic, s.n)
+	if err != nil {
+		return b, fmt.Errorf("the end of topic %s: %w", topic, err)
+	}
+	return bounds{starts[s.n], ends[s.n]}, nil
+}
+
+// errForeignLog is the error of topics that are not those of the state.
+var errForeignLog = errors.New("this is not the log that it was: an operator has to decide")
+
+// takeOver goes on where former owners were: with their states, merged; the dead letters; what the replicas share; the end of the
+// events. What it knows then it stores as its own, before anything is judged or handed out.
+func (s *shard) takeOver(ctx context.Context) error {
+	if err := s.j.control.catchUp(ctx); err != nil {
+		return fmt.Errorf("topic %s: %w", s.j.topics.control, err)
+	}
+	left, err := s.readState(ctx)
+	if err != nil {
+		return err
+	}
+	s.letters, s.deadNext = make(map[string]*letters), 0
+	if dead, err := s.bounds(ctx, s.j.topics.dead); err != nil {
+		return err
+	} else if err := s.readDead(ctx, dead.start); err != nil {
+		return err
+	}
+	events, err := s.bounds(ctx, s.j.topics.events)
+	if err != nil {
+		return err
+	}
+	inbox, err := s.bounds(ctx, s.j.topics.inbox)
+	if err != nil {
+		return err
+	}
+	var own life
+	if _, err := rand.Read(own[:]); err != nil {
+		return err
+	}
+	c := newCore(uint32(s.n), own, s.j.ids, left)
+	if err := s.sameLogs(c, left, events, inbox); err != nil {
+		return err
+	}
+	for sink, kept := range s.letters {
+		for _, l := range kept.list {
+			c.interred(sink, l.pos())
+		}
+	}
+	if err := s.fill(ctx, c, events); err != nil {
+		return err
+	}
+	return s.adopt(ctx, c, inbox)
+}
+
+// readState reads what former owners have left.
+func (s *shard) readState(ctx context.Context) (*legacy, error) {
+	state, err := s.bounds(ctx, s.j.topics.state)
+	if err != nil {
+		return nil, err
+	}
+	left := newLegacy()
+	err = readTo(ctx, s.j.logs, s.j.topics.state, s.n, state.start, state.end, left.add)
+	if err != nil {
+		return nil, fmt.Errorf("topic %s, partition %d: %w", s.j.topics.state, s.n, err)
+	}
+	return left, nil
+}
+
+// sameLogs reports whether the logs can be those that the state speaks of.
+func (s *shard) sameLogs(c *core, left *legacy, events, inbox bounds) error {
+	t := s.j.topics
+	switch {
+	case len(left.judges) == 0 && events.end > 0:
+		return fmt.Errorf("topic %s, partition %d, has no state, and topic %s has events: which of them were delivered is not known: %w", t.state, s.n, t.events, errForeignLog)
+	case c.next > events.end:
+		return fmt.Errorf("topic %s, partition %d, ends at %d, and its state knows of %d: %w", t.events, s.n, events.end, c.next, errForeignLog)
+	case int64(c.judged) > inbox.end:
+		return fmt.Errorf("topic %s, partition %d, ends at %d, and %d were judged: %w", t.inbox, s.n, inbox.end, c.judged, errForeignLog)
+	}
+	return nil
+}
+
+// fill reads the end of the events: the ids by which copies are recognised, and what former owners have not counted.
+func (s *shard) fill(ctx context.Context, c *core, events bounds) error {
+	from := c.next
+	if from < events.start {
+		s.j.logger.Error("events are gone from the topic before anybody counted them", "topic", s.j.topics.events, "shard", s.n, "from", from, "to", events.start)
+		from, c.next = events.start, events.start
+	}
+	window := max(events.start, min(from, events.end-int64(s.j.ids.share(s.j.opts.Shards))))
+	s.ring.from, s.ring.entries, s.ring.bytes = window, nil, 0
+	var rule ruleE
+	err := readTo(ctx, s.j.logs, s.j.topics.events, s.n, window, from, func(recs []kafkalog.Record) error {
+		for i := range recs {
+			e, err := decodeEvent(uint32(s.n), &recs[i])
+			if err != nil {
+				return err
+			}
+			if rule.accepts(e.pos) {
+				c.ids.add(uint32(s.n), &e)
+				s.ring.push([]entry{e})
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("topic %s: %w", s.j.topics.events, err)
+	}
+	if rule.top == 0 {
+		s.ring.from = from // nothing that was read: it begins there
+	}
+	for end := events.end; c.next < end; {
+		err := readTo(ctx, s.j.logs, s.j.topics.events, s.n, c.next, end, func(recs []kafkalog.Record) error {
+			accepted, err := c.followed(recs)
+			s.ring.push(accepted)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("topic %s: %w", s.j.topics.events, err)
+		}
+		again, err := s.bounds(ctx, s.j.topics.events) // a former owner may still write
+		if err != nil {
+			return err
+		}
+		c.next, end = max(c.next, end), again.end
+	}
+	c.caughtUp()
+	return nil
+}
+
+// adopt begins to be the owner, when what the owner knows is stored as its own.
+func (s *shard) adopt(ctx context.Context, c *core, inbox bounds) error {
+	if int64(c.judged) < inbox.start {
+		s.j.logger.Error("accepted records are gone from the topic before they were judged", "topic", s.j.topics.inbox, "shard", s.n, "from", c.judged, "to", inbox.start)
+		c.skip(offset(inbox.start))
+	}
+	clear(c.counted)
+	for _, name := range s.j.openSinks() {
+		if at := (cursorName{kindSink, name}); c.cursors[at] == nil {
+			c.begin(at, c.end())
+		}
+	}
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	recs, _ := c.records(true)
+	if err := s.writeState(ctx, recs); err != nil {
+		return fmt.Errorf("topic %s: %w", s.j.topics.state, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.core, s.inboxEnd = c, inbox.end
+	s.taken.Store(true)
+	return nil
+}
