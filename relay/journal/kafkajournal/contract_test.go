@@ -1,6 +1,8 @@
 package kafkajournal
 
 import (
+	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"testing"
 	"time"
@@ -26,4 +28,15 @@ func TestContractInMemory(t *testing.T) {
 			return j
 		}
 	})
+}
+
+// topicPrefix is a prefix of topics for one test.
+func topicPrefix(t testing.TB) string {
+	return fmt.Sprintf("t%x", fnvOf(t.Name()))
+}
+
+func fnvOf(s string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(s))
+	return h.Sum64()
 }
