@@ -14,7 +14,21 @@ import (
 type sink struct {
 	j    *Journal
 	name string
-	open bool // guarded by Journal.mu
+	open bool // guarded by Journal.mu, as appended
+
+	appended chan struct{} // closed when Next may find more
+}
+
+func (k *sink) wake() { // Journal.mu is held
+	close(k.appended)
+	k.appended = make(chan struct{})
+}
+
+// Appended returns a channel that is closed when Next may find more.
+func (k *sink) Appended() <-chan struct{} {
+	k.j.mu.Lock()
+	defer k.j.mu.Unlock()
+	return k.appended
 }
 
 // Sink opens a sink. In the shards that this replica has it is stored before Sink returns; another owner gives it a state when an
@@ -35,7 +49,7 @@ func (j *Journal) Sink(name string) (journal.Sink, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.sinks[name] == nil {
-		j.sinks[name] = &sink{j: j, name: name}
+		j.sinks[name] = &sink{j: j, name: name, appended: make(chan struct{})}
 	}
 	j.sinks[name].open = true
 	return j.sinks[name], nil
@@ -50,7 +64,7 @@ func (j *Journal) isOpen(name string) bool {
 
 // Owed are the deliveries in a shard; none if it is not this replica's any more.
 func (k *sink) Owed(shard *journal.Shard) journal.Deliveries {
-	return k.j.deliveries(shard, cursorName{kindSink, k.name}, func(e *entry) bool { return owedTo(e.rec, k.name) })
+	return k.j.deliveries(shard, k.name)
 }
 
 // PendingBytes are the bodies in a shard that are not settled.
@@ -80,20 +94,21 @@ func (k *sink) Release() {
 	k.open = false
 }
 
-func (j *Journal) deliveries(public *journal.Shard, name cursorName, owed func(*entry) bool) journal.Deliveries {
+func (j *Journal) deliveries(public *journal.Shard, to string) journal.Deliveries {
 	s := j.shard(public.Number)
 	if s == nil || s.public != public {
 		return nothing{}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	name := cursorName{kindSink, to}
 	c := s.core.cursors[name]
 	if c == nil {
 		c = s.core.begin(name, s.core.end())
 		s.touch()
 	}
 	s.opened++
-	return &deliveries{s: s, c: c, owed: owed}
+	return &deliveries{s: s, c: c, to: to, owed: func(e *entry) bool { return owedTo(e.rec, to) }}
 }
 
 // nothing are the deliveries of a shard that went.
@@ -110,6 +125,7 @@ func (nothing) End()                                     {}
 type deliveries struct {
 	s    *shard
 	c    *cursor
+	to   string // the sink
 	owed func(*entry) bool
 
 	// The mutex of the shard guards what follows.
@@ -128,8 +144,8 @@ func (d *deliveries) Pending() []journal.Pending {
 	return d.c.unsettled.Pending(uint32(d.s.n))
 }
 
-// Next hands out the next records from memory. When what it needs is not there, it is fetched meanwhile, and then a channel of
-// Journal.Appended is closed.
+// Next hands out the next records from memory. When what it needs is not there, it is fetched meanwhile, and then the channel of
+// Sink.Appended is closed.
 func (d *deliveries) Next(maxBytes int) ([]*journal.Record, error) {
 	d.s.mu.Lock()
 	defer d.s.mu.Unlock()
@@ -207,7 +223,7 @@ func (d *deliveries) fetch(ctx context.Context, from place) {
 	chunk, err := d.s.j.logs.read(ctx, topic, d.s.n, from.next, fetchBytes, 0)
 	d.s.mu.Lock()
 	defer d.s.mu.Unlock()
-	defer d.s.j.wake()
+	defer d.s.j.wake(d.to)
 	d.fetching = false
 	var gone *kafkalog.OutOfRange
 	switch {

@@ -96,7 +96,6 @@ type Journal struct {
 	shards   map[int32]*shard
 	held     []*journal.Shard // of shards, what was taken over
 	changed  chan struct{}    // closed when held changes
-	appended chan struct{}    // closed when Next may find more
 	sinks    map[string]*sink // all that were opened in this life of the process
 	accounts map[string]*sourceAccount
 	fault    error // of the last append; nil: it went well
@@ -138,7 +137,7 @@ func Open(ctx context.Context, opts Options) (*Journal, error) {
 	name := func(topic string) string { return opts.Prefix + "." + topic }
 	j := &Journal{opts: opts, logs: opts.logs, own: opts.Ownership, logger: opts.Logger, ids: newIDs(opts.CopiesByKey),
 		topics: topics{name("inbox"), name("events"), name("state"), name("dead"), name("control")},
-		shards: make(map[int32]*shard), changed: make(chan struct{}), appended: make(chan struct{}), sinks: make(map[string]*sink),
+		shards: make(map[int32]*shard), changed: make(chan struct{}), sinks: make(map[string]*sink),
 		accounts: make(map[string]*sourceAccount), frontier: make(map[int32]int64)}
 	j.closing, j.close = context.WithCancel(context.Background())
 	for n := range opts.Shards {
@@ -216,19 +215,20 @@ func (j *Journal) shard(n uint32) *shard {
 	return nil
 }
 
-// wake says that Next may find more.
-func (j *Journal) wake() {
+// wake says that Next may find more: to those who read for some sinks, or to all.
+func (j *Journal) wake(sinks ...string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	close(j.appended)
-	j.appended = make(chan struct{})
-}
-
-// Appended returns a channel that is closed when Deliveries.Next may find more.
-func (j *Journal) Appended() <-chan struct{} {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.appended
+	if len(sinks) == 0 {
+		for _, k := range j.sinks {
+			k.wake()
+		}
+	}
+	for _, name := range sinks {
+		if k := j.sinks[name]; k != nil {
+			k.wake()
+		}
+	}
 }
 
 // Shards are those that were taken over and may be acted on.

@@ -360,7 +360,7 @@ func (r *replay) In(public *journal.Shard, want func(header *journal.Record) boo
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.opened++
-	w := &replayed{r: r, deliveries: &deliveries{s: s, c: r.cursor(s)}}
+	w := &replayed{r: r, deliveries: &deliveries{s: s, c: r.cursor(s), to: r.spec.Sink}}
 	w.wants = func(e *entry) bool {
 		header := *e.rec
 		header.Body = nil
@@ -407,7 +407,7 @@ func (w *replayed) Next(maxBytes int) ([]*journal.Record, error) {
 	}
 	s.touch()
 	if len(recs) == 0 && looked >= replayLook {
-		s.j.wake() // the caller comes back when it has seen to its other work
+		s.j.wake(w.to) // the caller comes back when it has seen to its other work
 	}
 	err := w.err
 	w.err = nil
@@ -433,8 +433,11 @@ func (w *replayed) next() (e *entry, then place) {
 		events = events[1:]
 	}
 	switch {
-	case !ok || len(events) == 0 && w.s.core.judged < w.end():
-		return nil, then // it is fetched, or judged
+	case !ok: // it is fetched
+		return nil, then
+	case len(events) == 0 && w.s.core.judged < w.end():
+		w.s.awaited = true
+		return nil, then
 	case len(events) == 0:
 		return w.letter(w.end() + 1)
 	}
@@ -482,7 +485,7 @@ func (w *replayed) raise(positions []journal.Position) {
 	recs, err := w.s.j.load(positions)
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
-	defer w.s.j.wake()
+	defer w.s.j.wake(w.to)
 	w.fetching, w.err = false, err
 	for i, r := range recs {
 		if r == nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +42,7 @@ type shard struct {
 	since    time.Time // since when something waits to be stored; zero: nothing does
 	changed  chan struct{}
 	trouble  error // why it is not judged
+	awaited  bool  // a replay waits for what is to be judged
 }
 
 func newShard(j *Journal, n int32) *shard {
@@ -287,6 +290,7 @@ func (s *shard) judgeSome(ctx context.Context, events writer) error {
 			return err
 		}
 		recs = recs[n:]
+		s.judgedMore()
 	}
 	return nil
 }
@@ -314,7 +318,6 @@ func (s *shard) wrote(ctx context.Context, row []item, base int64) error {
 		s.accepted(accepted)
 	}
 	s.mu.Unlock()
-	s.j.wake()
 	for !expected {
 		err := s.catchUp(ctx)
 		if err == nil || ctx.Err() != nil {
@@ -343,7 +346,6 @@ func (s *shard) catchUp(ctx context.Context) error {
 		s.accepted(accepted)
 		return err
 	})
-	s.j.wake()
 	if err != nil {
 		return fmt.Errorf("read topic %s: %w", topic, err)
 	}
@@ -358,6 +360,26 @@ func (s *shard) accepted(events []entry) {
 	s.core.account(events)
 	s.ring.push(events)
 	s.touch()
+	owed := make(map[string]bool)
+	for i := range events {
+		for _, sink := range events[i].rec.Sinks {
+			owed[sink] = true
+		}
+	}
+	if len(owed) > 0 {
+		s.j.wake(slices.Collect(maps.Keys(owed))...)
+	}
+}
+
+// judgedMore wakes replays that wait for what was judged.
+func (s *shard) judgedMore() {
+	s.mu.Lock()
+	awaited := s.awaited
+	s.awaited = false
+	s.mu.Unlock()
+	if awaited {
+		s.j.wake()
+	}
 }
 
 // keepLoop stores what changed until ctx ends.
