@@ -32,13 +32,17 @@ const askTimeout = 2 * time.Second
 // Peers returns all replicas that are members of the group, this one among them, sorted by name. While shards are being shared out it
 // waits, as long as ctx lasts.
 func (m *Member) Peers(ctx context.Context) ([]Peer, error) {
+	var last error // that is not the end of ctx
 	for {
 		peers, _, err := m.look(ctx)
 		if err == nil {
 			return peers, nil
 		}
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
 		if !kafkaconn.Pause(ctx, retryPause) {
-			return nil, err
+			return nil, last
 		}
 	}
 }

@@ -1,0 +1,427 @@
+package member
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+	"github.com/segmentio/kafka-go/protocol/describegroups"
+	"github.com/segmentio/kafka-go/protocol/findcoordinator"
+	"github.com/segmentio/kafka-go/protocol/heartbeat"
+	"github.com/segmentio/kafka-go/protocol/joingroup"
+	"github.com/segmentio/kafka-go/protocol/leavegroup"
+	"github.com/segmentio/kafka-go/protocol/syncgroup"
+	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay/kafkaconn"
+)
+
+// stage stands in for the brokers, in fake time: the group's only member leads it, and all goes well unless a test says
+// otherwise.
+type stage struct {
+	mu          sync.Mutex
+	coordinator int32 // its port
+	generation  int32
+	assignment  []byte
+	metadata    []byte
+	asked       map[protocol.ApiKey]int
+	codes       map[protocol.ApiKey]kafka.Error   // instead of success
+	delays      map[protocol.ApiKey]time.Duration // of answers
+	hang        map[string]bool                   // addresses that do not answer
+	last        map[protocol.ApiKey]protocol.Message
+	described   []describegroups.ResponseGroupMember
+}
+
+func (s *stage) set(change func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change()
+}
+
+func (s *stage) count(key protocol.ApiKey) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked[key]
+}
+
+func (s *stage) Reconnect() {}
+
+func (s *stage) Ask(ctx context.Context, request protocol.Message) (protocol.Message, error) {
+	return s.To(ctx, "any", request)
+}
+
+func (s *stage) To(ctx context.Context, address string, request protocol.Message) (protocol.Message, error) {
+	s.mu.Lock()
+	key := request.ApiKey()
+	s.asked[key]++
+	s.last[key] = request
+	delay, hang := s.delays[key], s.hang[address]
+	answer := s.answer(request, int16(s.codes[key]))
+	s.mu.Unlock()
+	if hang {
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}
+	if !kafkaconn.Pause(ctx, delay) {
+		return nil, context.Cause(ctx)
+	}
+	return answer, nil
+}
+
+func (s *stage) answer(request protocol.Message, code int16) protocol.Message {
+	switch r := request.(type) {
+	case *findcoordinator.Request:
+		return &findcoordinator.Response{ErrorCode: code, Host: "c", Port: s.coordinator}
+	case *describegroups.Request:
+		state := "Empty"
+		if s.described != nil {
+			state = "Stable"
+		}
+		return &describegroups.Response{Groups: []describegroups.ResponseGroup{{ErrorCode: code, GroupState: state, Members: s.described}}}
+	case *joingroup.Request:
+		if code == 0 {
+			s.generation++
+			s.metadata = r.Protocols[0].Metadata
+		}
+		return &joingroup.Response{ErrorCode: code, MemberID: "m", LeaderID: "m", GenerationID: s.generation,
+			Members: []joingroup.ResponseMember{{MemberID: "m", GroupInstanceID: r.GroupInstanceID, Metadata: s.metadata}}}
+	case *syncgroup.Request:
+		if code == 0 {
+			s.assignment = r.Assignments[0].Assignment
+		}
+		return &syncgroup.Response{ErrorCode: code, Assignments: s.assignment}
+	case *heartbeat.Request:
+		return &kafkaconn.HeartbeatResponse{ErrorCode: code}
+	case *leavegroup.Request:
+		return &leavegroup.Response{ErrorCode: code}
+	}
+	panic("not expected: " + request.ApiKey().String())
+}
+
+// clocks are a machine's, of which the wall clock can be set and the monotonic one stopped.
+type clocks struct {
+	Clock
+	monotonic, wall time.Duration // added
+}
+
+func (c *clocks) read() (time.Duration, time.Time) {
+	monotonic, wall := c.Clock()
+	return monotonic + c.monotonic, wall.Add(c.wall)
+}
+
+// perform runs a member with three shards on the stage until test ends.
+func perform(t *testing.T, test func(t *testing.T, s *stage, m *Member, c *clocks, end func() error)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := &stage{coordinator: 1, asked: make(map[protocol.ApiKey]int), codes: make(map[protocol.ApiKey]kafka.Error),
+			delays: make(map[protocol.ApiKey]time.Duration), hang: make(map[string]bool), last: make(map[protocol.ApiKey]protocol.Message)}
+		c := &clocks{Clock: systemClock()}
+		m := New(Options{Brokers: s, Group: "g", Topic: topic, Shards: 3, Name: "a", Start: "a1", Clock: c.read})
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- m.Run(ctx) }()
+		synctest.Wait()
+		err, done := error(nil), false
+		end := func() error {
+			if cancel(); !done {
+				err, done = <-ended, true
+			}
+			return err
+		}
+		defer end()
+		test(t, s, m, c, end)
+	})
+}
+
+// after lets time go by.
+func after(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+func TestALeaseCountsFromWhenTheHeartbeatWasSent(t *testing.T) {
+	t.Parallel()
+	perform(t, func(t *testing.T, s *stage, m *Member, _ *clocks, _ func() error) {
+		require.Equal(t, []int32{0, 1, 2}, owned(m))
+		require.Equal(t, 10*time.Second, m.Lease())
+		s.set(func() { s.delays[protocol.Heartbeat] = 1500 * time.Millisecond })
+		after(1400*time.Millisecond + time.Second) // the heartbeat is under way for 1.4 s
+		require.Equal(t, 7600*time.Millisecond, m.Lease(), "it is not answered yet")
+		after(100 * time.Millisecond)
+		require.Equal(t, 8500*time.Millisecond, m.Lease())
+		sync := s.last[protocol.JoinGroup].(*joingroup.Request)
+		require.Equal(t, "a", sync.GroupInstanceID)
+		require.EqualValues(t, 10_000, sync.SessionTimeoutMS)
+		require.EqualValues(t, 10_000, sync.RebalanceTimeoutMS, "shorter would be shorter than the lease")
+	})
+}
+
+func TestOnlyAGoodAnswerRenewsALease(t *testing.T) {
+	t.Parallel()
+	for name, code := range map[string]kafka.Error{"rebalance": kafka.RebalanceInProgress, "another generation": kafka.IllegalGeneration,
+		"not the coordinator": kafka.NotCoordinatorForGroup, "loading": kafka.GroupLoadInProgress, "unknown": kafka.Unknown} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			perform(t, func(t *testing.T, s *stage, m *Member, _ *clocks, _ func() error) {
+				_, changed := m.Owned()
+				s.set(func() {
+					s.codes[protocol.Heartbeat] = code
+					s.delays[protocol.JoinGroup] = time.Minute // another is waited for
+				})
+				after(9 * time.Second)
+				require.Equal(t, time.Second, m.Lease())
+				after(time.Second)
+				require.Zero(t, m.Lease())
+				require.Len(t, owned(m), 3, "nobody else has got them")
+				s.set(func() { clear(s.codes); clear(s.delays) })
+				after(15 * time.Second)
+				require.Greater(t, m.Lease(), 8*time.Second)
+				select {
+				case <-changed:
+					t.Fatal("shards were taken away")
+				default:
+				}
+			})
+		})
+	}
+}
+
+// Who joins and does not sync is thrown out after the rebalance time-out, whatever its heartbeats.
+func TestAHeartbeatBeforeTheAssignmentRenewsNothing(t *testing.T) {
+	t.Parallel()
+	perform(t, func(t *testing.T, s *stage, m *Member, _ *clocks, _ func() error) {
+		s.set(func() {
+			s.codes[protocol.SyncGroup] = kafka.Unknown
+			s.codes[protocol.Heartbeat] = kafka.RebalanceInProgress
+		})
+		after(2 * time.Second)
+		s.set(func() { delete(s.codes, protocol.Heartbeat) })
+		after(9 * time.Second)
+		require.Zero(t, m.Lease())
+		require.Len(t, owned(m), 3)
+		s.set(func() { clear(s.codes) })
+		after(time.Second)
+		require.Greater(t, m.Lease(), 8*time.Second)
+	})
+}
+
+func TestALeaseEndsByTheClockThatSaysMore(t *testing.T) {
+	t.Parallel()
+	perform(t, func(t *testing.T, s *stage, m *Member, c *clocks, _ func() error) {
+		c.wall += 4 * time.Second // the machine was suspended
+		require.Equal(t, 6*time.Second, m.Lease())
+		c.wall += time.Hour
+		require.Zero(t, m.Lease())
+		after(time.Second) // a heartbeat
+		require.Equal(t, 10*time.Second, m.Lease())
+		c.wall -= time.Hour // somebody sets the clock back
+		require.Equal(t, 10*time.Second, m.Lease())
+		c.monotonic += 3 * time.Second
+		require.Equal(t, 7*time.Second, m.Lease())
+	})
+}
+
+func TestWhoWasThrownOutHasNothingAtOnceAndJoinsAnew(t *testing.T) {
+	t.Parallel()
+	perform(t, func(t *testing.T, s *stage, m *Member, _ *clocks, _ func() error) {
+		s.set(func() {
+			s.codes[protocol.Heartbeat] = kafka.UnknownMemberId
+			s.delays[protocol.JoinGroup] = time.Second
+		})
+		after(time.Second)
+		require.Zero(t, m.Lease())
+		require.Empty(t, owned(m))
+		require.Empty(t, s.last[protocol.JoinGroup].(*joingroup.Request).MemberID)
+		said, err := decodeHello("a", s.last[protocol.JoinGroup].(*joingroup.Request).Protocols[0].Metadata)
+		require.NoError(t, err)
+		require.Empty(t, said.Owned)
+		require.Zero(t, said.Table.Generation)
+
+		s.set(func() { clear(s.codes); clear(s.delays) })
+		after(2 * time.Second)
+		require.Positive(t, m.Lease())
+		require.Empty(t, owned(m), "the journal has released nothing of its earlier ownership")
+		m.Released(1)
+		require.Equal(t, []int32{1}, owned(m))
+	})
+}
+
+func TestTheCoordinatorIsFollowed(t *testing.T) {
+	t.Parallel()
+	for name, leave := range map[string]func(*stage){
+		"it hangs":     func(s *stage) { s.hang["c:1"] = true },
+		"it says so":   func(s *stage) { s.codes[protocol.Heartbeat] = kafka.NotCoordinatorForGroup },
+		"it is loaded": func(s *stage) { s.codes[protocol.Heartbeat] = kafka.GroupLoadInProgress },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			perform(t, func(t *testing.T, s *stage, m *Member, _ *clocks, _ func() error) {
+				s.set(func() { leave(s) })
+				after(5 * time.Second)
+				require.Equal(t, 5*time.Second, m.Lease())
+				s.set(func() { s.coordinator = 2; clear(s.codes) })
+				after(lookAgain + retryPause)
+				require.GreaterOrEqual(t, m.Lease(), 9*time.Second, "not found within the next look")
+				require.Len(t, owned(m), 3)
+			})
+		})
+	}
+}
+
+// Others may be waited for as long as a session, so its silence says nothing.
+func TestTheCoordinatorIsFollowedWhileARoundIsMade(t *testing.T) {
+	t.Parallel()
+	perform(t, func(t *testing.T, s *stage, m *Member, _ *clocks, _ func() error) {
+		s.set(func() { s.codes[protocol.Heartbeat] = kafka.RebalanceInProgress; s.delays[protocol.JoinGroup] = time.Minute })
+		after(3 * time.Second)
+		require.Equal(t, 2, s.count(protocol.JoinGroup))
+		s.set(func() { s.coordinator = 2; clear(s.delays) })
+		after(lookAgain + retryPause)
+		require.Equal(t, 3, s.count(protocol.JoinGroup))
+		require.Greater(t, m.Lease(), 9*time.Second)
+	})
+}
+
+func TestRefusalsSayWhatToDo(t *testing.T) {
+	t.Parallel()
+	for code, hint := range map[kafka.Error]string{
+		kafka.InconsistentGroupProtocol: "choose another prefix for the journal",
+		kafka.InvalidSessionTimeout:     "group.min.session.timeout.ms",
+		kafka.GroupMaxSizeReached:       "group.max.size",
+		kafka.GroupAuthorizationFailed:  "allow this user Read on the consumer group",
+		kafka.InvalidGroupId:            "choose another prefix for the journal",
+	} {
+		perform(t, func(t *testing.T, s *stage, m *Member, _ *clocks, end func() error) {
+			s.set(func() { s.codes[protocol.Heartbeat] = kafka.RebalanceInProgress; s.codes[protocol.JoinGroup] = code })
+			after(time.Second)
+			require.Zero(t, m.Lease())
+			require.Empty(t, owned(m))
+			err := end()
+			require.ErrorContains(t, err, "replica a: ")
+			require.ErrorContains(t, err, hint)
+			require.ErrorIs(t, err, code)
+		})
+	}
+}
+
+func TestAFencedReplicaEndsWithoutLeaving(t *testing.T) {
+	t.Parallel()
+	perform(t, func(t *testing.T, s *stage, m *Member, _ *clocks, end func() error) {
+		metadata, err := encodeHello(topic, hello{Start: "a2", Admin: "10.0.0.7:9464"})
+		require.NoError(t, err)
+		s.set(func() {
+			s.codes[protocol.Heartbeat] = kafka.FencedInstanceID
+			s.described = []describegroups.ResponseGroupMember{{GroupInstanceID: "a", MemberMetadata: metadata}}
+			s.delays[protocol.DescribeGroups] = time.Second
+		})
+		after(time.Second)
+		require.Zero(t, m.Lease(), "at once, not when it is known who the other is")
+		require.Empty(t, owned(m))
+		after(time.Second)
+		err = end()
+		require.ErrorIs(t, err, ErrTwice)
+		require.ErrorContains(t, err, "10.0.0.7:9464")
+		require.Zero(t, s.count(protocol.LeaveGroup))
+	})
+}
+
+// The brokers took up a late copy of the request to join: what fences this process is this process.
+func TestWhoFencedItselfJoinsAgain(t *testing.T) {
+	t.Parallel()
+	perform(t, func(t *testing.T, s *stage, m *Member, _ *clocks, _ func() error) {
+		metadata, err := encodeHello(topic, hello{Start: "a1"})
+		require.NoError(t, err)
+		s.set(func() {
+			s.codes[protocol.Heartbeat] = kafka.FencedInstanceID
+			s.described = []describegroups.ResponseGroupMember{{GroupInstanceID: "a", MemberMetadata: metadata}}
+		})
+		after(time.Second)
+		require.Empty(t, s.last[protocol.JoinGroup].(*joingroup.Request).MemberID)
+		s.set(func() { clear(s.codes) })
+		after(time.Second)
+		require.Positive(t, m.Lease())
+	})
+}
+
+func TestTheEndWaitsForWhatIsInFlight(t *testing.T) {
+	t.Parallel()
+	for name, released := range map[string]int32{"released": 3, "not released": 2} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			perform(t, func(t *testing.T, s *stage, m *Member, _ *clocks, end func() error) {
+				began := time.Now()
+				ended := make(chan error, 1)
+				go func() { ended <- end() }()
+				after(4 * time.Second)
+				require.Empty(t, owned(m))
+				require.Positive(t, m.Lease(), "what is in flight may end")
+				require.Zero(t, s.count(protocol.LeaveGroup))
+				for shard := range released {
+					m.Released(shard)
+				}
+				require.NoError(t, <-ended)
+				want := 4 * time.Second
+				if released < 3 {
+					want = 10 * time.Second
+				}
+				require.Equal(t, want, time.Since(began))
+				require.Equal(t, leavegroup.RequestMember{MemberID: "m", GroupInstanceID: "a"}, s.last[protocol.LeaveGroup].(*leavegroup.Request).Members[0])
+				require.Zero(t, m.Lease())
+			})
+		})
+	}
+}
+
+func TestLeaveIsFollowedOnceInFiveMinutes(t *testing.T) {
+	t.Parallel()
+	perform(t, func(t *testing.T, s *stage, m *Member, _ *clocks, _ func() error) {
+		require.True(t, m.Leave())
+		require.Zero(t, m.Lease())
+		require.Empty(t, owned(m))
+		for shard := range int32(3) {
+			m.Released(shard)
+		}
+		after(9 * time.Second)
+		require.Equal(t, 1, s.count(protocol.LeaveGroup))
+		require.Equal(t, 1, s.count(protocol.JoinGroup), "it stays out for a session")
+		after(2 * time.Second)
+		require.Positive(t, m.Lease())
+		require.Len(t, owned(m), 3)
+		require.False(t, m.Leave())
+		after(leaveInterval)
+		require.Len(t, owned(m), 3)
+		require.True(t, m.Leave())
+	})
+}
+
+// Nobody is told anything while others are waited for.
+func TestPeersAreAskedForUntilTheyAreKnown(t *testing.T) {
+	t.Parallel()
+	perform(t, func(t *testing.T, s *stage, m *Member, _ *clocks, _ func() error) {
+		s.set(func() { s.codes[protocol.DescribeGroups] = kafka.GroupLoadInProgress })
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		_, err := m.Peers(ctx)
+		require.ErrorIs(t, err, kafka.GroupLoadInProgress)
+		metadata, err := encodeHello(topic, hello{Start: "b1", Admin: "b:1", Version: "2"})
+		require.NoError(t, err)
+		assignment, err := encodeTable(topic, "b", table{Generation: 1, Owners: map[string][]int32{"b": {1, 2}}})
+		require.NoError(t, err)
+		s.set(func() {
+			clear(s.codes)
+			s.described = []describegroups.ResponseGroupMember{{GroupInstanceID: "b", MemberMetadata: metadata, MemberAssignment: assignment}}
+		})
+		peers, err := m.Peers(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, []Peer{{"b", "b:1", "b1", "2", []int32{1, 2}}}, peers)
+		s.set(func() { s.described[0].MemberMetadata = []byte("something else's") })
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err = m.Peers(ctx)
+		require.ErrorContains(t, err, "what replica b says of itself cannot be read")
+	})
+}
