@@ -280,6 +280,7 @@ func (w *world) round(t *rapid.T) {
 				if r.given.Generation == w.generation {
 					r.table, r.attended = r.given, w.generation
 					r.holdings.assign(r.given.Owners[name])
+					r.holdings.show()
 				}
 				continue
 			}
@@ -326,6 +327,7 @@ func (w *world) round(t *rapid.T) {
 		if joined && (w.calm || rapid.IntRange(0, 5).Draw(t, name+" is given it") > 0) {
 			r.table = made
 			r.holdings.assign(made.Owners[name])
+			r.holdings.show()
 		}
 	}
 }

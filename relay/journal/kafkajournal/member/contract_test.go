@@ -193,7 +193,8 @@ func rollingRestart(t *testing.T, f *fleet) {
 func slowRelease(t *testing.T, f *fleet) {
 	a := f.start("a")
 	f.awaitShares(t, a)
-	a.stopBooks() // from here on the test releases
+	a.stopBooks() // from here on the test is the journal
+	a.Owned()
 	b := f.start("b")
 	await(t, "a gives up a half", func() bool { return len(owned(a.Member)) == 12 })
 	given := missing(owned(a.Member), f.shards)

@@ -145,7 +145,7 @@ func watch(ctx context.Context, m *Member, w io.Writer) {
 	defer tick.Stop()
 	last, noted := "", time.Time{}
 	for ended := false; ; {
-		owned, _ := m.Owned()
+		owned := m.Have()
 		if m.Lease() <= 0 {
 			owned = nil
 		}
@@ -380,7 +380,7 @@ func (f *fleet) awaitShares(t *testing.T, replicas ...*relayReplica) time.Durati
 	return await(t, "fair shares", func() bool {
 		total := 0
 		for _, r := range replicas {
-			owned, _ := r.Owned()
+			owned := r.Have()
 			if n := len(owned); r.Lease() <= 0 || n < int(f.shards)/len(replicas) || n > (int(f.shards)+len(replicas)-1)/len(replicas) {
 				return false
 			}
@@ -390,7 +390,4 @@ func (f *fleet) awaitShares(t *testing.T, replicas ...*relayReplica) time.Durati
 	})
 }
 
-func owned(m *Member) []int32 {
-	shards, _ := m.Owned()
-	return shards
-}
+func owned(m *Member) []int32 { return m.Have() }

@@ -9,14 +9,14 @@ import (
 // done with. It is not safe for concurrent use.
 type holdings struct {
 	assigned map[int32]struct{} // in the present table
-	open     map[int32]struct{} // assigned, and shown to the journal
-	closing  map[int32]bool     // were open and are not any more, but the journal is not done with them; true = nobody else may have them yet
+	open     map[int32]bool     // assigned, and the journal may have it; true = it has been shown
+	closing  map[int32]bool     // were shown and are not open any more, but the journal is not done with them; true = nobody else may have them yet
 	refused  map[int32]struct{} // never to be assigned
 	changed  chan struct{}      // closed when what is open changes
 }
 
 func newHoldings() *holdings {
-	return &holdings{assigned: make(map[int32]struct{}), open: make(map[int32]struct{}), closing: make(map[int32]bool),
+	return &holdings{assigned: make(map[int32]struct{}), open: make(map[int32]bool), closing: make(map[int32]bool),
 		refused: make(map[int32]struct{}), changed: make(chan struct{})}
 }
 
@@ -42,23 +42,37 @@ func (h *holdings) expel() {
 
 // update brings what is open in line with what is assigned; held says whether nobody else may have yet what closes.
 func (h *holdings) update(held bool) {
-	before := maps.Clone(h.open)
-	for shard := range h.open {
-		if _, still := h.assigned[shard]; !still {
-			delete(h.open, shard)
+	before := len(h.open)
+	maps.DeleteFunc(h.open, func(shard int32, shown bool) bool {
+		_, still := h.assigned[shard]
+		if !still && shown {
 			h.closing[shard] = held
 		}
-	}
+		return !still
+	})
+	changed := len(h.open) < before
 	for shard := range h.assigned {
-		if _, busy := h.closing[shard]; !busy {
-			h.open[shard] = struct{}{}
+		_, open := h.open[shard]
+		if _, busy := h.closing[shard]; !open && !busy {
+			h.open[shard], changed = false, true
 		}
 	}
-	if !maps.Equal(before, h.open) {
+	if changed {
 		close(h.changed)
 		h.changed = make(chan struct{})
 	}
 }
+
+// show returns what is open, and notes that the journal knows it: what it never saw, it cannot be waited for to release.
+func (h *holdings) show() []int32 {
+	for shard := range h.open {
+		h.open[shard] = true
+	}
+	return h.shards()
+}
+
+// shards are those that are open, sorted.
+func (h *holdings) shards() []int32 { return slices.Sorted(maps.Keys(h.open)) }
 
 // released notes that the journal is done with a shard, and reports whether another may have it now, who was to wait for that.
 func (h *holdings) released(shard int32) (free bool) {

@@ -125,6 +125,7 @@ func perform(t *testing.T, test func(t *testing.T, s *stage, m *Member, c *clock
 		ended := make(chan error, 1)
 		go func() { ended <- m.Run(ctx) }()
 		synctest.Wait()
+		m.Owned() // the journal has it
 		err, done := error(nil), false
 		end := func() error {
 			if cancel(); !done {
@@ -374,6 +375,21 @@ func TestTheEndWaitsForWhatIsInFlight(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A shard may come and go between two looks of the journal, which cannot release what it never saw.
+func TestWhatTheJournalNeverSawIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	h := newHoldings()
+	h.assign([]int32{1, 2})
+	require.Equal(t, []int32{1, 2}, h.show())
+	h.assign([]int32{1, 2, 3})
+	h.assign([]int32{1})
+	require.Equal(t, []int32{1, 2}, h.claimed())
+	require.True(t, h.settling())
+	require.True(t, h.released(2))
+	require.Equal(t, []int32{1}, h.claimed())
+	require.False(t, h.settling())
 }
 
 func TestLeaveIsFollowedOnceInFiveMinutes(t *testing.T) {

@@ -116,12 +116,20 @@ func New(o Options) *Member {
 		drained: make(chan struct{}), holdings: newHoldings()}
 }
 
-// Owned returns the shards that are assigned to this replica, sorted, and a channel that is closed when they change. Whatever is
-// no longer among them must be Released.
+// Owned returns the shards that are assigned to this replica, sorted, and a channel that is closed when they change. It is for whoever
+// acts on them, since each shard that it has returned and does not return any more must be Released. A shard that was taken away
+// does not come back before that.
 func (m *Member) Owned() (shards []int32, changed <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.Sorted(maps.Keys(m.holdings.open)), m.holdings.changed
+	return m.holdings.show(), m.holdings.changed
+}
+
+// Have returns what Owned would, for all others.
+func (m *Member) Have() []int32 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.holdings.shards()
 }
 
 // Lease returns how much longer what is owned may be acted on; 0 = not now.
@@ -438,7 +446,7 @@ func (m *Member) adopt(given table, sent instant, fresh bool) {
 		m.joinWithin(0)
 	}
 	m.Logger.Info("shards are shared out", "generation", given.Generation, "owned", given.Owners[m.Name], "giving up", given.Giving[m.Name],
-		"replicas", len(given.Owners))
+		"owners", len(given.Owners))
 }
 
 // unowned reports whether there is a shard that nobody has or is giving up: those who were asked refused it.
@@ -529,7 +537,7 @@ func (m *Member) forget() {
 func (m *Member) commit(ctx context.Context) {
 	m.mu.Lock()
 	request := &offsetcommit.Request{GroupID: m.Group, GenerationID: m.generation, MemberID: m.id, GroupInstanceID: m.Name}
-	open := slices.Sorted(maps.Keys(m.holdings.open))
+	open := m.holdings.shards()
 	due := m.Progress != nil && len(open) > 0 && time.Since(m.committed) >= commitInterval
 	m.mu.Unlock()
 	if !due {
