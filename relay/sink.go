@@ -33,7 +33,7 @@ type Sink interface {
 // Traits are what kinds of sinks differ in besides how they send.
 type Traits struct {
 	Build       func() (Sink, error) // makes the sink, touching no network; called again when it has changed
-	Concurrency int                  // Sends at the same time; at least 1
+	Concurrency int                  // Sends at the same time, of all replicas together; at least 1
 	Breaks      bool                 // pause the whole sink when several lanes fail and none succeeds
 	Ordered     bool                 // order costs nothing, so that to do without is a mistake
 	SpanKind    trace.SpanKind       // of its deliveries: producer (Kafka), client (HTTP) or internal (file)
@@ -59,6 +59,13 @@ type Relaner interface {
 type Reconnecter interface {
 	Sink
 	Reconnect()
+}
+
+// Sharer is a Sink whose settings promise something to its far side, such as a rate. All replicas promise it together: Share says
+// that this process has so many of all shards, at least one, and may use that part. It is called also while Sends run, and must not block.
+type Sharer interface {
+	Sink
+	Share(owned, shards int)
 }
 
 // ErrRelane is returned by Send when the lanes of the batch's group are out of date.

@@ -25,7 +25,7 @@ type SinkSpec struct {
 	Config         any                        // what defines the sink: a reload compares it to tell whether the sink changed
 	Catalogue      *ncs.Catalogue             // names what it delivers, the same for all sinks; a reload compares it, too
 	Build          func() (relay.Sink, error) // makes it; called again when the sink has changed
-	Concurrency    int                        // Sends at the same time; at least 1
+	Concurrency    int                        // Sends at the same time, of all replicas together; at least 1
 	Breaks         bool                       // pause the whole sink when several lanes fail and none succeeds
 	Unordered      bool
 	Retry          RetryConfig
@@ -65,6 +65,7 @@ type dispatcher struct {
 	streams     []*stream        // what is to be delivered: the backlog, and replays
 	shards      []*journal.Shard // in which there are feeds
 	leaving     bool             // of some feeds only what is in flight is left
+	crowded     bool             // there are more replicas than concurrency allows
 	lanes       lanes
 	busy        map[relay.Lane]bool // ordered lanes of the sink with a Send in flight, from whichever stream
 	draining    map[string]bool     // groups that wait for their last Send before they are laned anew
@@ -128,7 +129,7 @@ func newDispatcher(spec SinkSpec, sink relay.Sink, j journal.Feeder, owed journa
 		draining: make(map[string]bool),
 		sending:  make(map[string]int),
 		results:  make(chan sendResult),
-		pace:     newPace(spec.Concurrency, spec.Breaks, spec.Retry),
+		pace:     newPace(1, spec.Breaks, spec.Retry), // see shareOut
 		began:    time.Now(),
 		control:  make(chan func()),
 	}

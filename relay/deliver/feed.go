@@ -79,8 +79,13 @@ func (d *dispatcher) unlaned() bool {
 // only then a shard that came back is taken again.
 func (d *dispatcher) follow() (changed <-chan struct{}) {
 	held, changed := d.journal.Shards()
-	if d.leaving || !slices.Equal(held, d.shards) {
-		d.shards, d.leaving = held, false
+	moved := !slices.Equal(held, d.shards)
+	if moved {
+		d.shards = held
+		d.shareOut()
+	}
+	if d.leaving || moved {
+		d.leaving = false
 		d.streams = slices.DeleteFunc(d.streams, func(s *stream) bool {
 			d.followIn(s)
 			return s.dropped && len(s.feeds) == 0
@@ -162,7 +167,7 @@ func (d *dispatcher) fillFrom(s *stream, now time.Time) {
 			if late := now.Add(-maxLate); s.readAt.Before(late) {
 				s.readAt = late
 			}
-			s.readAt = s.readAt.Add(time.Duration(n) * s.interval)
+			s.readAt = s.readAt.Add(time.Duration(n) * d.shared(s.interval))
 		}
 	}
 }

@@ -16,7 +16,7 @@ func (d *dispatcher) resumeSink() {
 	reconnect(d.sink)
 	d.paused, d.pausedUntil = "", time.Time{}
 	d.owed.SetPaused("")
-	d.pace = newPace(d.Concurrency, d.Breaks, d.Retry)
+	d.pace = newPace(d.pace.full, d.Breaks, d.Retry)
 	d.lanes.wakeIf(func(*lane) bool { return true })
 	d.log.Info("sink resumed")
 }

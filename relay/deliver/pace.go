@@ -6,7 +6,8 @@ import (
 	"ncs-relay/relay"
 )
 
-// pace says how many Sends a sink may have in flight. Normally that is its concurrency. When several lanes fail and
+// pace says how many Sends a sink may have in flight. Normally that is its concurrency, or the share of it that goes with the
+// shards which this process has. When several lanes fail and
 // none succeeds in between, it is the service that is down and not an event that is bad: then the pace pauses, lets a
 // single Send probe, and after a success doubles from one, so that a service that comes back is not met by a burst.
 //
@@ -17,7 +18,7 @@ import (
 //
 // It never gives up a delivery: what does not run because of a pause is not tried, so it is not given up either.
 type pace struct {
-	full    int // the sink's concurrency
+	full    int // this process's share of the sink's concurrency
 	breaks  bool
 	backoff *retryBackoff
 	retry   RetryConfig
@@ -57,6 +58,14 @@ func newPace(concurrency int, breaks bool, c RetryConfig) *pace {
 	c.MaxInterval = min(c.MaxInterval, maxPause)
 	return &pace{full: concurrency, breaks: breaks, retry: c, limit: concurrency,
 		failing: make(map[*lane]eventType), known: make(map[eventType]bool), tries: make(map[eventType]*try)}
+}
+
+// resize makes another number the full pace. What is held back at the moment stays so.
+func (p *pace) resize(full int) {
+	if p.limit > full || p.limit == p.full && !p.probing {
+		p.limit = full
+	}
+	p.full = full
 }
 
 // maxPause bounds a pause: a probe each minute costs nothing and finds out soon enough.

@@ -45,6 +45,24 @@ func TestRate(t *testing.T) {
 	require.Zero(t, taken)
 }
 
+// TestAPartOfTheRate measures the least time, too: a quarter of 100 calls a second, and of a burst of 8.
+func TestAPartOfTheRate(t *testing.T) {
+	t.Parallel()
+	far := newReceiver(t)
+	s := newSink(t, config(far.URL, func(c *httpsink.Config) { c.Rate, c.Burst = 100, 8 }))
+	s.Share(1, 4)
+	began := time.Now()
+	for i := range 10 { // 2 at once, then one each 40 ms
+		require.NoError(t, send(t, s, sinktest.Event(i, "sid")))
+	}
+	require.GreaterOrEqual(t, time.Since(began), 319*time.Millisecond)
+
+	s = newSink(t, config(far.URL, func(c *httpsink.Config) { c.Rate = 1 }))
+	s.Share(1, 100)
+	require.NoError(t, send(t, s, sinktest.Event(0, "sid")))
+	require.Less(t, time.Since(began), 30*time.Second, "a share is never nothing")
+}
+
 // TestNoCallIsLostOnClosingConnections: a server that closes each connection after its answer, without a word, as one whose
 // idle time-out is about to end. Every second call meets a dead connection.
 func TestNoCallIsLostOnClosingConnections(t *testing.T) {

@@ -56,7 +56,10 @@ type Sink struct {
 	seen    [sha256.Size]byte // what they held then
 }
 
-var _ relay.Reconnecter = (*Sink)(nil)
+var (
+	_ relay.Reconnecter = (*Sink)(nil)
+	_ relay.Sharer      = (*Sink)(nil)
+)
 
 // New makes a sink of cfg, which must pass its Check. It reads the files that cfg names and touches no network.
 func New(cfg Config, userAgent string, log *slog.Logger) (*Sink, error) {
@@ -75,10 +78,7 @@ func New(cfg Config, userAgent string, log *slog.Logger) (*Sink, error) {
 		cfg: cfg, userAgent: userAgent, log: log, target: target, host: u.Host, files: cfg.watched(),
 	}
 	if cfg.Rate > 0 {
-		s.limiter = rate.NewLimiter(rate.Limit(cfg.Rate), max(cfg.Burst, 1))
-		if cfg.Burst == 0 {
-			s.limiter.SetBurst(cfg.Rate)
-		}
+		s.limiter = rate.NewLimiter(rate.Limit(cfg.Rate), cmp.Or(cfg.Burst, cfg.Rate))
 	}
 	s.seen = keyfile.Digest(s.files...)
 	if s.current, err = s.newClient(); err != nil {
@@ -115,6 +115,14 @@ func (s *Sink) Lane(e *relay.Event) relay.Lane { return relay.Lane{Key: e.Entity
 
 // MaxBatch is one event a call.
 func (s *Sink) MaxBatch() (events, bytes int) { return 1, 0 }
+
+// Share lets the sink make its part of the calls that rate and burst allow.
+func (s *Sink) Share(owned, shards int) {
+	if s.limiter != nil {
+		s.limiter.SetLimit(rate.Limit(s.cfg.Rate) * rate.Limit(owned) / rate.Limit(shards))
+		s.limiter.SetBurst(max(1, cmp.Or(s.cfg.Burst, s.cfg.Rate)*owned/shards))
+	}
+}
 
 // Close ends idle connections.
 func (s *Sink) Close() error {

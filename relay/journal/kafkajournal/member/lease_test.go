@@ -277,7 +277,10 @@ func TestTheCoordinatorIsFollowed(t *testing.T) {
 func TestTheCoordinatorIsFollowedWhileARoundIsMade(t *testing.T) {
 	t.Parallel()
 	perform(t, func(t *testing.T, s *stage, m *Member, _ *clocks, _ func() error) {
-		s.set(func() { s.codes[protocol.Heartbeat] = kafka.RebalanceInProgress; s.delays[protocol.JoinGroup] = time.Minute })
+		s.set(func() {
+			s.codes[protocol.Heartbeat] = kafka.RebalanceInProgress
+			s.delays[protocol.JoinGroup] = time.Minute
+		})
 		after(3 * time.Second)
 		require.Equal(t, 2, s.count(protocol.JoinGroup))
 		s.set(func() { s.coordinator = 2; clear(s.delays) })
