@@ -40,6 +40,7 @@ func environment(t *testing.T) func(string) (string, bool) {
 		"NCS_RTC_SECRET_OLD":   "an-old-secret-of-a-product",
 		"NCS_RTC_SECRET_NEW":   "a-new-secret-of-a-product",
 		"NCS_SECRETS_DIR":      secrets,
+		"NCS_ADMIN_TOKEN":      "one-token-of-operators",
 		"WEBHOOK_SECRET":       "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
 	}
 	return func(name string) (string, bool) {
@@ -48,14 +49,14 @@ func environment(t *testing.T) func(string) (string, bool) {
 	}
 }
 
-// configurations are the examples, by path.
+// configurations are the examples, by path: those beside this file, and in folders what is called relay.yaml.
 func configurations(t *testing.T) []string {
 	var files []string
 	require.NoError(t, filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		if d != nil && d.IsDir() && path == "demo" { // is a program with tests of its own
 			return fs.SkipDir
 		}
-		if strings.HasSuffix(path, ".yaml") {
+		if filepath.Base(path) == "relay.yaml" || filepath.Ext(path) == ".yaml" && filepath.Dir(path) == "." {
 			files = append(files, path)
 		}
 		return err
