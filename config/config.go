@@ -42,8 +42,9 @@ type Config struct {
 	HealthPath  string                 `yaml:"health_path"`    // answers load balancers on the ingress; "" = none
 	Admin       admin.Config           `yaml:"admin"`          // address of metrics, health and the admin API
 	Overlay     string                 `yaml:"catalogue,path"` // file that names products and event types besides those that are built in; "" = none
-	DataDir     string                 `yaml:"data_dir,path"`  // the journal; one process at a time
-	Journal     journal.Config         `yaml:"journal"`        // bounds of the journal
+	DataDir     string                 `yaml:"data_dir,path"`  // the journal; one process at a time. With a journal on Kafka it may be left out
+	Replica     string                 `yaml:"replica"`        // the name of this process among those with the same journal on Kafka, and {replica} in paths of file sinks; default: the host name
+	Journal     JournalConfig          `yaml:"journal"`        // where the journal is, and its bounds
 	DeadLetters journal.DeadConfig     `yaml:"dead_letters"`   // bounds of the dead letters kept
 	Dedup       ingress.DedupConfig    `yaml:"dedup"`          // memory of known events
 	Limits      ingress.LimitsConfig   `yaml:"limits"`         // what the ingress takes on at once
@@ -99,7 +100,7 @@ func (c *Config) Check(report problem.Report) {
 		report("health_path", "path %q is not allowed", relay.PathRule, c.HealthPath)
 	}
 	if c.DataDir == "" {
-		report("data_dir", "no directory given", "remove the key to get ./data")
+		report("data_dir", "no directory given", "remove the key to get ./data, or none with journal.kafka")
 	}
 	if len(c.Sources) == 0 {
 		report("sources", "no source given", "a relay needs at least one path that takes notifications")

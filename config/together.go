@@ -12,6 +12,8 @@ import (
 
 // checkTogether checks what no package sees alone: what must differ between entries, and what refers to others.
 func (d *decoder) checkTogether(c *Config) {
+	d.nameReplica(c)
+	d.checkJournal(c)
 	d.checkSources(c)
 	d.checkSinks(c)
 	d.compileRoutes(c)
@@ -71,7 +73,7 @@ func (d *decoder) checkSinks(c *Config) {
 	for _, s := range c.Sinks {
 		backlogs += min(s.Backlog.MaxSize, math.MaxInt64-backlogs)
 	}
-	if backlogs > c.Journal.MaxSize {
+	if c.Journal.Kafka == nil && backlogs > c.Journal.MaxSize {
 		d.problem(Warning, "journal.max_size", "the backlogs of %d sinks may add up to %s, and the journal holds %s", "raise it, or lower backlog.max_size: a full journal refuses notifications", len(c.Sinks), size(backlogs), size(c.Journal.MaxSize))
 	}
 	for i, s := range c.Sinks {

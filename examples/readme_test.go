@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -104,6 +105,12 @@ func TestReadmeListsEveryKeyWithItsDefault(t *testing.T) {
 	actual := map[string]string{}
 	listKeys(reflect.ValueOf(&config.Config{}).Elem(), "", actual)
 	actual["sinks[].propagate_trace"] = "true" // its nil means true
+	for row := range documented {              // with a * for the keys below, which are those of another section
+		if section, all := strings.CutSuffix(row, ".*"); all {
+			maps.DeleteFunc(actual, func(key, _ string) bool { return strings.HasPrefix(key, section+".") })
+			actual[row] = "-"
+		}
+	}
 	if diff := cmp.Diff(actual, documented); diff != "" {
 		t.Errorf("keys and defaults (-code +README):\n%s", diff)
 	}

@@ -44,6 +44,12 @@ type Owner interface {
 	Owns() (path, value string)
 }
 
+// Local is a Kind that writes to the machine that the relay runs on.
+type Local interface {
+	// ForReplica puts the name of a replica in place of {replica} in the setting at path, and reports whether it was there.
+	ForReplica(name string) (path string, named bool)
+}
+
 // Clustered is a Kind that writes to topics of a cluster.
 type Clustered interface {
 	// Topics are those that events of the given kinds go to.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -180,7 +181,7 @@ func (c *check) notLookedAt(cfg *config.Config) []string {
 	if !c.here {
 		left = append(left, "ports, disk and descriptors of this machine (--here)")
 	}
-	if !c.connect && slices.ContainsFunc(cfg.Sinks, func(s sinks.Config) bool { _, ok := s.Kind.(sinks.Clustered); return ok }) {
+	if !c.connect && (cfg.Journal.Kafka != nil || slices.ContainsFunc(cfg.Sinks, func(s sinks.Config) bool { _, ok := s.Kind.(sinks.Clustered); return ok })) {
 		left = append(left, "Kafka clusters (--connect)")
 	}
 	if slices.ContainsFunc(cfg.Sinks, func(s sinks.Config) bool { return s.Kind.Traits("", "", nil).Breaks }) {
@@ -189,8 +190,16 @@ func (c *check) notLookedAt(cfg *config.Config) []string {
 	return left
 }
 
-// connectAll says for each Kafka sink whether its cluster would take what the rules can send there.
+// connectAll says whether the topics of a journal on Kafka are as they must be, and for each Kafka sink whether its cluster
+// would take what the rules can send there.
 func (c *check) connectAll(cmd *cobra.Command, cfg *config.Config) (all findings) {
+	if cfg.Journal.Kafka != nil {
+		said := cmd.OutOrStdout()
+		if c.asJSON {
+			said = io.Discard
+		}
+		all = journalTopics(cmd.Context(), cfg, said)
+	}
 	for i := range cfg.Sinks {
 		sink := &cfg.Sinks[i]
 		kind, ok := sink.Kind.(sinks.Clustered)
@@ -246,7 +255,11 @@ func beginnings(cfg *config.Config) findings {
 		_, err := net.ResolveTCPAddr("tcp", address)
 		found.add(path, err)
 	}
-	switch err := diskjournal.Look(cfg.DataDir); {
+	var err error
+	if cfg.Journal.Kafka == nil {
+		err = diskjournal.Look(cfg.DataDir)
+	}
+	switch {
 	case errors.Is(err, diskjournal.ErrLocked):
 		found = append(found, finding{"data_dir", fmt.Errorf("%w: a second relay would not start there, and the state was not looked at", err), true})
 	case errors.Is(err, fs.ErrPermission): // whoever checks need not be who serves
@@ -285,6 +298,21 @@ func machine(cfg *config.Config) findings {
 		}
 		l.Close()
 	}
+	if cfg.DataDir != "" {
+		found = append(found, disk(cfg)...)
+	}
+	const others = 1024 // files, sinks, and the admin address
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Max < uint64(cfg.Limits.Connections+others) {
+		add("limits.connections", "%d connections and %d for the rest are more than the %d descriptors that this process may open", cfg.Limits.Connections, others, limit.Max)
+	}
+	return found
+}
+
+// disk looks at what holds the data of this machine.
+func disk(cfg *config.Config) findings {
+	var found findings
+	add := func(path, format string, a ...any) { found.add(path, fmt.Errorf(format, a...)) }
 	dir := cfg.DataDir
 	for dir != filepath.Dir(dir) && !exists(dir) { // what is not there yet is made in the nearest that is
 		dir = filepath.Dir(dir)
@@ -292,13 +320,8 @@ func machine(cfg *config.Config) findings {
 	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
 		add("data_dir", "%s cannot be written: %w", dir, err)
 	}
-	if free, total, err := (diskjournal.DiskFS{}).Free(dir); err == nil && total < cfg.Journal.MaxSize+cfg.DeadLetters.MaxSize {
+	if free, total, err := (diskjournal.DiskFS{}).Free(dir); err == nil && cfg.Journal.Kafka == nil && total < cfg.Journal.MaxSize+cfg.DeadLetters.MaxSize {
 		add("journal.max_size", "the disk of %s holds %d MiB in all, %d MiB free, less than journal.max_size and dead_letters.max_size together", dir, total>>20, free>>20)
-	}
-	const others = 1024 // files, sinks, and the admin address
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Max < uint64(cfg.Limits.Connections+others) {
-		add("limits.connections", "%d connections and %d for the rest are more than the %d descriptors that this process may open", cfg.Limits.Connections, others, limit.Max)
 	}
 	return found
 }

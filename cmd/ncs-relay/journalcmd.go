@@ -39,6 +39,9 @@ func dataDir(cmd *cobra.Command, args []string, file string) (string, *ncs.Catal
 	case err != nil:
 		return "", nil, fmt.Errorf("%w (or name the directory)", err)
 	}
+	if cfg.Journal.Kafka != nil {
+		return "", nil, errors.New("the journal of this configuration is on Kafka: ncs-relay cluster check looks at it; for one on disk name the directory")
+	}
 	return cfg.DataDir, cfg.Catalogue, nil
 }
 

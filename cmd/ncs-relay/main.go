@@ -86,7 +86,7 @@ to every team's Kafka topic, HTTP service or file.`,
 	root.AddCommand(
 		serveCommand(), checkCommand(), routeCommand(), simulateCommand(), triggerCommand(), sendCommand(), verifyCommand(),
 		eventsCommand(), asyncAPICommand(), healthCommand(), configCommand(), versionCommand(),
-		statusCommand(), sinksCommand(), pendingCommand(), deadLettersCommand(), replayCommand(), inspectCommand(), journalCommand(),
+		statusCommand(), sinksCommand(), pendingCommand(), deadLettersCommand(), replayCommand(), inspectCommand(), journalCommand(), clusterCommand(),
 	)
 	// The commands that cobra adds get our exit status too: its own show something else, with 0.
 	root.InitDefaultHelpCmd()

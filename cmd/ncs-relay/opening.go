@@ -32,7 +32,7 @@ func openJournal(ctx context.Context, cfg *config.Config, log *slog.Logger, fail
 	var said telemetry.Repetition
 	for {
 		j, err := diskjournal.Open(cfg.DataDir, diskjournal.Options{
-			Config: cfg.Journal, Dead: cfg.DeadLetters, KeepKeys: cfg.Dedup.MaxKeys, KeepKeysFor: cfg.Dedup.Window, Logger: log,
+			Config: cfg.Journal.Disk(), Dead: cfg.DeadLetters, KeepKeys: cfg.Dedup.MaxKeys, KeepKeysFor: cfg.Dedup.Window, Logger: log,
 		})
 		switch {
 		case err == nil:

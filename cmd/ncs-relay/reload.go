@@ -188,7 +188,7 @@ func needsRestart(old, new *config.Config) []string {
 		old, new any
 	}{
 		{"listen", old.Listen, new.Listen}, {"tls", old.TLS, new.TLS}, {"health_path", old.HealthPath, new.HealthPath},
-		{"admin", old.Admin, new.Admin}, {"data_dir", old.DataDir, new.DataDir}, {"journal", old.Journal, new.Journal},
+		{"admin", old.Admin, new.Admin}, {"data_dir", old.DataDir, new.DataDir}, {"replica", old.Replica, new.Replica}, {"journal", old.Journal, new.Journal},
 		{"dead_letters", old.DeadLetters, new.DeadLetters}, {"limits", limits(old), limits(new)},
 		{"shutdown", old.Shutdown, new.Shutdown}, {"log", old.Log, new.Log},
 	} {

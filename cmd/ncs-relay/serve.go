@@ -49,6 +49,9 @@ was answered 200 is lost either way.`,
 					log.Warn("configuration: "+p.Message, "path", p.Path, "line", p.Line, "hint", p.Hint)
 				}
 			}
+			if cfg.Journal.Kafka != nil {
+				return errors.New("journal.kafka is not built yet: this version makes and checks the topics (ncs-relay cluster), and serves with a journal on disk only; remove journal.kafka")
+			}
 			warnOfDescriptors(cfg, log)
 			return serve(cmd.Context(), file, cfg, log)
 		},

@@ -13,9 +13,10 @@ import (
 
 // Config of the admin address.
 type Config struct {
-	Listen string       `yaml:"listen"` // host:port; no host = all addresses
-	Token  relay.Secret `yaml:"token"`  // of /api/; may be left out on a loopback address
-	Tokens []Token      `yaml:"tokens"` // more of them, each with the name of who uses it
+	Listen    string       `yaml:"listen"`    // host:port; no host = all addresses
+	Advertise string       `yaml:"advertise"` // host:port at which other replicas of a journal on Kafka reach this address
+	Token     relay.Secret `yaml:"token"`     // of /api/; may be left out on a loopback address
+	Tokens    []Token      `yaml:"tokens"`    // more of them, each with the name of who uses it
 }
 
 // Token is what one person, team or program shows to use the API.
@@ -37,6 +38,7 @@ func (c *Config) SetDefaults() { c.Listen = "127.0.0.1:9464" }
 // and probes work, and /api/ says why it is closed.
 func (c *Config) Check(report problem.Report) {
 	c.checkTokens(report)
+	c.checkAdvertise(report)
 	hint := `host:port, such as "127.0.0.1:9464" or ":9464"`
 	if relay.IsPort(c.Listen) {
 		hint = `write "127.0.0.1:%[1]s", or ":%[1]s" for all addresses`
@@ -48,6 +50,18 @@ func (c *Config) Check(report problem.Report) {
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		report("listen", "port %q is not a number from 0 to 65535", "", port)
+	}
+}
+
+func (c *Config) checkAdvertise(report problem.Report) {
+	if c.Advertise == "" {
+		return
+	}
+	host, port, err := net.SplitHostPort(c.Advertise)
+	if n, numErr := strconv.ParseUint(port, 10, 16); err != nil || numErr != nil || n == 0 || host == "" {
+		report("advertise", "%q is not host:port", `what other machines call this one, such as "${POD_IP}:9464"`, c.Advertise)
+	} else if addr, err := netip.ParseAddr(host); err == nil && addr.IsUnspecified() {
+		report("advertise", "other machines cannot reach %q", `what other machines call this one, such as "${POD_IP}:9464"`, c.Advertise)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"strings"
 
 	"go.opentelemetry.io/otel/trace"
 
@@ -13,7 +14,7 @@ import (
 
 // Config of a file sink.
 type Config struct {
-	Path     string `yaml:"path,path"`
+	Path     string `yaml:"path,path"`      // {replica} is the name of this process
 	MaxSize  int64  `yaml:"max_size,bytes"` // a file that would grow beyond it is archived; 0 = never
 	MaxFiles int    `yaml:"max_files"`      // archived files kept, the oldest are removed; 0 = all
 }
@@ -45,6 +46,14 @@ func (c *Config) Key() string { return "file" }
 
 // Owns is the file: two writers would spoil it.
 func (c *Config) Owns() (path, value string) { return "path", filepath.Clean(c.Path) }
+
+// ForReplica puts the name of a replica into the path.
+func (c *Config) ForReplica(name string) (path string, named bool) {
+	const place = "{replica}"
+	named = strings.Contains(c.Path, place)
+	c.Path = strings.ReplaceAll(c.Path, place, name)
+	return "path", named
+}
 
 // Traits are those of a sink of c.
 func (c *Config) Traits(name, _ string, log *slog.Logger) relay.Traits {

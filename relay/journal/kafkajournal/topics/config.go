@@ -39,6 +39,12 @@ const (
 	topicWordsRule = "use up to 200 of a-z A-Z 0-9 . _ -"
 )
 
+// NameRule says in words what ValidName accepts.
+const NameRule = topicWordsRule + ", and begin with a letter or digit"
+
+// ValidName reports whether a replica may be called name: it is a part of what Kafka calls a member of a group.
+func ValidName(name string) bool { return len(name) <= longestPrefix && topicWords.MatchString(name) }
+
 var topicWords = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]*$`)
 
 // Check reports what is wrong with c.
@@ -50,8 +56,8 @@ func (c *Config) Check(report problem.Report) {
 	case !relay.ValidName(c.Cluster):
 		report("cluster", "name %q is not allowed", relay.NameRule, c.Cluster)
 	}
-	if len(c.Prefix) > longestPrefix || !topicWords.MatchString(c.Prefix) {
-		report("prefix", "%q cannot begin the name of a topic", topicWordsRule+", and begin with a letter or digit", c.Prefix)
+	if !ValidName(c.Prefix) {
+		report("prefix", "%q cannot begin the name of a topic", NameRule, c.Prefix)
 	}
 	if c.CreateTopics != nil && c.CreateTopics.Replication < safeReplicas && !c.Unsafe {
 		report("create_topics.replication", "%d replicas are too few: 200 means that two brokers have the event, also while one is away", "use 3, or unsafe: true for tests", c.CreateTopics.Replication)

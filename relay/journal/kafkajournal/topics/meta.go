@@ -13,6 +13,7 @@ import (
 
 	"ncs-relay/relay/kafkaconn"
 	"ncs-relay/relay/kafkaconn/kafkalog"
+	"ncs-relay/relay/ncs"
 )
 
 const (
@@ -52,6 +53,12 @@ type Epoch struct {
 	Topics map[string]string `json:"topics"`
 	At     time.Time         `json:"at"`
 	By     string            `json:"by,omitempty"`
+}
+
+// MetaOf are the constants that this version of the program has, for a cluster and the way its copies are recognized.
+func MetaOf(cluster, onConflict string, maxKeys int, window time.Duration) Meta {
+	return Meta{Cluster: cluster, Format: Format, Hash: Hash, Identity: ncs.IdentityVersion, Entity: ncs.EntityVersion,
+		OnConflict: onConflict, MaxKeys: maxKeys, Window: window.String()}
 }
 
 // State is what the control topic says of the journal as a whole.

@@ -4,21 +4,22 @@
 // It never alters a topic: who may do that is not for a relay to say.
 package topics
 
-// Names are those of a journal's topics.
+// Names are what a journal has in a cluster.
 type Names struct {
 	Inbox   string // every record that was appended, copies too
 	Events  string // each event once
 	State   string // what each sink and replay has settled
 	Dead    string // dead letters
 	Control string // what all replicas share
+	Group   string // no topic, but the consumer group of the replicas
 }
 
-// NamesOf returns the names of the topics with a prefix.
+// NamesOf returns the names with a prefix.
 func NamesOf(prefix string) Names {
 	return Names{
-		Inbox: prefix + ".inbox", Events: prefix + ".events", State: prefix + ".state", Dead: prefix + ".dead", Control: prefix + ".control",
+		Inbox: prefix + ".inbox", Events: prefix + ".events", State: prefix + ".state", Dead: prefix + ".dead", Control: prefix + ".control", Group: prefix + ".relay",
 	}
 }
 
-// All returns the names in the order of the way of an event, control last.
+// All returns the names of the topics in the order of the way of an event, control last.
 func (n Names) All() []string { return []string{n.Inbox, n.Events, n.State, n.Dead, n.Control} }
