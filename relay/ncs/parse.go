@@ -263,11 +263,13 @@ func (c *Catalogue) Parse(body []byte) (*Notification, error) {
 		return nil, &MalformedError{Reason: ReasonTooLarge}
 	}
 	n := &Notification{body: body, ServiceType: -1}
-	w := walkers.Get().(*walker)
-	err := w.walk(n)
-	w.release()
-	if err != nil {
-		return nil, err
+	if !n.scan() {
+		w := walkers.Get().(*walker)
+		err := w.walk(n)
+		w.release()
+		if err != nil {
+			return nil, err
+		}
 	}
 	if err := n.readEnvelope(c); err != nil {
 		return nil, err
@@ -309,7 +311,8 @@ func (n *Notification) readEnvelope(c *Catalogue) error {
 	if ms, ok := n.integer(fNotifyMs); ok && ms > 0 {
 		n.NotifyMs = ms
 	}
-	if id, state := n.value(fNoticeID, nil); state == present {
+	var scratch [128]byte
+	if id, state := n.value(fNoticeID, scratch[:0]); state == present {
 		n.NoticeID = string(id)
 	}
 	n.SID = n.text(fEnvelopeSID)
