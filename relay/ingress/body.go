@@ -40,8 +40,9 @@ func (b *bodies) setLimit(size int64) {
 // when one has arrived.
 func (b *bodies) bounded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body := &boundedBody{ReadCloser: r.Body, ctx: r.Context(), bodyBudget: b.budget.Load(), announced: r.ContentLength}
+		body := &boundedBody{ReadCloser: r.Body, ctx: r.Context(), from: connectionFor(r.Context()), bodyBudget: b.budget.Load(), announced: r.ContentLength}
 		defer body.end()
+		body.from.handling()
 		// A copy: the server looks at the type of its own request's body, and would read on, waiting, before it sends a
 		// refusal if that were not its own.
 		call := *r
@@ -52,7 +53,8 @@ func (b *bodies) bounded(next http.Handler) http.Handler {
 
 type boundedBody struct {
 	io.ReadCloser
-	ctx context.Context
+	ctx  context.Context
+	from *connection
 	*bodyBudget
 	announced int64 // -1 = unknown
 	read      int64
@@ -63,7 +65,7 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.read += int64(n)
 	if errors.Is(err, io.EOF) {
-		arrived(b.ctx)
+		b.from.arrived()
 	}
 	if b.read > uncountedBody && b.read > b.share && !b.reserve() {
 		return 0, errBusy
@@ -89,7 +91,7 @@ func (b *boundedBody) reserve() bool {
 }
 
 func (b *boundedBody) end() {
-	answered(b.ctx)
+	b.from.answered()
 	if b.share > 0 {
 		b.taken.Release(b.share)
 	}

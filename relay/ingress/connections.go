@@ -44,12 +44,13 @@ func BoundConnections(server *http.Server, l net.Listener, limit int, name strin
 	server.ConnState, server.ConnContext = bounded.moved, withConnection
 	next := server.Handler
 	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		handling(r)
+		c := connectionFor(r.Context())
+		c.handling()
 		if r.ContentLength == 0 {
-			arrived(r.Context())
+			c.arrived()
 		}
 		call := *r
-		call.Body = arrivingBody{r.Body, r.Context()}
+		call.Body = arrivingBody{r.Body, c}
 		next.ServeHTTP(w, &call)
 	})
 	return bounded
@@ -57,13 +58,13 @@ func BoundConnections(server *http.Server, l net.Listener, limit int, name strin
 
 type arrivingBody struct {
 	io.ReadCloser
-	ctx context.Context
+	from *connection
 }
 
 func (b arrivingBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if errors.Is(err, io.EOF) {
-		arrived(b.ctx)
+		b.from.arrived()
 	}
 	return n, err
 }
@@ -84,6 +85,11 @@ type connection struct {
 	shaken  bool        // the TLS handshake is done
 	begun   bool        // something has been read
 	first   [5]byte     // of what was read
+
+	reads   sync.Mutex // guards what follows
+	reading bool       // a Read waits
+	until   time.Time  // the deadline of reads
+	set     time.Time  // the deadline that the connection below has
 }
 
 func (l *connections) Accept() (net.Conn, error) {
@@ -232,9 +238,22 @@ func withConnection(ctx context.Context, nc net.Conn) context.Context {
 	return context.WithValue(ctx, connectionKey{}, connectionOf(nc))
 }
 
+// connectionFor returns the connection of a call; nil if it is none of ours, which the methods for handlers take.
+func connectionFor(call context.Context) *connection {
+	c, _ := call.Value(connectionKey{}).(*connection)
+	return c
+}
+
+// handling says that the call has reached a handler, which answers and counts it.
+func (c *connection) handling() {
+	if c != nil {
+		c.handled.Store(true)
+	}
+}
+
 // arrived says that the body of a call is there: from now on the answer is up to us, and the call is not cut off.
-func arrived(ctx context.Context) {
-	if c, _ := ctx.Value(connectionKey{}).(*connection); c != nil {
+func (c *connection) arrived() {
+	if c != nil {
 		c.whole.Store(c.owner.deaf)
 		c.owner.mu.Lock()
 		defer c.owner.mu.Unlock()
@@ -243,16 +262,9 @@ func arrived(ctx context.Context) {
 }
 
 // answered says that the handler of a call has ended.
-func answered(ctx context.Context) {
-	if c, _ := ctx.Value(connectionKey{}).(*connection); c != nil {
+func (c *connection) answered() {
+	if c != nil {
 		c.whole.Store(false)
-	}
-}
-
-// handling says that the call has reached a handler, which answers and counts it.
-func handling(r *http.Request) {
-	if c, _ := r.Context().Value(connectionKey{}).(*connection); c != nil {
-		c.handled.Store(true)
 	}
 }
 
@@ -275,7 +287,9 @@ func (c *connection) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
+	c.beginRead()
 	n, err := c.Conn.Read(p)
+	c.endRead()
 	if n > 0 && !c.begun {
 		c.begun = true
 		copy(c.first[:], p[:n])
@@ -284,6 +298,34 @@ func (c *connection) Read(p []byte) (int, error) {
 		c.ended.Store(true)
 	}
 	return n, err
+}
+
+// SetReadDeadline is called up to seven times for a call, of which one matters: it is passed on when something is read.
+func (c *connection) SetReadDeadline(t time.Time) error {
+	c.reads.Lock()
+	defer c.reads.Unlock()
+	c.until = t
+	if !c.reading {
+		return nil
+	}
+	c.set = t
+	return c.Conn.SetReadDeadline(t)
+}
+
+func (c *connection) beginRead() {
+	c.reads.Lock()
+	defer c.reads.Unlock()
+	c.reading = true
+	if !c.until.Equal(c.set) {
+		c.set = c.until
+		c.Conn.SetReadDeadline(c.until)
+	}
+}
+
+func (c *connection) endRead() {
+	c.reads.Lock()
+	defer c.reads.Unlock()
+	c.reading = false
 }
 
 // shake makes the TLS handshake. net/http would do it for a *tls.Conn, and then nobody would see what it answers by itself.

@@ -104,7 +104,6 @@ func newServer(o ServerOptions, l net.Listener) (*Server, error) {
 
 func (s *Server) withHealth(o ServerOptions) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		handling(r)
 		if s.connections.tls != nil {
 			r.TLS = new(tls.ConnectionState) // net/http knows of no TLS below our connections; who asks, asks whether there was
 		}
