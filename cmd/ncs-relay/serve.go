@@ -66,7 +66,7 @@ func addConfigFlag(cmd *cobra.Command, file *string) {
 
 // heapFloor keeps the garbage collector from running for every few hundred calls while little is in memory: a quarter of the
 // processor time of a busy relay. It is never written, so it takes no memory itself; what waits for collection is larger by it.
-const heapFloor = 32 << 20
+const heapFloor = 64 << 20
 
 // serve builds the relay from the bottom up, runs it until ctx ends or a part of it fails, and takes it down from the top.
 func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logger) (err error) {
