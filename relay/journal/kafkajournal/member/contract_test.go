@@ -136,7 +136,7 @@ func guarded(t *testing.T, f *fleet) {
 	f.awaitShares(t, a, again)
 	require.GreaterOrEqual(t, time.Since(began), f.session)
 	b.way.unblock()
-	<-b.done
+	b.await(t)
 	require.ErrorIs(t, b.err, ErrTwice)
 }
 
@@ -149,7 +149,7 @@ func twice(t *testing.T, f *fleet) {
 			return a.Start, nil
 		}
 	})
-	<-second.done
+	second.await(t)
 	require.ErrorIs(t, second.err, ErrTwice)
 	require.ErrorContains(t, second.err, "replica a: another replica has this name: its admin address is "+a.Admin+"; give each replica a name of its own")
 	require.Positive(t, a.Lease())
@@ -162,7 +162,7 @@ func fenced(t *testing.T, f *fleet) {
 	second := f.start("a", func(o *Options) { // it is wrong about the first one's death
 		o.AskStart = func(context.Context, string) (string, error) { return "", errors.New("no answer") }
 	})
-	<-a.done
+	a.await(t)
 	require.ErrorIs(t, a.err, ErrTwice)
 	require.ErrorContains(t, a.err, second.Admin)
 	require.Zero(t, a.Lease())

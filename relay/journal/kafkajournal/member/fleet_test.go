@@ -112,12 +112,18 @@ func (r *relayReplica) crash() {
 func (r *relayReplica) stop(t *testing.T) {
 	t.Helper()
 	r.end()
+	r.await(t)
+	require.NoError(t, r.err)
+}
+
+// await returns when the replica has ended.
+func (r *relayReplica) await(t *testing.T) {
+	t.Helper()
 	select {
 	case <-r.done:
 	case <-time.After(patience):
 		t.Fatal("the replica does not end")
 	}
-	require.NoError(t, r.err)
 }
 
 // giveUpAtOnce does what a journal does: it releases what was taken away.
@@ -381,7 +387,7 @@ func (f *fleet) awaitShares(t *testing.T, replicas ...*relayReplica) time.Durati
 		total := 0
 		for _, r := range replicas {
 			owned := r.Have()
-			if n := len(owned); r.Lease() <= 0 || n < int(f.shards)/len(replicas) || n > (int(f.shards)+len(replicas)-1)/len(replicas) {
+			if n := len(owned); r.Lease() <= 0 || f.books.last(r.Start) == "" || n < int(f.shards)/len(replicas) || n > (int(f.shards)+len(replicas)-1)/len(replicas) {
 				return false
 			}
 			total += len(owned)

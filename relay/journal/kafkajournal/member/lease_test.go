@@ -34,6 +34,7 @@ type stage struct {
 	hang        map[string]bool                   // addresses that do not answer
 	last        map[protocol.ApiKey]protocol.Message
 	described   []describegroups.ResponseGroupMember
+	stable      *table // of the group before the replica came back: it is given that, and no round is made
 }
 
 func (s *stage) set(change func()) {
@@ -46,6 +47,13 @@ func (s *stage) count(key protocol.ApiKey) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.asked[key]
+}
+
+// request is the last one of a kind.
+func (s *stage) request(key protocol.ApiKey) protocol.Message {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last[key]
 }
 
 func (s *stage) Reconnect() {}
@@ -83,6 +91,10 @@ func (s *stage) answer(request protocol.Message, code int16) protocol.Message {
 		}
 		return &describegroups.Response{Groups: []describegroups.ResponseGroup{{ErrorCode: code, GroupState: state, Members: s.described}}}
 	case *joingroup.Request:
+		if s.stable != nil {
+			s.generation = s.stable.Generation
+			return &joingroup.Response{MemberID: "m", LeaderID: "another", GenerationID: s.generation}
+		}
 		if code == 0 {
 			s.generation++
 			s.metadata = r.Protocols[0].Metadata
@@ -90,7 +102,10 @@ func (s *stage) answer(request protocol.Message, code int16) protocol.Message {
 		return &joingroup.Response{ErrorCode: code, MemberID: "m", LeaderID: "m", GenerationID: s.generation,
 			Members: []joingroup.ResponseMember{{MemberID: "m", GroupInstanceID: r.GroupInstanceID, Metadata: s.metadata}}}
 	case *syncgroup.Request:
-		if code == 0 {
+		if s.stable != nil {
+			s.assignment, _ = encodeTable(topic, "a", *s.stable)
+			s.stable = nil
+		} else if code == 0 {
 			s.assignment = r.Assignments[0].Assignment
 		}
 		return &syncgroup.Response{ErrorCode: code, Assignments: s.assignment}
@@ -105,20 +120,33 @@ func (s *stage) answer(request protocol.Message, code int16) protocol.Message {
 // clocks are a machine's, of which the wall clock can be set and the monotonic one stopped.
 type clocks struct {
 	Clock
+	mu              sync.Mutex
 	monotonic, wall time.Duration // added
 }
 
+func (c *clocks) step(monotonic, wall time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.monotonic += monotonic
+	c.wall += wall
+}
+
 func (c *clocks) read() (time.Duration, time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	monotonic, wall := c.Clock()
 	return monotonic + c.monotonic, wall.Add(c.wall)
 }
 
 // perform runs a member with three shards on the stage until test ends.
-func perform(t *testing.T, test func(t *testing.T, s *stage, m *Member, c *clocks, end func() error)) {
+func perform(t *testing.T, test func(t *testing.T, s *stage, m *Member, c *clocks, end func() error), prepare ...func(*stage)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		s := &stage{coordinator: 1, asked: make(map[protocol.ApiKey]int), codes: make(map[protocol.ApiKey]kafka.Error),
 			delays: make(map[protocol.ApiKey]time.Duration), hang: make(map[string]bool), last: make(map[protocol.ApiKey]protocol.Message)}
+		for _, p := range prepare {
+			p(s)
+		}
 		c := &clocks{Clock: systemClock()}
 		m := New(Options{Brokers: s, Group: "g", Topic: topic, Shards: 3, Name: "a", Start: "a1", Clock: c.read})
 		ctx, cancel := context.WithCancel(context.Background())
@@ -154,7 +182,7 @@ func TestALeaseCountsFromWhenTheHeartbeatWasSent(t *testing.T) {
 		require.Equal(t, 7600*time.Millisecond, m.Lease(), "it is not answered yet")
 		after(100 * time.Millisecond)
 		require.Equal(t, 8500*time.Millisecond, m.Lease())
-		sync := s.last[protocol.JoinGroup].(*joingroup.Request)
+		sync := s.request(protocol.JoinGroup).(*joingroup.Request)
 		require.Equal(t, "a", sync.GroupInstanceID)
 		require.EqualValues(t, 10_000, sync.SessionTimeoutMS)
 		require.EqualValues(t, 10_000, sync.RebalanceTimeoutMS, "shorter would be shorter than the lease")
@@ -213,15 +241,15 @@ func TestAHeartbeatBeforeTheAssignmentRenewsNothing(t *testing.T) {
 func TestALeaseEndsByTheClockThatSaysMore(t *testing.T) {
 	t.Parallel()
 	perform(t, func(t *testing.T, s *stage, m *Member, c *clocks, _ func() error) {
-		c.wall += 4 * time.Second // the machine was suspended
+		c.step(0, 4*time.Second) // the machine was suspended
 		require.Equal(t, 6*time.Second, m.Lease())
-		c.wall += time.Hour
+		c.step(0, time.Hour)
 		require.Zero(t, m.Lease())
 		after(time.Second) // a heartbeat
 		require.Equal(t, 10*time.Second, m.Lease())
-		c.wall -= time.Hour // somebody sets the clock back
+		c.step(0, -time.Hour) // somebody sets the clock back
 		require.Equal(t, 10*time.Second, m.Lease())
-		c.monotonic += 3 * time.Second
+		c.step(3*time.Second, 0)
 		require.Equal(t, 7*time.Second, m.Lease())
 	})
 }
@@ -236,8 +264,8 @@ func TestWhoWasThrownOutHasNothingAtOnceAndJoinsAnew(t *testing.T) {
 		after(time.Second)
 		require.Zero(t, m.Lease())
 		require.Empty(t, owned(m))
-		require.Empty(t, s.last[protocol.JoinGroup].(*joingroup.Request).MemberID)
-		said, err := decodeHello("a", s.last[protocol.JoinGroup].(*joingroup.Request).Protocols[0].Metadata)
+		require.Empty(t, s.request(protocol.JoinGroup).(*joingroup.Request).MemberID)
+		said, err := decodeHello("a", s.request(protocol.JoinGroup).(*joingroup.Request).Protocols[0].Metadata)
 		require.NoError(t, err)
 		require.Empty(t, said.Owned)
 		require.Zero(t, said.Table.Generation)
@@ -249,6 +277,35 @@ func TestWhoWasThrownOutHasNothingAtOnceAndJoinsAnew(t *testing.T) {
 		m.Released(1)
 		require.Equal(t, []int32{1}, owned(m))
 	})
+}
+
+// Kafka gives a replica that comes back what it had, without a round; so nobody would notice that it takes now what it refused before,
+// or that it has not got what it is to give up.
+func TestWhoComesBackMakesARoundWhereThatChangesSomething(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		before table
+		rounds int
+	}{
+		"it has its shards":                 {table{Generation: 7, Owners: map[string][]int32{"a": {1, 2}, "b": {0}}}, 1},
+		"nobody took one":                   {table{Generation: 7, Owners: map[string][]int32{"a": {1, 2}}}, 2},
+		"it was giving one up":              {table{Generation: 7, Owners: map[string][]int32{"a": {1, 2}}, Giving: map[string][]int32{"a": {0}}}, 2},
+		"another is giving one up":          {table{Generation: 7, Owners: map[string][]int32{"a": {1, 2}}, Giving: map[string][]int32{"b": {0}}}, 1},
+		"the leader did not know of it yet": {table{}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			perform(t, func(t *testing.T, s *stage, m *Member, _ *clocks, _ func() error) {
+				after(500 * time.Millisecond)
+				require.Equal(t, test.rounds, s.count(protocol.JoinGroup))
+				if test.rounds == 1 {
+					require.Equal(t, []int32{1, 2}, owned(m))
+				} else {
+					require.Equal(t, []int32{0, 1, 2}, owned(m))
+				}
+			}, func(s *stage) { s.stable = &test.before })
+		})
+	}
 }
 
 func TestTheCoordinatorIsFollowed(t *testing.T) {
@@ -333,6 +390,27 @@ func TestAFencedReplicaEndsWithoutLeaving(t *testing.T) {
 	})
 }
 
+// Another replica of this name may be frozen. From when this one was let in, its heartbeats are refused; what it was granted
+// before runs for a session.
+func TestThereIsNoLeaseWhileAnotherOfThisNameMayHaveOne(t *testing.T) {
+	t.Parallel()
+	perform(t, func(t *testing.T, s *stage, m *Member, c *clocks, _ func() error) {
+		require.Zero(t, s.count(protocol.SyncGroup))
+		after(5 * time.Second) // it is let in
+		require.Len(t, owned(m), 3)
+		c.step(0, time.Hour) // proves nothing
+		after(10*time.Second - time.Millisecond)
+		require.Zero(t, m.Lease())
+		after(time.Millisecond)
+		require.Greater(t, m.Lease(), 8*time.Second)
+	}, func(s *stage) {
+		metadata, err := encodeHello(topic, hello{Start: "a0"})
+		require.NoError(t, err)
+		s.described = []describegroups.ResponseGroupMember{{GroupInstanceID: "a", MemberMetadata: metadata}}
+		s.delays[protocol.JoinGroup] = 5 * time.Second
+	})
+}
+
 // The brokers took up a late copy of the request to join: what fences this process is this process.
 func TestWhoFencedItselfJoinsAgain(t *testing.T) {
 	t.Parallel()
@@ -344,7 +422,7 @@ func TestWhoFencedItselfJoinsAgain(t *testing.T) {
 			s.described = []describegroups.ResponseGroupMember{{GroupInstanceID: "a", MemberMetadata: metadata}}
 		})
 		after(time.Second)
-		require.Empty(t, s.last[protocol.JoinGroup].(*joingroup.Request).MemberID)
+		require.Empty(t, s.request(protocol.JoinGroup).(*joingroup.Request).MemberID)
 		s.set(func() { clear(s.codes) })
 		after(time.Second)
 		require.Positive(t, m.Lease())
@@ -373,7 +451,7 @@ func TestTheEndWaitsForWhatIsInFlight(t *testing.T) {
 					want = 10 * time.Second
 				}
 				require.Equal(t, want, time.Since(began))
-				require.Equal(t, leavegroup.RequestMember{MemberID: "m", GroupInstanceID: "a"}, s.last[protocol.LeaveGroup].(*leavegroup.Request).Members[0])
+				require.Equal(t, leavegroup.RequestMember{MemberID: "m", GroupInstanceID: "a"}, s.request(protocol.LeaveGroup).(*leavegroup.Request).Members[0])
 				require.Zero(t, m.Lease())
 			})
 		})
