@@ -6,7 +6,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -35,12 +34,11 @@ func eventsCommand() *cobra.Command {
 			if asJSON {
 				return printEventsJSON(cmd, infos)
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "PRODUCT\tID\tTYPE\tEVENT\tCATEGORY")
-			for _, i := range infos {
-				fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%s\n", i.Product, i.ProductID, i.EventType, i.Event, i.Category)
-			}
-			return w.Flush()
+			return table(cmd.OutOrStdout(), "PRODUCT,ID,TYPE,EVENT,CATEGORY", func(row func(...any)) {
+				for _, i := range infos {
+					row(i.Product, i.ProductID, i.EventType, i.Event, i.Category)
+				}
+			})
 		},
 	}
 	cmd.Flags().StringVar(&product, "product", "", "only this product, such as cloud_recording")

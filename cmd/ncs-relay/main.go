@@ -102,6 +102,7 @@ to every team's Kafka topic, HTTP service or file.`,
 			}
 		}
 	}
+	describeCommands(root)
 	return root
 }
 

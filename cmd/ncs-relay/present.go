@@ -10,7 +10,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode"
 
@@ -32,17 +31,19 @@ func clean(s string) string {
 }
 
 // short is clean, and cut to fit into a table.
-func short(s string) string {
-	const most = 80
-	if runes := []rune(clean(s)); len(runes) > most {
+func short(s string) string { return cut(clean(s), 78) }
+
+// cut bounds a text to so many characters.
+func cut(s string, most int) string {
+	if runes := []rune(s); len(runes) > most {
 		return string(runes[:most-1]) + "…"
 	}
-	return clean(s)
+	return s
 }
 
 // fitting is short for a terminal. Elsewhere, in a pipe or a file, nothing is cut.
 func fitting(out io.Writer) func(string) string {
-	if isTerminal(out) {
+	if widthOf(out) > 0 {
 		return short
 	}
 	return clean
@@ -101,30 +102,6 @@ func size(bytes int64) string {
 		return fmt.Sprintf("%d B", bytes)
 	}
 	return fmt.Sprintf("%.1f %s", value, units[unit])
-}
-
-// table writes rows in columns below a head.
-func table(out io.Writer, head string, rows func(row func(cells ...any))) error {
-	return tryTable(out, head, func(row func(cells ...any)) error { rows(row); return nil })
-}
-
-// tryTable is table where getting the rows can fail; then it writes nothing.
-func tryTable(out io.Writer, head string, rows func(row func(cells ...any)) error) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, strings.ReplaceAll(head, ",", "\t"))
-	err := rows(func(cells ...any) {
-		for i, cell := range cells {
-			if i > 0 {
-				fmt.Fprint(w, "\t")
-			}
-			fmt.Fprint(w, cell)
-		}
-		fmt.Fprintln(w)
-	})
-	if err != nil {
-		return err
-	}
-	return w.Flush()
 }
 
 // printJSON writes one document.

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay/ncs"
 )
 
 func TestDurationsForPeople(t *testing.T) {
@@ -34,7 +38,7 @@ func TestSizesForPeople(t *testing.T) {
 func TestTextFromOutsideCommandsNoTerminal(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, "a �[31m b c�d ü", clean("a \x1b[31m\nb\tc\u202ed ü"))
-	require.Equal(t, 80, len([]rune(short(string(make([]byte, 200))))))
+	require.Equal(t, 78, len([]rune(short(string(make([]byte, 200))))))
 }
 
 func TestMoments(t *testing.T) {
@@ -52,4 +56,38 @@ func TestMoments(t *testing.T) {
 		_, err := parseMoment(text, now)
 		require.Error(t, err, text)
 	}
+}
+
+// On a terminal no line is wider than it, and nothing is lost but the ends of long texts; in a pipe each row is a line.
+func TestTablesFitTheTerminal(t *testing.T) {
+	t.Parallel()
+	rows := [][]string{
+		strings.Split("AGE,SINK,EVENT,ENTITY,ATTEMPTS,NEXT,EVENT ID,SAYS,LAST ERROR", ","),
+		{"3m12s", "billing", "cloud_recording.recorder_audio_stream_state_changed", strings.Repeat("ä", 64), "12", "in 5s", strings.Repeat("0", 32), "streamUid 7", strings.Repeat("x", 500)},
+		{"1s", "archive", "rtc.channel_create", "room", "1", "now", strings.Repeat("1", 32), "-", "-"},
+	}
+	for _, width := range []int{40, 80, 120} {
+		text := layOut(rows, width)
+		require.LessOrEqual(t, widest(text), width)
+		for _, cell := range []string{"billing", "rtc.channel_create", strings.Repeat("0", 32), "streamUid 7", "in 5s"} {
+			require.Contains(t, text, cell)
+		}
+	}
+	require.Equal(t, 3, strings.Count(layOut(rows, 0), "\n"))
+	require.Contains(t, layOut(rows, 0), strings.Repeat("x", 500))
+
+	status := [][]string{
+		strings.Split("SINK,OWED,DELIVERED,DEAD,SKIPPED,DROPPED,PENDING,OLDEST,DEAD LETTERS,STATE", ","),
+		{"billing", "12345678", "12345678", "12", "0", "0", "1234", "3m12s", "12", "failing since 5m0s (connection)"},
+	}
+	require.Equal(t, `SINK     OWED      DELIVERED  DEAD  SKIPPED  DROPPED  PENDING  OLDEST
+  DEAD LETTERS  STATE
+billing  12345678  12345678   12    0        0        1234     3m12s
+  12            failing since 5m0s (connection)
+`, layOut(status, 80))
+	var events [][]string
+	for _, i := range ncs.Builtin().Types() {
+		events = append(events, []string{i.Product, fmt.Sprint(i.ProductID), fmt.Sprint(i.EventType), i.Event, i.Category})
+	}
+	require.Equal(t, len(events), strings.Count(layOut(events, 80), "\n"), "the list of events fits without folding")
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -67,7 +66,7 @@ func watchStatus(cmd *cobra.Command, c *adminClient, interval time.Duration) err
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for first := true; ; first = false {
-		var page bytes.Buffer // whole, so that it does not flicker
+		page := screen{width: widthOf(cmd.OutOrStdout())} // whole, so that it does not flicker
 		ctx, cancel := context.WithTimeout(cmd.Context(), max(interval, 5*time.Second))
 		err := showStatus(ctx, &page, c)
 		cancel()
@@ -81,9 +80,9 @@ func watchStatus(cmd *cobra.Command, c *adminClient, interval time.Duration) err
 			fmt.Fprintf(&page, "%s\n", err)
 		}
 		if isTerminal(cmd.OutOrStdout()) {
-			fmt.Fprintf(cmd.OutOrStdout(), "%s%s%s", home, &page, below)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s%s%s", home, page.String(), below)
 		} else {
-			fmt.Fprintf(cmd.OutOrStdout(), "%s\n", &page)
+			fmt.Fprintln(cmd.OutOrStdout(), page.String())
 		}
 		select {
 		case <-tick.C:
