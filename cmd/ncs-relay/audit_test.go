@@ -209,10 +209,10 @@ func TestDeadLettersAreCountedByEventTypeAndReason(t *testing.T) {
 	require.Equal(t, "accepted", r.post(recording("large", 1, 1)))
 	require.Equal(t, "quarantined", r.post([]byte("[1]")))
 	type group struct {
-		Sink, Event, Cause string
-		Count              int
+		Sink, Product, Event, Cause string
+		Count                       int
 	}
-	want := []group{{"service", "cloud_recording.uploaded", "4xx", 5}, {"service", "cloud_recording.uploaded", "too_large", 1}, {"unroutable", "", "not_object", 1}}
+	want := []group{{"service", "cloud_recording", "uploaded", "4xx", 5}, {"service", "cloud_recording", "uploaded", "too_large", 1}, {"unroutable", "", "", "not_object", 1}}
 	list := func(args ...string) []group {
 		return askLines[group](r, append([]string{"deadletters", "list", "--by-reason"}, args...)...)
 	}
@@ -221,7 +221,7 @@ func TestDeadLettersAreCountedByEventTypeAndReason(t *testing.T) {
 	r.start()
 	r.eventually(func() bool { return slices.Equal(list(), want) }, "the same after a crash")
 	require.Equal(t, want[1:2], list("--reason", "413"))
-	require.Equal(t, []group{{"service", "cloud_recording.uploaded", "4xx", 1}}, list("--entity", "refused3"))
+	require.Equal(t, []group{{"service", "cloud_recording", "uploaded", "4xx", 1}}, list("--entity", "refused3"))
 	out := r.mustAsk("deadletters", "list", "--by-reason")
 	require.Regexp(t, `(?m)^5 +service +cloud_recording\.uploaded +4xx +\d+s ago +\S+ answered 422`, out)
 	status, _, errs := r.ask("deadletters", "list", "--by-reason", "--all")

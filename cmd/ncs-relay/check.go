@@ -33,7 +33,7 @@ else only the relay's machine has are left out. --here and --connect look at mor
 		Args: noArgs,
 		RunE: c.run,
 	}
-	addConfigFlag(cmd, &c.Config)
+	addConfigFlag(cmd, &c.File)
 	cmd.Flags().BoolVar(&c.strict, "strict", false, "fail on warnings too")
 	cmd.Flags().BoolVar(&c.offline, "offline", false, "do without secrets and everything else that only the relay's machine has")
 	cmd.Flags().BoolVar(&c.here, "here", false, "look at this machine too: data_dir, its disk, ports and descriptors; not while the relay runs here")
@@ -46,7 +46,7 @@ else only the relay's machine has are left out. --here and --connect look at mor
 type check struct {
 	strict, offline, here, connect, asJSON bool
 
-	Config      string         `json:"config"` // the file
+	File        string         `json:"file"`
 	OK          bool           `json:"ok"`
 	Errors      int            `json:"errors"`
 	Warnings    int            `json:"warnings"`
@@ -88,7 +88,7 @@ func (c *check) look(cmd *cobra.Command) error {
 	if c.offline {
 		load = config.LoadAway
 	}
-	cfg, report := load(c.Config, os.LookupEnv, kinds)
+	cfg, report := load(c.File, os.LookupEnv, kinds)
 	c.add(cmd, report.Problems)
 	if !c.offline {
 		c.add(cmd, environment())
@@ -130,10 +130,10 @@ func environment() (problems []config.Problem) {
 
 // add notes problems, and says them unless JSON will.
 func (c *check) add(cmd *cobra.Command, problems []config.Problem) {
-	report := &config.Report{File: c.Config, Problems: problems}
+	report := &config.Report{File: c.File, Problems: problems}
 	c.Errors, c.Warnings = c.Errors+report.Count(config.Error), c.Warnings+report.Count(config.Warning)
 	for _, p := range problems {
-		c.Problems = append(c.Problems, checkProblem{p.Severity.String(), cmp.Or(p.File, c.Config), p.Line, p.Column, p.Path, p.Message, p.Hint})
+		c.Problems = append(c.Problems, checkProblem{p.Severity.String(), cmp.Or(p.File, c.File), p.Line, p.Column, p.Path, p.Message, p.Hint})
 	}
 	if len(problems) > 0 && !c.asJSON {
 		fmt.Fprintln(cmd.ErrOrStderr(), report)
@@ -160,7 +160,7 @@ func (c *check) describe(cmd *cobra.Command, cfg *config.Config) {
 	}
 	out := cmd.OutOrStdout()
 	fmt.Fprintf(out, "%s: %d sources, %d sinks, %d routes: no mistakes, %d warnings\n",
-		c.Config, len(cfg.Sources), len(cfg.Sinks), len(cfg.Routes), c.Warnings)
+		c.File, len(cfg.Sources), len(cfg.Sinks), len(cfg.Routes), c.Warnings)
 	for _, t := range c.Topics {
 		fmt.Fprintf(out, "sink %s writes to topics: %s\n", t.Sink, joinWords(t.Topics))
 	}

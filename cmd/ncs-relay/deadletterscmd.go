@@ -76,10 +76,17 @@ func printLetterGroups(cmd *cobra.Command, list *listing, c *adminClient, given 
 			if err := json.Unmarshal(item, &g); err != nil {
 				return fmt.Errorf("the relay's list: %w", err)
 			}
-			row(g.Count, g.Sink, dash(g.Event), dash(clean(g.Cause)), ago(g.Last, now)+" ago", fit(g.Reason))
+			row(g.Count, g.Sink, kindOf(g), dash(clean(g.Cause)), ago(g.Last, now)+" ago", fit(g.Reason))
 		}
 		return nil
 	})
+}
+
+func kindOf(g gateway.LetterGroup) string {
+	if g.Product == "" {
+		return "-"
+	}
+	return g.Product + "." + g.Event
 }
 
 // replayOf is the number of the replay that is to deliver a dead letter again.

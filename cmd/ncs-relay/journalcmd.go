@@ -106,7 +106,7 @@ func reportJSON(r *diskjournal.Report) any {
 		Offset  int64            `json:"offset"`
 		Length  int64            `json:"length"`
 		Missing int64            `json:"missing"`
-		First   journal.Position `json:"first"`
+		First   journal.Position `json:"first_position"`
 	}
 	type sink struct {
 		Name         string `json:"name"`
@@ -120,11 +120,11 @@ func reportJSON(r *diskjournal.Report) any {
 		Records    uint64           `json:"records"`
 		Kept       uint64           `json:"kept"`
 		Bytes      int64            `json:"bytes"`
-		First      journal.Position `json:"first"`
-		Last       journal.Position `json:"last"`
+		First      journal.Position `json:"first_position"`
+		Last       journal.Position `json:"last_position"`
 		Damage     []damage         `json:"damage,omitempty"`
 		TornBytes  int64            `json:"torn_bytes,omitempty"`
-		Unknown    []string         `json:"unknown,omitempty"`
+		Unknown    []string         `json:"unknown_files,omitempty"`
 		StateError string           `json:"state_error,omitempty"`
 		Sinks      []sink           `json:"sinks,omitempty"`
 	}{Sound: r.Sound(), Segments: r.Segments, Records: r.Records, Kept: r.Kept, Bytes: r.Bytes, First: r.First, Last: r.Last,

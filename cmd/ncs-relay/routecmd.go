@@ -113,8 +113,9 @@ func pickSource(cfg *config.Config, name string) (ingress.SourceConfig, error) {
 
 // decision is where one body goes.
 type decision struct {
-	Body    string        `json:"body"`
-	Event   string        `json:"event,omitempty"` // product.event
+	File    string        `json:"file"`
+	Product string        `json:"product,omitempty"`
+	Event   string        `json:"event,omitempty"`
 	Entity  string        `json:"entity,omitempty"`
 	EventID string        `json:"event_id"`
 	Sinks   []string      `json:"sinks"`
@@ -128,12 +129,12 @@ type ruleVerdict struct {
 	Applies bool     `json:"applies"`
 	To      []string `json:"to"`
 	Why     string   `json:"why,omitempty"`
-	Failed  bool     `json:"failed,omitempty"` // its when failed on this body
+	Failed  bool     `json:"when_failed,omitempty"` // its when failed on this body
 }
 
 func (o *routeOptions) decide(cfg *config.Config, name string, body []byte) decision {
 	r := o.intake.Read(body)
-	d := decision{Body: name, EventID: r.Identity.ID.String(), Sinks: []string{}}
+	d := decision{File: name, EventID: r.Identity.ID.String(), Sinks: []string{}}
 	if r.Quarantine != "" {
 		d.Sinks, d.Why = []string{relay.Unroutable}, "quarantined: "+r.Quarantine
 		if r.Detail != "" {
@@ -142,7 +143,7 @@ func (o *routeOptions) decide(cfg *config.Config, name string, body []byte) deci
 		return d
 	}
 	n := r.Notification
-	d.Event, d.Entity, d.Facts = n.Info.Product+"."+n.Info.Event, n.Entity, n.Facts()
+	d.Product, d.Event, d.Entity, d.Facts = n.Info.Product, n.Info.Event, n.Entity, n.Facts()
 	if r.Test {
 		d.Why = "test of Agora's Console: answered and counted, not routed"
 		return d
@@ -169,7 +170,7 @@ func (o *routeOptions) explain(cfg *config.Config, name string, body []byte) err
 	}
 	fmt.Fprintf(o.out, "%s: ", name)
 	if d.Event != "" {
-		fmt.Fprintf(o.out, "%s, entity %q, event %s\n", d.Event, d.Entity, d.EventID)
+		fmt.Fprintf(o.out, "%s.%s, entity %q, event %s\n", d.Product, d.Event, d.Entity, d.EventID)
 	} else {
 		fmt.Fprintf(o.out, "event %s\n", d.EventID)
 	}

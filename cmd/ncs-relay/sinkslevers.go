@@ -151,6 +151,17 @@ func sinkCall(cmd *cobra.Command, admin *adminFlags, name, verb string, body any
 	return nil
 }
 
+// movedAnswer is what came of sinks move.
+type movedAnswer struct {
+	Moved   uint64 `json:"moved"`
+	Skipped uint64 `json:"skipped"`
+}
+
+// droppedAnswer is what came of sinks drop.
+type droppedAnswer struct {
+	Dropped uint64 `json:"dropped"`
+}
+
 func sinksMoveCommand() *cobra.Command {
 	var admin adminFlags
 	var to string
@@ -167,10 +178,7 @@ func sinksMoveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var answer struct {
-				Moved   uint64 `json:"moved"`
-				Skipped uint64 `json:"skipped"`
-			}
+			var answer movedAnswer
 			if err := c.post(cmd.Context(), "sinks/"+url.PathEscape(args[0])+"/move", map[string]string{"to": to}, &answer); err != nil {
 				return err
 			}
@@ -214,9 +222,7 @@ func sinksDropCommand() *cobra.Command {
 					return err
 				}
 			}
-			var answer struct {
-				Dropped uint64 `json:"dropped"`
-			}
+			var answer droppedAnswer
 			if err := c.post(cmd.Context(), "sinks/"+url.PathEscape(args[0])+"/drop", struct{}{}, &answer); err != nil {
 				return err
 			}

@@ -136,7 +136,7 @@ func printErrorGroups(out io.Writer, sinks []gateway.SinkStatus, now time.Time) 
 	return table(out, "FAILED,SINK,EVENT,REASON,SINCE,LAST,LAST ERROR", func(row func(...any)) {
 		for _, s := range sinks {
 			for _, g := range s.Errors {
-				row(g.Failed, s.Name, g.Event, g.Reason, ago(g.First, now), ago(g.Last, now), fit(g.Error))
+				row(g.Failed, s.Name, g.Product+"."+g.Event, g.Reason, ago(g.First, now), ago(g.Last, now), fit(g.Error))
 			}
 		}
 	})

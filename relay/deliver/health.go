@@ -65,12 +65,13 @@ func (s *Sinks) State(name string, now time.Time) (state State, configured bool)
 
 // ErrorGroup are failed attempts of one kind of event for one reason.
 type ErrorGroup struct {
-	Event  string       `json:"event"` // product.event
-	Reason relay.Reason `json:"reason"`
-	Failed uint64       `json:"failed"` // attempts since First
-	First  time.Time    `json:"first"`
-	Last   time.Time    `json:"last"`
-	Error  string       `json:"error"` // of the last
+	Product string       `json:"product"`
+	Event   string       `json:"event"`
+	Reason  relay.Reason `json:"reason"`
+	Failed  uint64       `json:"failed"` // attempts since First
+	First   time.Time    `json:"first"`
+	Last    time.Time    `json:"last"`
+	Error   string       `json:"error"` // of the last
 }
 
 // maxErrorGroups bounds the groups of a sink; the one that failed the longest ago goes.
@@ -150,7 +151,7 @@ func (h *health) group(r sendResult, now time.Time) {
 		g := h.groups[kind]
 		if g == nil {
 			h.makeRoom()
-			g = &ErrorGroup{Event: a.Info.Product + "." + a.Info.Event, Reason: reason, First: now}
+			g = &ErrorGroup{Product: a.Info.Product, Event: a.Info.Event, Reason: reason, First: now}
 			h.groups[kind] = g
 		}
 		g.Failed++

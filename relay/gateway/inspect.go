@@ -113,6 +113,9 @@ func (g *Gateway) addTrails(ctx context.Context, lives []Life, headers []journal
 	for i, id := range ids {
 		l := &lives[i]
 		l.Trail = append([]trail.Entry{}, found[id]...)
+		for j := range l.Trail {
+			l.Trail[j].Event = trail.ID{} // said above them
+		}
 		complete := since.Before(l.ReceivedAt) && g.trail.Lost() == 0
 		for j := 0; j < len(l.Deliveries); j++ { // those that were moved come behind the others
 			d := &l.Deliveries[j]

@@ -11,27 +11,28 @@ import (
 
 // LetterGroup are the dead letters of a sink that were given up for one reason, of one kind of event.
 type LetterGroup struct {
-	Sink   string    `json:"sink"`
-	Event  string    `json:"event,omitempty"` // product.event; "" = quarantined
-	Cause  string    `json:"cause,omitempty"` // in a word; of a quarantined body what is wrong with it
-	Count  int       `json:"count"`
-	First  time.Time `json:"first"`
-	Last   time.Time `json:"last"`
-	Reason string    `json:"reason"` // of the last
+	Sink    string    `json:"sink"`
+	Product string    `json:"product,omitempty"` // "" = quarantined, as of Event
+	Event   string    `json:"event,omitempty"`
+	Cause   string    `json:"cause,omitempty"` // in a word; of a quarantined body what is wrong with it
+	Count   int       `json:"count"`
+	First   time.Time `json:"first"`
+	Last    time.Time `json:"last"`
+	Reason  string    `json:"reason"` // of the last
 }
 
 // DeadLetterGroups counts the dead letters that a filter selects by sink, kind of event and cause, the most frequent first.
 func (g *Gateway) DeadLetterGroups(ctx context.Context, f relay.Filter) ([]LetterGroup, error) {
-	type kind struct{ sink, event, cause string }
+	type kind struct{ sink, product, event, cause string }
 	groups := make(map[kind]*LetterGroup)
 	err := g.eachDeadLetter(f, Page{}, func(d DeadLetter) bool {
-		k := kind{d.Sink, d.Product + "." + d.Event, string(d.Cause)}
+		k := kind{d.Sink, d.Product, d.Event, string(d.Cause)}
 		if d.Quarantine != "" {
-			k.event, k.cause = "", d.Quarantine
+			k.product, k.event, k.cause = "", "", d.Quarantine
 		}
 		group := groups[k]
 		if group == nil {
-			group = &LetterGroup{Sink: k.sink, Event: k.event, Cause: k.cause, First: d.At}
+			group = &LetterGroup{Sink: k.sink, Product: k.product, Event: k.event, Cause: k.cause, First: d.At}
 			groups[k] = group
 		}
 		group.Count++
@@ -56,13 +57,15 @@ func (g *Gateway) DeadLetterGroups(ctx context.Context, f relay.Filter) ([]Lette
 
 // compareGroups puts the most frequent first.
 func compareGroups(a, b LetterGroup) int {
-	return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Sink, b.Sink), cmp.Compare(a.Event, b.Event), cmp.Compare(a.Cause, b.Cause))
+	return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Sink, b.Sink), cmp.Compare(a.Product, b.Product), cmp.Compare(a.Event, b.Event), cmp.Compare(a.Cause, b.Cause))
 }
 
 // JoinGroups adds the groups of dead letters of several journals, or parts of one.
 func JoinGroups(all, more []LetterGroup) []LetterGroup {
 	for _, m := range more {
-		at := slices.IndexFunc(all, func(g LetterGroup) bool { return g.Sink == m.Sink && g.Event == m.Event && g.Cause == m.Cause })
+		at := slices.IndexFunc(all, func(g LetterGroup) bool {
+			return g.Sink == m.Sink && g.Product == m.Product && g.Event == m.Event && g.Cause == m.Cause
+		})
 		if at < 0 {
 			all = append(all, m)
 			continue

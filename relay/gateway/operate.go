@@ -26,7 +26,7 @@ var (
 
 // EventInfo is what lists say of an event.
 type EventInfo struct {
-	ID         ncs.EventID      `json:"id"`
+	ID         ncs.EventID      `json:"event_id"`
 	Position   journal.Position `json:"position"`
 	Product    string           `json:"product"`
 	Event      string           `json:"event"`

@@ -32,7 +32,7 @@ type ReplayResult struct {
 
 // ReplayStatus is how far a replay is.
 type ReplayStatus struct {
-	ID          uint32       `json:"id"`
+	ID          uint32       `json:"replay"`
 	Sink        string       `json:"sink"`
 	Filter      relay.Filter `json:"filter"`
 	DeadLetters bool         `json:"dead_letters"`

@@ -28,6 +28,9 @@ func TestALineIsTheJSONOfItsEntry(t *testing.T) {
 		encoded, err := json.Marshal(e)
 		require.NoError(t, err)
 		require.NoError(t, json.Unmarshal(encoded, &want))
+		if e.Event == (ID{}) {
+			delete(members, "event") // a line begins with it in any case
+		}
 		require.Equal(t, want, members)
 	}
 	odd := Entry{What: Attempt, Error: "a\xffb"}

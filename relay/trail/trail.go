@@ -62,7 +62,7 @@ func (id *ID) UnmarshalText(b []byte) error {
 
 // Entry is one thing that happened to an event. A line of the files is an entry.
 type Entry struct {
-	Event    ID        `json:"event"` // comes first: a reader finds it without parsing the line
+	Event    ID        `json:"event,omitzero"` // in a line comes first: a reader finds it without parsing the line
 	What     string    `json:"what"`
 	At       time.Time `json:"at"`
 	Source   string    `json:"source,omitempty"`   // of a copy
