@@ -27,7 +27,7 @@ var hints = map[kafka.Error]string{
 	kafka.SASLAuthenticationFailed:   "the brokers do not accept the SASL credentials",
 	kafka.UnsupportedSASLMechanism:   "the brokers do not offer the SASL mechanism at this port",
 	kafka.IllegalSASLState:           "the brokers do not expect SASL at this port",
-	kafka.TopicAuthorizationFailed:   "access rules of the cluster do not let this user write to the topic",
+	kafka.TopicAuthorizationFailed:   "access rules of the cluster do not let this user do that with the topic",
 	kafka.ClusterAuthorizationFailed: "access rules of the cluster do not let this user do that",
 	kafka.GroupAuthorizationFailed:   "access rules of the cluster do not let this user read the consumer group",
 }

@@ -318,13 +318,13 @@ func (s *secured) connect(t *testing.T) {
 	missing := connect(configured(s.cluster.Addresses(), "secured"), "secured", "missing")
 	require.Len(t, missing, 1)
 	require.Contains(t, missing[0], "topic missing does not exist on the cluster")
-	require.Contains(t, connect(s.sasl("plain", "guest", password), "secured")[0], "do not let this user write to the topic")
+	require.Contains(t, connect(s.sasl("plain", "guest", password), "secured")[0], "do not let this user do that with the topic")
 	require.Contains(t, connect(s.sasl("plain", "relay", wrongPassword), "secured")[0], "do not accept the SASL credentials")
 	require.Contains(t, connect(s.config("EXPIRED"), "secured")[0], "expired")
 	require.Contains(t, connect(configured([]string{"127.0.0.1:1"}, "secured"), "secured")[0], "refused")
 
 	s.cluster.AllowDescribe(t, "guest", "secured")
-	require.Contains(t, connect(s.sasl("plain", "guest", password), "secured")[0], "do not let this user write to the topic", "it may read")
+	require.Contains(t, connect(s.sasl("plain", "guest", password), "secured")[0], "do not let this user do that with the topic", "it may read")
 }
 
 // token is an unsecured JSON Web Token, which Kafka's own validator for tests takes.

@@ -515,7 +515,7 @@ func TestReplicasOnRealKafka(t *testing.T) {
 	createTopics(t, cluster, "ncs", 4)
 	open := func(t testing.TB, l *link, shards int) Options {
 		opts := onCluster(t, cluster.Addresses(), "ncs", shards)
-		l.logs = clusterLogs{cluster: opts.Cluster}
+		l.logs = newClusterLogs(opts.Cluster)
 		opts.logs = l
 		return opts
 	}

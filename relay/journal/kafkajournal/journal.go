@@ -132,7 +132,7 @@ func Open(ctx context.Context, opts Options) (*Journal, error) {
 		opts.MaxRecord = 1_000_000
 	}
 	if opts.logs == nil {
-		opts.logs = clusterLogs{opts.Cluster}
+		opts.logs = newClusterLogs(opts.Cluster)
 	}
 	name := func(topic string) string { return opts.Prefix + "." + topic }
 	j := &Journal{opts: opts, logs: opts.logs, own: opts.Ownership, logger: opts.Logger, ids: newIDs(opts.CopiesByKey),

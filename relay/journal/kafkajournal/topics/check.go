@@ -97,6 +97,10 @@ func (o Options) Check(found Found) (problems []Problem) {
 				Why:  "what belongs together would be in two of them",
 				Hint: "the number never changes: choose another journal.kafka.prefix, or create_topics.shards as it is"})
 		}
+		if topic.Partitions > mostShards {
+			problems = append(problems, Problem{Topic: l.topic, Found: fmt.Sprintf("has %d partitions", topic.Partitions), Wanted: fmt.Sprintf("%d or fewer", mostShards), Fatal: true,
+				Why: "one replica may have to follow all of them", Hint: "choose another journal.kafka.prefix, with fewer"})
+		}
 		problems = append(problems, o.checkReplicas(l.topic, topic)...)
 		problems = append(problems, o.checkSettings(l, topic)...)
 	}

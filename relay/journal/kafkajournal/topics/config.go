@@ -32,7 +32,7 @@ type CreateTopics struct {
 func (c *Config) SetDefaults() { c.Prefix = "ncs" }
 
 const (
-	mostShards     = 1000
+	mostShards     = 100 // a shard takes up to five connections of its owner at once, and a process has 512
 	longestPrefix  = 200 // a topic's name has 249 at most
 	mostReplicas   = 100
 	defaultShards  = 24

@@ -106,6 +106,16 @@ func TestEachDifferenceIsSaidWithWhatToType(t *testing.T) {
 	}
 }
 
+func TestMoreShardsThanAReplicaCanFollowAreSaid(t *testing.T) {
+	t.Parallel()
+	o := options
+	o.Shards = 101
+	problems := o.Check(right(o))
+	require.Len(t, problems, 4)
+	require.Contains(t, problems[0].String(), "topic ncs.inbox: has 101 partitions, must be 100 or fewer")
+	require.True(t, problems[0].Fatal)
+}
+
 func TestUnsafeIsAboutReplicasOnly(t *testing.T) {
 	t.Parallel()
 	o := options
