@@ -25,25 +25,46 @@ const (
 	openPatience = 2 * time.Second
 )
 
-// openJournal opens the journal. A disk that is full, read-only or failing may get well again, and a relay that is gone
-// cannot say why: so it tries until it can, and tells why it cannot. Only a directory that is not ours to use, or whose
-// state is damaged, is an error; or that a part which is up already has failed.
-func openJournal(ctx context.Context, cfg *config.Config, log *slog.Logger, failed <-chan error, cannot func(why string)) (journal.Opened, error) {
+// journalOpener opens a journal, once. An error may pass if lasting says that it does not.
+type journalOpener struct {
+	open    func(ctx context.Context) (journal.Opened, error)
+	lasting func(err error) bool
+	where   string
+}
+
+func diskOpener(cfg *config.Config, log *slog.Logger) journalOpener {
+	return journalOpener{
+		open: func(context.Context) (journal.Opened, error) {
+			return diskjournal.Open(cfg.DataDir, diskjournal.Options{
+				Config: cfg.Journal.Disk(), Dead: cfg.DeadLetters, KeepKeys: cfg.Dedup.MaxKeys, KeepKeysFor: cfg.Dedup.Window, Logger: log,
+			})
+		},
+		lasting: func(err error) bool {
+			return errors.Is(err, diskjournal.ErrLocked) || errors.Is(err, diskjournal.ErrForeign) || errors.Is(err, diskjournal.ErrNewer) || errors.Is(err, diskjournal.ErrDamaged)
+		},
+		where: cfg.DataDir,
+	}
+}
+
+// openJournal opens the journal. A disk that is full, read-only or failing, or a cluster that is away, may get well again, and a
+// relay that is gone cannot say why: so it tries until it can, and tells why it cannot. Only a directory or topics that are
+// not ours to use, or a state that is damaged, is an error; or that a part which is up already has failed.
+func openJournal(ctx context.Context, o journalOpener, log *slog.Logger, failed <-chan error, cannot func(why string)) (journal.Opened, error) {
 	var said telemetry.Repetition
 	for {
-		j, err := diskjournal.Open(cfg.DataDir, diskjournal.Options{
-			Config: cfg.Journal.Disk(), Dead: cfg.DeadLetters, KeepKeys: cfg.Dedup.MaxKeys, KeepKeysFor: cfg.Dedup.Window, Logger: log,
-		})
+		j, err := o.open(ctx)
 		switch {
 		case err == nil:
 			return j, nil
-		case errors.Is(err, diskjournal.ErrLocked), errors.Is(err, diskjournal.ErrForeign), errors.Is(err, diskjournal.ErrNewer), errors.Is(err, diskjournal.ErrDamaged):
-			return nil, damageHint(err, cfg.DataDir)
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case o.lasting(err):
+			return nil, damageHint(err, o.where)
 		}
 		err = rightsHint(err)
 		cannot("the journal cannot be opened: " + err.Error())
 		if suppressed, ok := said.Allow(time.Now()); ok {
-			log.Error("the journal cannot be opened; answering 503 and trying again", "data_dir", cfg.DataDir, "error", err, "suppressed", suppressed)
+			log.Error("the journal cannot be opened; answering 503 and trying again", "data_dir", o.where, "error", err, "suppressed", suppressed)
 		}
 		select {
 		case <-ctx.Done():

@@ -145,7 +145,7 @@ func TestAJournalThatCannotBeOpenedIsLoggedEachMinute(t *testing.T) {
 		defer cancel()
 		var log lockedBuffer
 		var told []string
-		_, err := openJournal(ctx, cfg, slog.New(slog.NewTextHandler(&log, nil)), nil, func(why string) { told = append(told, why) })
+		_, err := openJournal(ctx, diskOpener(cfg, slog.New(slog.DiscardHandler)), slog.New(slog.NewTextHandler(&log, nil)), nil, func(why string) { told = append(told, why) })
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Equal(t, 4, strings.Count(log.String(), "not a directory"), log.String())
 		require.Contains(t, log.String(), "suppressed=59")

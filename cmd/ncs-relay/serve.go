@@ -49,9 +49,6 @@ was answered 200 is lost either way.`,
 					log.Warn("configuration: "+p.Message, "path", p.Path, "line", p.Line, "hint", p.Hint)
 				}
 			}
-			if cfg.Journal.Kafka != nil {
-				return errors.New("journal.kafka is not built yet: this version makes and checks the topics (ncs-relay cluster), and serves with a journal on disk only; remove journal.kafka")
-			}
 			warnOfDescriptors(cfg, log)
 			return serve(cmd.Context(), file, cfg, log)
 		},
@@ -110,8 +107,9 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 		return server.Shutdown(ctx)
 	})
 	stack.push("ingress", endIngress)
+	start := newStart()
 	adm := admin.New(cfg.Admin, admin.Options{
-		Metrics: metrics.Handler(), Ready: state.now, Log: log,
+		Metrics: metrics.Handler(), Ready: state.now, Log: log, Start: start,
 		Status: func(context.Context) (any, error) {
 			return status{Version: buildVersion(), Config: reload.status(), Status: relaying.Status()}, nil
 		},
@@ -131,7 +129,11 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	})
 	defer time.AfterFunc(openPatience, answer).Stop()
 
-	j, err := openJournal(ctx, cfg, log, failed, func(why string) {
+	opener := diskOpener(cfg, log)
+	if cfg.Journal.Kafka != nil {
+		opener = kafkaOpener(cfg, start, adm.Addr(), log)
+	}
+	j, err := openJournal(ctx, opener, log, failed, func(why string) {
 		state.not(why)
 		answer()
 	})
@@ -146,8 +148,11 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	stack.push("journal", j.Close)
 	stack.push("journal writer", background(failed, j.Run))
 
-	events := trail.New(filepath.Join(cfg.DataDir, "trail"), func() bool { return j.Ready() == nil }, log)
-	stack.push("trail", background(failed, events.Run))
+	var events *trail.Trail // none without a directory of our own
+	if cfg.DataDir != "" {
+		events = trail.New(filepath.Join(cfg.DataDir, "trail"), func() bool { return j.Ready() == nil }, log)
+		stack.push("trail", background(failed, events.Run))
+	}
 	relaying, err = gateway.New(gateway.Options{
 		Settings: settings(cfg, log), Journal: j, Logger: log, Metrics: metrics, Tracing: tracing, Trail: events,
 	})
@@ -155,7 +160,7 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 		return damageHint(err, cfg.DataDir)
 	}
 	reload.observe(metrics)
-	adm.Attach(relaying)
+	adm.Attach(relaying, fleetOf(j))
 	stack.push("admin address", endAdmin)
 	server.SetHandler(relaying)
 	answer()

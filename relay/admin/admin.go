@@ -39,6 +39,8 @@ type Options struct {
 	Gateway Operations                             // what the other paths of the API are about; nil: the API answers 503 until Attach
 	Log     *slog.Logger
 
+	Start string // identifies the start of the process; may be empty
+
 	// Fleet returns the relays that share the journal; nil = this one has it for itself. It is called for each request, and may
 	// ask the network.
 	Fleet func(ctx context.Context) (Fleet, error)
@@ -62,9 +64,10 @@ func New(cfg Config, options Options) *Server {
 	return s
 }
 
-// Attach opens the API of a server that was made without a Gateway. It is called once at most.
-func (s *Server) Attach(g Operations) {
-	s.options.Gateway = g
+// Attach opens the API of a server that was made without a Gateway, with the fleet that there is by now (see Options.Fleet). It is
+// called once at most.
+func (s *Server) Attach(g Operations, fleet func(context.Context) (Fleet, error)) {
+	s.options.Gateway, s.options.Fleet = g, fleet
 	s.attached.Store(true)
 }
 
@@ -136,7 +139,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) Handler() http.Handler {
 	all := http.NewServeMux()
 	all.Handle("/metrics", get(s.options.Metrics.ServeHTTP))
-	all.Handle("/livez", get(live))
+	all.Handle("/livez", get(s.live))
 	all.Handle("/readyz", get(s.ready))
 	all.Handle("/api/", s.checkHost(s.authorize(s.api())))
 	all.Handle("/", s.checkHost(http.HandlerFunc(notFound)))
@@ -146,8 +149,14 @@ func (s *Server) Handler() http.Handler {
 	return secureHeaders(crossOrigin.Handler(all))
 }
 
-func live(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, map[string]bool{"alive": true})
+func (s *Server) live(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, Alive{true, s.options.Start})
+}
+
+// Alive is the answer to GET /livez.
+type Alive struct {
+	Alive bool   `json:"alive"`
+	Start string `json:"start,omitempty"` // identifies the start of the process, for replicas that find one of their own name
 }
 
 func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {

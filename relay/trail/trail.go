@@ -295,7 +295,7 @@ func (t *Trail) close() error {
 func (t *Trail) Of(ctx context.Context, events []ID, about func(lever Entry, known map[ID][]Entry) []ID) (found map[ID][]Entry, since time.Time, err error) {
 	found = make(map[ID][]Entry, len(events))
 	if t == nil {
-		return found, since, nil
+		return found, time.Now(), nil
 	}
 	for _, id := range events {
 		found[id] = nil

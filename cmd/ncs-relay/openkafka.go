@@ -1,0 +1,236 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"ncs-relay/config"
+	"ncs-relay/relay/admin"
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/kafkajournal"
+	"ncs-relay/relay/journal/kafkajournal/member"
+	"ncs-relay/relay/journal/kafkajournal/topics"
+)
+
+// sharedJournal is a journal on Kafka, with what this replica has of it.
+type sharedJournal struct {
+	*kafkajournal.Journal
+	kafka  *kafkaJournal
+	member *member.Member
+	shards int
+	name   string
+	log    *slog.Logger
+	wrong  atomic.Pointer[string] // what is wrong with the topics; nil: nothing
+}
+
+// verifyInterval is how often the topics are looked at while the relay runs.
+const verifyInterval = time.Minute
+
+// errForeignTopics says that the topics are not this relay's.
+var errForeignTopics = errors.New("these topics are not this relay's")
+
+func kafkaOpener(cfg *config.Config, start, adminAddr string, log *slog.Logger) journalOpener {
+	return journalOpener{
+		open: func(ctx context.Context) (journal.Opened, error) {
+			return openShared(ctx, cfg, start, adminAddr, log)
+		},
+		lasting: func(err error) bool { return errors.Is(err, errForeignTopics) },
+		where:   cfg.Journal.Kafka.Prefix,
+	}
+}
+
+// openShared opens the journal on Kafka. An error that is not in the chain of errForeignTopics may pass.
+func openShared(ctx context.Context, cfg *config.Config, start, adminAddr string, log *slog.Logger) (*sharedJournal, error) {
+	k := journalOf(cfg)
+	j := &sharedJournal{kafka: k, name: cfg.ReplicaName(), log: log}
+	state, err := j.prepare(ctx)
+	if err != nil {
+		k.cluster.Close()
+		return nil, err
+	}
+	j.shards = state.Meta.Shards
+	names := topics.NamesOf(k.Prefix)
+	j.member = member.New(member.Options{
+		Brokers: k.cluster, Group: names.Group, Topic: names.Inbox, Shards: int32(j.shards),
+		Name: j.name, Start: start, Admin: cmp.Or(cfg.Admin.Advertise, adminAddr), Version: buildVersion(),
+		AskStart: askStart, Logger: log,
+	})
+	j.Journal, err = kafkajournal.Open(ctx, kafkajournal.Options{
+		Cluster: k.cluster, Prefix: k.Prefix, Shards: j.shards, Replica: j.name, Retention: cfg.Journal.Retention,
+		Dead: cfg.DeadLetters, CopiesByKey: cfg.Dedup.OnConflict == "drop", MaxRecord: int(k.InboxBytes()), Ownership: j.member, Logger: log,
+	})
+	if err != nil {
+		k.cluster.Close()
+		return nil, err
+	}
+	j.KeepKeys(cfg.Dedup.MaxKeys, cfg.Dedup.Window)
+	return j, nil
+}
+
+// prepare sees to it that the topics are there and as they must be.
+func (j *sharedJournal) prepare(ctx context.Context) (state topics.State, err error) {
+	ctx, cancel := context.WithTimeout(ctx, clusterTime)
+	defer cancel()
+	k := j.kafka
+	checked, err := k.Verify(ctx, k.cluster, k.mine)
+	if err == nil && checked.Missing(k.Prefix) && k.cfg.Journal.Kafka.CreateTopics != nil {
+		checked, err = k.create(ctx, io.Discard, checked)
+	}
+	if err != nil {
+		return state, err
+	}
+	if err := j.judge(checked.Problems, checked.State); err != nil {
+		return state, err
+	}
+	state, _, err = topics.Agree(ctx, k.cluster, k.Prefix, k.mine.Of(k.Prefix, checked.Found))
+	if err != nil {
+		return state, err
+	}
+	return state, j.judge(state.Check(k.Prefix, k.mine, checked.Found), state)
+}
+
+// judge returns why the topics cannot be used, and warns of what is odd.
+func (j *sharedJournal) judge(problems []topics.Problem, state topics.State) error {
+	var errs []error
+	for _, p := range problems {
+		if p.Fatal {
+			errs = append(errs, errors.New(p.String()))
+		} else {
+			j.log.Warn("a topic of the journal is not as it should be", "error", p.String())
+		}
+	}
+	if mine := j.kafka.mine; state.Key != "" && (state.Meta.Cluster != mine.Cluster || state.Meta.Format != mine.Format) {
+		errs = append(errs, errForeignTopics)
+	}
+	return errors.Join(errs...)
+}
+
+// Run runs the journal and this replica's part in the group. When ctx ends it first gives up its shards, which the journal has
+// to let go.
+func (j *sharedJournal) Run(ctx context.Context) error {
+	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	failed := make(chan error, 1)
+	var running sync.WaitGroup
+	running.Go(func() {
+		err := j.Journal.Run(keeping)
+		if keeping.Err() == nil {
+			err = endedEarly(err)
+		}
+		failed <- err
+	})
+	running.Go(func() { j.verify(ctx) })
+	err := j.member.Run(ctx)
+	stop()
+	running.Wait()
+	return errors.Join(err, <-failed)
+}
+
+// verify looks at the topics now and then. While one is wrong nothing is taken: somebody has altered it.
+func (j *sharedJournal) verify(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(verifyInterval):
+		}
+		look, cancel := context.WithTimeout(ctx, clusterTime)
+		checked, err := j.kafka.Verify(look, j.kafka.cluster, j.kafka.mine)
+		cancel()
+		if err != nil {
+			continue // a cluster that is away is noticed by appends
+		}
+		j.say(j.judge(checked.Problems, checked.State))
+	}
+}
+
+// say takes what is wrong with the topics.
+func (j *sharedJournal) say(err error) {
+	var why *string
+	if err != nil {
+		text := err.Error()
+		why = &text
+		j.log.Error("the topics of the journal are not as they must be; notifications are answered 503", "error", err)
+	}
+	if j.wrong.Swap(why) != nil && err == nil {
+		j.log.Info("the topics of the journal are as they must be again")
+	}
+}
+
+// Ready returns why an append would probably fail now.
+func (j *sharedJournal) Ready() error {
+	if why := j.wrong.Load(); why != nil {
+		return errors.New(*why)
+	}
+	return j.Journal.Ready()
+}
+
+// Append takes nothing while the topics are wrong: it might not last there.
+func (j *sharedJournal) Append(ctx context.Context, rec *journal.Record, done func(journal.Position, error)) error {
+	if why := j.wrong.Load(); why != nil {
+		return errors.New(*why)
+	}
+	return j.Journal.Append(ctx, rec, done)
+}
+
+// Close ends the journal and its connections.
+func (j *sharedJournal) Close() error {
+	err := j.Journal.Close()
+	j.kafka.cluster.Close()
+	return err
+}
+
+// fleet are the replicas that share the journal.
+func (j *sharedJournal) fleet(ctx context.Context) (admin.Fleet, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	f := admin.Fleet{Self: j.name, Shards: j.shards}
+	peers, err := j.member.Peers(ctx)
+	for _, p := range peers {
+		r := admin.Replica{Name: p.Name, Address: p.Admin, Shards: []uint32{}}
+		for _, s := range p.Shards {
+			r.Shards = append(r.Shards, uint32(s))
+		}
+		f.Replicas = append(f.Replicas, r)
+	}
+	return f, err
+}
+
+// fleetOf returns what tells of the relays that share a journal; nil: none do.
+func fleetOf(j journal.Opened) func(context.Context) (admin.Fleet, error) {
+	if shared, ok := j.(*sharedJournal); ok {
+		return shared.fleet
+	}
+	return nil
+}
+
+// newStart names this start of the process.
+func newStart() string { return rand.Text() }
+
+// askStart asks the relay at an admin address which start of its process it is.
+func askStart(ctx context.Context, address string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/livez", nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	var alive admin.Alive
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&alive); err != nil {
+		return "", fmt.Errorf("%s: %s: %w", address, resp.Status, err)
+	}
+	return alive.Start, nil
+}
