@@ -148,9 +148,9 @@ func (b *bench) measurements(found results) []measurement {
 	tenth := func() float64 { return last(nameOfKafka) / 10 }
 	list := []measurement{
 		{"a bare server", false, b.full(b.size, false, bareServer)},
-		{"b relay, nothing owed", false, b.full(b.size, false, relayOwing(relayOptions{}))},
+		{nameOfNothingOwed, false, b.full(b.size, false, relayOwing(relayOptions{}))},
 		{"c relay to a file", false, b.full(b.size, false, relayToFile)},
-		{"d relay to HTTP", false, b.full(b.size, false, relayToHTTP)},
+		{nameOfHTTP, false, b.full(b.size, false, relayToHTTP)},
 		{nameOfKafka, false, b.full(b.size, false, relayToKafka(relayOptions{}))},
 		{"f relay, half copies", false, b.full(b.size, true, relayOwing(relayOptions{}))},
 		{"g benthos to Kafka", false, b.full(b.size, false, benthosToKafka)},
@@ -176,7 +176,11 @@ func (b *bench) measurements(found results) []measurement {
 	)
 }
 
-const nameOfKafka = "e relay to Kafka"
+const (
+	nameOfNothingOwed = "b relay, nothing owed"
+	nameOfHTTP        = "d relay to HTTP"
+	nameOfKafka       = "e relay to Kafka"
+)
 
 // results are the figures of all rounds.
 type results map[string][]figures
@@ -221,14 +225,24 @@ func (r results) median(name, figure string) (float64, bool) {
 	return values[len(values)/2], true
 }
 
+// quotient is a figure of one measurement beside one of another.
+type quotient struct{ title, a, figureA, b, figureB string }
+
 // ratios are what can be compared between runs and machines.
-var ratios = []struct{ title, a, b, figure string }{
-	{"(e)/(g) through Kafka, relay beside Benthos", nameOfKafka, "g benthos to Kafka", "rate"},
-	{"(b)/(a)", "b relay, nothing owed", "a bare server", "rate"},
-	{"(c)/(b)", "c relay to a file", "b relay, nothing owed", "rate"},
-	{"(d)/(b)", "d relay to HTTP", "b relay, nothing owed", "rate"},
-	{"(f)/(a)", "f relay, half copies", "a bare server", "rate"},
-	{"(h) p99, relay beside Benthos", "h relay, half the load", "h benthos, half the load", "p99"},
+var ratios = []quotient{
+	{"(e)/(g) through Kafka, relay beside Benthos", nameOfKafka, "rate", "g benthos to Kafka", "rate"},
+	{"(b)/(a)", nameOfNothingOwed, "rate", "a bare server", "rate"},
+	{"(c)/(b)", "c relay to a file", "rate", nameOfNothingOwed, "rate"},
+	{"(d)/(b)", nameOfHTTP, "rate", nameOfNothingOwed, "rate"},
+	{"(d)/(b), the receiver's CPU apart", nameOfHTTP, "rate apart", nameOfNothingOwed, "rate"},
+	{"(f)/(a)", "f relay, half copies", "rate", "a bare server", "rate"},
+	{"(h) p99, relay beside Benthos", "h relay, half the load", "p99", "h benthos, half the load", "p99"},
+	{"events a CPU second of the server: (b)/(a)", "a bare server", "cpu bare", nameOfNothingOwed, "cpu relay"},
+	{"events a CPU second of the relay: (c)/(b)", nameOfNothingOwed, "cpu relay", "c relay to a file", "cpu relay"},
+	{"events a CPU second of the relay: (d)/(b)", nameOfNothingOwed, "cpu relay", nameOfHTTP, "cpu relay"},
+	{"events a CPU second of the server: (f)/(a)", "a bare server", "cpu bare", "f relay, half copies", "cpu relay"},
+	{"(i) CPU an event at a tenth: relay / bare server", "i relay, a tenth", "cpu relay", "i bare server, a tenth", "cpu bare"},
+	{"(i) CPU an event at a tenth: relay / Benthos", "i relay, a tenth", "cpu relay", "i benthos, a tenth", "cpu benthos"},
 }
 
 func (r results) print(out io.Writer) error {
@@ -250,11 +264,11 @@ func (r results) print(out io.Writer) error {
 			fmt.Fprintln(out, name+":", r.others(name))
 		}
 	}
-	for _, ratio := range ratios {
-		a, okA := r.median(ratio.a, ratio.figure)
-		b, okB := r.median(ratio.b, ratio.figure)
+	for _, q := range ratios {
+		a, okA := r.median(q.a, q.figureA)
+		b, okB := r.median(q.b, q.figureB)
 		if okA && okB {
-			fmt.Fprintf(out, "%-46s %.2f\n", ratio.title, a/b)
+			fmt.Fprintf(out, "%-50s %.2f\n", q.title, a/b)
 		}
 	}
 	return nil

@@ -240,6 +240,10 @@ func (f *fixture) run(ctx context.Context, warmUp, send func() (*answers, error)
 	for name := range f.pids {
 		found["cpu "+name] = us(after.cpu[name]-before.cpu[name]) / n
 	}
+	if receiver, ok := found["cpu receiver"]; ok { // the rate if what it takes of the processors were left to relay and generator
+		rest := found["cpu relay"] + found["cpu generator"]
+		found["rate apart"] = found["rate"] * (rest + receiver) / rest
+	}
 	return found, nil
 }
 
