@@ -181,11 +181,24 @@ func (d *dispatcher) run(ctx, hard context.Context) {
 			return
 		case r := <-d.results:
 			d.finish(r)
+			d.finishMore()
 		case f := <-d.control:
 			f()
 		case <-appended:
 		case <-changed:
 		case <-timer.C:
+		}
+	}
+}
+
+// finishMore takes the results that are there already: what follows a result is as much work for one as for all.
+func (d *dispatcher) finishMore() {
+	for {
+		select {
+		case r := <-d.results:
+			d.finish(r)
+		default:
+			return
 		}
 	}
 }

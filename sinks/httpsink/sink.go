@@ -182,8 +182,10 @@ func (s *Sink) post(ctx context.Context, c *client, a relay.Attempt, keepBody bo
 	if x.answer.StatusCode == http.StatusSwitchingProtocols {
 		return x, s.verdict(c, x.answer, nil) // its body is the bare connection, which no context bounds
 	}
-	linger := time.AfterFunc(maxAnswerBodyTime, cancel)
-	defer linger.Stop()
+	if x.answer.Body != http.NoBody {
+		linger := time.AfterFunc(maxAnswerBodyTime, cancel)
+		defer linger.Stop()
+	}
 	if !keepBody && x.answer.StatusCode/100 == 2 {
 		_, _ = io.CopyN(io.Discard, x.answer.Body, maxAnswerBody) // so that the connection can be used again
 	} else {
