@@ -1,8 +1,14 @@
 package filesink
 
 import (
-	"encoding/json"
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"strconv"
+	"strings"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"ncs-relay/relay"
 )
@@ -12,50 +18,54 @@ const (
 	lineStart    = `{"id":"` // of every line; tells our torn line from a file that is not ours
 )
 
-// line is one event. The small fields come first, so that the start of a line says what it is about.
-type line struct {
-	ID         string  `json:"id"`
-	Product    string  `json:"product"`
-	Event      string  `json:"event"`
-	EventType  int     `json:"event_type"`
-	Category   string  `json:"category"`
-	Entity     string  `json:"entity"`
-	Source     string  `json:"source"`
-	ReceivedAt string  `json:"received_at"`
-	Replay     uint32  `json:"replay,omitempty"`
-	Test       bool    `json:"test,omitempty"`
-	Headers    headers `json:"headers"`
-	Body       *string `json:"body,omitempty"` // a pointer: an empty body is there too
-	BodyBase64 []byte  `json:"body_base64,omitempty"`
-}
-
-type headers struct {
-	ContentType string `json:"content-type,omitempty"`
-	SignatureV1 string `json:"agora-signature,omitempty"`
-	SignatureV2 string `json:"agora-signature-v2,omitempty"`
-}
-
-// writeLine adds a's line to out.
-func writeLine(out *json.Encoder, a relay.Attempt) error {
-	l := line{
-		ID:         a.ID.String(),
-		Product:    a.Info.Product,
-		Event:      a.Info.Event,
-		EventType:  a.Info.EventType,
-		Category:   a.Info.Category,
-		Entity:     a.Entity,
-		Source:     a.Source,
-		ReceivedAt: a.ReceivedAt.UTC().Format(rfc3339Milli),
-		Replay:     a.Replay,
-		Test:       a.Test,
-		Headers:    headers{ContentType: a.ContentType, SignatureV1: a.SignatureV1, SignatureV2: a.SignatureV2},
+// appendLine adds a's line to b, byte for byte as encoding/json would, which takes half as much again and leaves garbage. The small
+// fields come first, so that the start of a line says what it is about.
+func appendLine(b []byte, a *relay.Attempt) []byte {
+	b = hex.AppendEncode(append(b, lineStart...), a.ID[:])
+	b = appendText(append(b, `","product":`...), a.Info.Product)
+	b = appendText(append(b, `,"event":`...), a.Info.Event)
+	b = strconv.AppendInt(append(b, `,"event_type":`...), int64(a.Info.EventType), 10)
+	b = appendText(append(b, `,"category":`...), a.Info.Category)
+	b = appendText(append(b, `,"entity":`...), a.Entity)
+	b = appendText(append(b, `,"source":`...), a.Source)
+	b = a.ReceivedAt.UTC().AppendFormat(append(b, `,"received_at":"`...), rfc3339Milli)
+	b = append(b, '"')
+	if a.Replay != 0 {
+		b = strconv.AppendUint(append(b, `,"replay":`...), uint64(a.Replay), 10)
 	}
-	// The encoder puts U+FFFD for what is not UTF-8; such a body would not come back as it was.
+	if a.Test {
+		b = append(b, `,"test":true`...)
+	}
+	b = appendHeaders(append(b, `,"headers":{`...), a)
+	// U+FFFD would stand for what is not UTF-8; such a body would not come back as it was.
 	if utf8.Valid(a.Body) {
-		text := string(a.Body)
-		l.Body = &text
+		b = appendText(append(b, `},"body":`...), a.Body)
 	} else {
-		l.BodyBase64 = a.Body
+		b = base64.StdEncoding.AppendEncode(append(b, `},"body_base64":"`...), a.Body)
+		b = append(b, '"')
 	}
-	return out.Encode(l)
+	return append(b, "}\n"...)
 }
+
+func appendHeaders(b []byte, a *relay.Attempt) []byte {
+	separator := ""
+	for _, h := range [...][2]string{{"content-type", a.ContentType}, {"agora-signature", a.SignatureV1}, {"agora-signature-v2", a.SignatureV2}} {
+		if h[1] != "" {
+			b = appendText(append(append(append(b, separator...), '"'), h[0]+`":`...), h[1])
+			separator = ","
+		}
+	}
+	return b
+}
+
+// appendText quotes a text. U+2028 and U+2029, at which some readers would end a line, are escaped.
+func appendText[T string | []byte](b []byte, text T) []byte {
+	start := len(b)
+	b, _ = jsontext.AppendQuote(b, text) // its error is that of invalid UTF-8, for which it writes the replacement character
+	if bytes.Contains(b[start:], []byte("\u2028"[:2])) {
+		b = append(b[:start], lineEnds.Replace(string(b[start:]))...)
+	}
+	return b
+}
+
+var lineEnds = strings.NewReplacer("\u2028", `\u2028`, "\u2029", `\u2029`)

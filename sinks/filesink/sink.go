@@ -6,9 +6,7 @@
 package filesink
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -38,7 +36,7 @@ type Sink struct {
 	path  string // of the file, where symbolic links lead to
 	end   int64  // where the next line begins
 	dirty bool   // a failed write may have left bytes after end
-	buf   bytes.Buffer
+	lines []byte // of the last batch, for its room
 }
 
 var _ relay.Sink = (*Sink)(nil)
@@ -83,10 +81,7 @@ func (s *Sink) Send(ctx context.Context, _ relay.Lane, batch []relay.Attempt) (t
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	lines, err := s.encode(batch)
-	if err != nil {
-		return 0, err
-	}
+	lines := s.encode(batch)
 	if err := s.ready(); err != nil {
 		return 0, err
 	}
@@ -101,19 +96,15 @@ func (s *Sink) Send(ctx context.Context, _ relay.Lane, batch []relay.Attempt) (t
 	return len(batch), nil
 }
 
-func (s *Sink) encode(batch []relay.Attempt) ([]byte, error) {
-	if s.buf.Cap() > keptBuffer {
-		s.buf = bytes.Buffer{}
+func (s *Sink) encode(batch []relay.Attempt) []byte {
+	if cap(s.lines) > keptBuffer {
+		s.lines = nil
 	}
-	s.buf.Reset()
-	out := json.NewEncoder(&s.buf)
-	out.SetEscapeHTML(false)
-	for _, a := range batch {
-		if err := writeLine(out, a); err != nil {
-			return nil, fmt.Errorf("encode: %w", err)
-		}
+	s.lines = s.lines[:0]
+	for i := range batch {
+		s.lines = appendLine(s.lines, &batch[i])
 	}
-	return s.buf.Bytes(), nil
+	return s.lines
 }
 
 // ready sees to it that the file is open, is the one at the path, and ends with a whole line.
