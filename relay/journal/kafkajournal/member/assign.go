@@ -11,17 +11,29 @@ type table struct {
 	Generation int32              `json:"generation"`
 	Owners     map[string][]int32 `json:"owners,omitempty"` // by replica: what it may act on
 	Giving     map[string][]int32 `json:"giving,omitempty"` // by replica: what it has, or may have, and must give up before another gets it
+	Starts     map[string]string  `json:"starts,omitempty"` // by replica: which start of it has that
+	Heirs      map[string]string  `json:"heirs,omitempty"`  // by replica: an earlier start that may have it, too
+}
+
+// before returns an earlier start of a replica that may have what the table gives it; "" = there is none.
+func (t table) before(replica, start string) string {
+	if t.Starts[replica] != start {
+		return t.Starts[replica]
+	}
+	return t.Heirs[replica]
 }
 
 // claim is what a replica says of itself when it joins a generation. The group keeps the last one of a replica that is silent.
 type claim struct {
-	name string // the replica
+	name  string // the replica
+	start string // of it
 
 	Attended int32   `json:"attended,omitempty"` // the generation that it took part in before; 0 = none, it is new
 	Table    table   `json:"table"`              // of the last generation of which it was given one
 	Owned    []int32 `json:"owned,omitempty"`    // what it has, and what it is giving up and not yet done with
 	Refused  []int32 `json:"refused,omitempty"`  // what it cannot have
 	Leaving  bool    `json:"leaving,omitempty"`  // it wants none
+	Guarding bool    `json:"guarding,omitempty"` // it acts on nothing yet: an earlier start of it may be alive
 }
 
 // assign makes the table of a generation: shards stay where they are as far as the members' numbers of shards differ by one at
@@ -33,7 +45,15 @@ func assign(generation, shards int32, claims []claim) table {
 	p.keep()
 	p.fill()
 	p.level()
-	made := table{Generation: generation, Owners: make(map[string][]int32), Giving: make(map[string][]int32)}
+	made := table{Generation: generation, Owners: make(map[string][]int32), Giving: make(map[string][]int32),
+		Starts: make(map[string]string), Heirs: make(map[string]string)}
+	last := newest(claims)
+	for _, c := range claims {
+		made.Starts[c.name] = c.start
+		if before := last.Starts[c.name]; before != c.start && len(last.Owners[c.name])+len(last.Giving[c.name]) > 0 {
+			made.Heirs[c.name] = before
+		}
+	}
 	for shard, target := range p.target {
 		having := p.holders[shard]
 		if target != nobody && (len(having) == 0 || len(having) == 1 && having[0] == target) {
@@ -56,12 +76,7 @@ func assign(generation, shards int32, claims []claim) table {
 // given it, each of them may have anything that nobody else says it has.
 func holders(generation, shards int32, claims []claim) [][]int {
 	having := ownedBy(shards, claims)
-	last := table{}
-	for _, c := range claims {
-		if c.Table.Generation > last.Generation {
-			last = c.Table
-		}
-	}
+	last := newest(claims)
 	known := last.Generation >= generation-1
 	for shard, owned := range having {
 		if len(owned) > 0 {
@@ -74,6 +89,15 @@ func holders(generation, shards int32, claims []claim) [][]int {
 		}
 	}
 	return having
+}
+
+func newest(claims []claim) (last table) {
+	for _, c := range claims {
+		if c.Table.Generation > last.Generation {
+			last = c.Table
+		}
+	}
+	return last
 }
 
 // ownedBy returns who says that it has each shard. If two do, one of them was thrown out and does not know; the other was

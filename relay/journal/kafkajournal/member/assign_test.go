@@ -190,6 +190,22 @@ func TestWithoutTheLastTableNothingFreeIsGivenAway(t *testing.T) {
 	}
 }
 
+func TestATableNamesTheStartsAndWhoMayHaveHadIt(t *testing.T) {
+	t.Parallel()
+	last := table{Generation: 7, Owners: map[string][]int32{"a": {0}, "b": {1}}, Starts: map[string]string{"a": "a1", "b": "b1", "c": "c1"}}
+	made := assign(8, 2, []claim{
+		{name: "a", start: "a1", Attended: 7, Table: last, Owned: []int32{0}},
+		{name: "b", start: "b2"},
+		{name: "c", start: "c2"}, // the one before had nothing
+	})
+	require.Equal(t, map[string]string{"a": "a1", "b": "b2", "c": "c2"}, made.Starts)
+	require.Equal(t, map[string]string{"b": "b1"}, made.Heirs)
+	require.Equal(t, "b1", made.before("b", "b2"))
+	require.Equal(t, "b2", made.before("b", "b3"))
+	require.Empty(t, made.before("a", "a1"))
+	require.Empty(t, made.before("d", "d1"))
+}
+
 func TestAShardClaimedByTwoIsOfTheNewerGeneration(t *testing.T) {
 	t.Parallel()
 	for _, order := range [][2]int{{0, 1}, {1, 0}} {

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/segmentio/kafka-go/protocol"
+	"github.com/segmentio/kafka-go/protocol/joingroup"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
 )
@@ -25,11 +27,12 @@ func TestKfake(t *testing.T) {
 // contract is what holds with any brokers. quiet: a replica that comes back disturbs nobody.
 func contract(t *testing.T, brokers []string, quiet bool) {
 	const session = 3 * time.Second
-	for name, test := range map[string]func(*testing.T, *fleet){
+	tests := map[string]func(*testing.T, *fleet){
 		"shares are fair as replicas come and go":       fairShares,
 		"a replica that is silent loses its shards":     thrownOut,
 		"a replica that crashes and is back":            func(t *testing.T, f *fleet) { crashAndBack(t, f, quiet) },
 		"a replica that cannot prove the other's death": guarded,
+		"what it may have had is not handed on":         notHandedOn,
 		"a second replica of one name ends":             twice,
 		"a replica that was fenced ends":                fenced,
 		"rolling restart":                               rollingRestart,
@@ -38,7 +41,11 @@ func contract(t *testing.T, brokers []string, quiet bool) {
 		"a replica that makes no progress leaves":       leave,
 		"progress is committed":                         progress,
 		"processes that are killed and frozen":          killedAndFrozen,
-	} {
+	}
+	if quiet { // else nobody is left who knows what the first one had
+		tests["two of one name that start together"] = together
+	}
+	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(t, newFleet(t, brokers, "group "+name, session))
@@ -60,7 +67,7 @@ func fairShares(t *testing.T, f *fleet) {
 	require.NoError(t, err)
 	require.Len(t, peers, 3)
 	for i, r := range []*relayReplica{a, b, c} {
-		require.Equal(t, Peer{r.Name, r.Admin, r.Start, "1", owned(r.Member)}, peers[i])
+		require.Equal(t, Peer{Name: r.Name, Admin: r.Admin, Start: r.Start, Version: "1", Shards: owned(r.Member)}, peers[i])
 	}
 
 	before = time.Now()
@@ -138,6 +145,54 @@ func guarded(t *testing.T, f *fleet) {
 	b.way.unblock()
 	b.await(t)
 	require.ErrorIs(t, b.err, ErrTwice)
+}
+
+// The successor of a replica that may be alive hands on nothing that the other may still act on, nor does it when it ends.
+func notHandedOn(t *testing.T, f *fleet) {
+	silent := func(o *Options) {
+		o.AskStart = func(context.Context, string) (string, error) { return "", errors.New("no answer") }
+	}
+	for _, successorEnds := range []bool{false, true} {
+		a, b := f.start("a", silent), f.start("b", silent)
+		f.awaitShares(t, a, b)
+		b.way.block() // it goes on acting while its lease lasts
+		again := f.start("b", silent)
+		await(t, "it is a member", func() bool { return again.generationNow() > 0 })
+		if successorEnds {
+			again.end()
+			f.awaitShares(t, a)
+		} else {
+			c := f.start("c")
+			f.awaitShares(t, a, again, c)
+			c.stop(t)
+			again.stop(t)
+		}
+		b.way.unblock()
+		b.end()
+		<-b.done
+		a.stop(t)
+	}
+}
+
+// The second one does not find the first in the group, which joins in the next moment.
+func together(t *testing.T, f *fleet) {
+	looked, has := make(chan struct{}), make(chan struct{})
+	second := f.start("a", func(o *Options) {
+		o.Brokers.(*way).before = func(request protocol.Message) {
+			if _, joins := request.(*joingroup.Request); joins && looked != nil {
+				close(looked)
+				looked = nil
+				<-has
+			}
+		}
+	})
+	<-looked
+	first := f.start("a")
+	f.awaitShares(t, first)
+	close(has)
+	f.awaitShares(t, second)
+	first.await(t)
+	require.ErrorIs(t, first.err, ErrTwice)
 }
 
 func twice(t *testing.T, f *fleet) {

@@ -287,6 +287,8 @@ func (b *books) gap(t *testing.T, start string, since time.Time) (longest time.D
 // way leads to the brokers, and can be blocked: then no request goes out, and no answer comes in.
 type way struct {
 	Brokers
+	before func(protocol.Message) // called before a request goes out; may be nil
+
 	mu   sync.Mutex
 	open chan struct{} // closed = open
 	dead chan struct{} // closed = for ever blocked
@@ -361,6 +363,9 @@ func (w *way) Ask(ctx context.Context, request protocol.Message) (protocol.Messa
 }
 
 func (w *way) To(ctx context.Context, address string, request protocol.Message) (protocol.Message, error) {
+	if w.before != nil {
+		w.before(request)
+	}
 	return w.both(ctx, func() (protocol.Message, error) { return w.Brokers.To(ctx, address, request) })
 }
 

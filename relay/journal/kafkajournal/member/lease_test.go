@@ -3,6 +3,7 @@ package member
 import (
 	"context"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,6 +35,7 @@ type stage struct {
 	hang        map[string]bool                   // addresses that do not answer
 	last        map[protocol.ApiKey]protocol.Message
 	described   []describegroups.ResponseGroupMember
+	askStart    func(context.Context, string) (string, error)
 	stable      *table // of the group before the replica came back: it is given that, and no round is made
 }
 
@@ -148,7 +150,7 @@ func perform(t *testing.T, test func(t *testing.T, s *stage, m *Member, c *clock
 			p(s)
 		}
 		c := &clocks{Clock: systemClock()}
-		m := New(Options{Brokers: s, Group: "g", Topic: topic, Shards: 3, Name: "a", Start: "a1", Clock: c.read})
+		m := New(Options{Brokers: s, Group: "g", Topic: topic, Shards: 3, Name: "a", Start: "a1", AskStart: s.askStart, Clock: c.read})
 		ctx, cancel := context.WithCancel(context.Background())
 		ended := make(chan error, 1)
 		go func() { ended <- m.Run(ctx) }()
@@ -411,6 +413,82 @@ func TestThereIsNoLeaseWhileAnotherOfThisNameMayHaveOne(t *testing.T) {
 	})
 }
 
+// What it is to give up meanwhile, and what it had when it ends, the other may still act on.
+func TestNothingIsHandedOnWhileAnotherOfThisNameMayHaveIt(t *testing.T) {
+	t.Parallel()
+	for name, proof := range map[string]bool{"the last may be alive": false, "the one before the last may be": true} {
+		for _, ends := range []bool{false, true} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				perform(t, func(t *testing.T, s *stage, m *Member, _ *clocks, end func() error) {
+					require.Len(t, owned(m), 3)
+					m.Refuse(2)
+					m.Released(2)
+					s.set(func() { s.codes[protocol.Heartbeat] = kafka.RebalanceInProgress }) // somebody wants a round
+					after(time.Second)
+					s.set(func() { clear(s.codes) })
+					after(time.Second)
+					if ends {
+						ended := make(chan error, 1)
+						go func() { ended <- end() }()
+						synctest.Wait()
+						for shard := range int32(2) {
+							m.Released(shard)
+						}
+						require.NoError(t, <-ended)
+						require.Zero(t, s.count(protocol.LeaveGroup))
+						return
+					}
+					require.False(t, m.Leave())
+					said := lastSaid(t, s)
+					require.Equal(t, []int32{0, 1, 2}, said.Owned)
+					require.True(t, said.Guarding)
+					require.Zero(t, m.Lease())
+					after(9 * time.Second)
+					require.Positive(t, m.Lease())
+					said = lastSaid(t, s)
+					require.Equal(t, []int32{0, 1}, said.Owned)
+					require.False(t, said.Guarding)
+				}, func(s *stage) {
+					metadata, err := encodeHello(topic, hello{Start: "a0", Admin: "a0:1", claim: claim{Guarding: proof}})
+					require.NoError(t, err)
+					s.described = []describegroups.ResponseGroupMember{{GroupInstanceID: "a", MemberMetadata: metadata}}
+					if proof {
+						s.askStart = func(context.Context, string) (string, error) { return "", syscall.ECONNREFUSED }
+					}
+				})
+			})
+		}
+	}
+}
+
+func lastSaid(t *testing.T, s *stage) hello {
+	said, err := decodeHello("a", s.request(protocol.JoinGroup).(*joingroup.Request).Protocols[0].Metadata)
+	require.NoError(t, err)
+	return said
+}
+
+// It was not there yet when this one looked: the table says that its shards were another start's.
+func TestWhoTookAnothersPlaceUnawaresActsOnNothingForASession(t *testing.T) {
+	t.Parallel()
+	for name, before := range map[string]table{
+		"without a round":  {Generation: 7, Owners: map[string][]int32{"a": {0, 1, 2}}, Starts: map[string]string{"a": "a0"}},
+		"within one":       {Generation: 7, Owners: map[string][]int32{"a": {0, 1, 2}}, Starts: map[string]string{"a": "a1"}, Heirs: map[string]string{"a": "a0"}},
+		"it knows of none": {Generation: 7, Owners: map[string][]int32{"a": {0, 1, 2}}, Starts: map[string]string{"a": "a1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			perform(t, func(t *testing.T, s *stage, m *Member, _ *clocks, _ func() error) {
+				after(9 * time.Second)
+				require.Equal(t, name == "it knows of none", m.Lease() > 0)
+				require.Equal(t, name != "it knows of none", s.count(protocol.JoinGroup) > 1, "the others must know")
+				after(2 * time.Second)
+				require.Positive(t, m.Lease())
+			}, func(s *stage) { s.stable = &before })
+		})
+	}
+}
+
 // The brokers took up a late copy of the request to join: what fences this process is this process.
 func TestWhoFencedItselfJoinsAgain(t *testing.T) {
 	t.Parallel()
@@ -514,7 +592,7 @@ func TestPeersAreAskedForUntilTheyAreKnown(t *testing.T) {
 		})
 		peers, err := m.Peers(t.Context())
 		require.NoError(t, err)
-		require.Equal(t, []Peer{{"b", "b:1", "b1", "2", []int32{1, 2}}}, peers)
+		require.Equal(t, []Peer{{Name: "b", Admin: "b:1", Start: "b1", Version: "2", Shards: []int32{1, 2}}}, peers)
 		s.set(func() { s.described[0].MemberMetadata = []byte("something else's") })
 		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

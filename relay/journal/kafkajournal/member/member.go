@@ -78,20 +78,22 @@ type Member struct {
 
 	mu         sync.Mutex // guards what follows
 	holdings   *holdings
-	id         string    // given by the coordinator; "" = not a member
-	generation int32     // the last one that it took part in
-	table      table     // the last one that it was given
-	counts     bool      // the lease runs from counted
-	counted    instant   // when the last request was sent by which the coordinator has renewed the session
-	guarded    bool      // a replica of this name may be alive: there is no lease for a session from guardedAt
-	guardedAt  instant   //
-	rejoin     time.Time // when another round is to be made; zero = none is needed
-	joined     time.Time // when the last round was made
-	committed  time.Time // when progress was committed last
-	leaving    bool      // Run is to end
-	quit       bool      // Leave was called
-	out        time.Time // it does not join before, because of Leave
-	quitAt     time.Time // when Leave was last followed
+	id         string  // given by the coordinator; "" = not a member
+	generation int32   // the last one that it took part in
+	table      table   // the last one that it was given
+	counts     bool    // the lease runs from counted
+	counted    instant // when the last request was sent by which the coordinator has renewed the session
+	guarded    bool    // a replica of this name may be alive: there is no lease for a session from guardedAt
+	guardedAt  instant
+	inherited  map[int32]struct{} // what the other one may have
+	dead       string             // an earlier start of this replica that is known to have ended
+	rejoin     time.Time          // when another round is to be made; zero = none is needed
+	joined     time.Time          // when the last round was made
+	committed  time.Time          // when progress was committed last
+	leaving    bool               // Run is to end
+	quit       bool               // Leave was called
+	out        time.Time          // it does not join before, because of Leave
+	quitAt     time.Time          // when Leave was last followed
 }
 
 // New makes a member that has joined nothing yet; Run does.
@@ -109,7 +111,7 @@ func New(o Options) *Member {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Member{Options: o, group: &group{brokers: o.Brokers, name: o.Group}, wake: make(chan struct{}, 1),
-		drained: make(chan struct{}), holdings: newHoldings()}
+		drained: make(chan struct{}), holdings: newHoldings(), inherited: make(map[int32]struct{})}
 }
 
 // Owned returns the shards that are assigned to this replica, sorted, and a channel that is closed when they change. It is for whoever
@@ -146,7 +148,7 @@ func (m *Member) guards() bool { return m.guarded && m.Clock.passed(m.guardedAt)
 func (m *Member) Released(shard int32) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.holdings.released(shard) {
+	if m.holdings.released(shard) && !m.guards() {
 		wait := gatherPause
 		if !m.holdings.settling() {
 			wait = 0
@@ -172,7 +174,7 @@ func (m *Member) Refuse(shard int32) {
 func (m *Member) Leave() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if now := time.Now(); m.quitAt.IsZero() || now.Sub(m.quitAt) >= leaveInterval {
+	if now := time.Now(); !m.guards() && (m.quitAt.IsZero() || now.Sub(m.quitAt) >= leaveInterval) {
 		m.quitAt, m.out, m.quit = now, now.Add(m.Session), true
 		m.drop()
 		m.nudge()
@@ -295,6 +297,7 @@ func (m *Member) takePart(ctx context.Context) error {
 // turn does what is due, and returns how long nothing else is.
 func (m *Member) turn(ctx context.Context) (wait time.Duration, err error) {
 	m.mu.Lock()
+	m.endGuard()
 	now := time.Now()
 	quit, id, out, rejoin := m.quit, m.id, m.out, m.rejoin
 	m.quit = false
@@ -319,6 +322,15 @@ func (m *Member) turn(ctx context.Context) (wait time.Duration, err error) {
 	}
 	m.commit(ctx)
 	return m.untilNext(), nil
+}
+
+// endGuard says that the other one's session is over.
+func (m *Member) endGuard() {
+	if m.guarded && !m.guards() {
+		m.guarded = false
+		clear(m.inherited)
+		m.joinWithin(0)
+	}
 }
 
 // untilNext returns the time to the next heartbeat or round, whichever comes first.
@@ -405,6 +417,7 @@ func (m *Member) expelled() {
 func (m *Member) forget() {
 	m.drop()
 	m.id, m.generation, m.table, m.rejoin = "", 0, table{}, time.Time{}
+	clear(m.inherited)
 }
 
 // commit says how far the owned shards are.
@@ -439,6 +452,9 @@ func (m *Member) commit(ctx context.Context) {
 func (m *Member) depart(ctx context.Context) {
 	m.mu.Lock()
 	id := m.id
+	if m.guards() {
+		id = "" // what it has, another may have for as long as its session lasts
+	}
 	m.forget()
 	m.mu.Unlock()
 	if id == "" {

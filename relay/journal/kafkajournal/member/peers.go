@@ -21,6 +21,8 @@ type Peer struct {
 	Start   string // identifies the start of its process
 	Version string // of its program
 	Shards  []int32
+
+	guarding bool // an earlier one of its name may be alive
 }
 
 // errRebalancing says that the coordinator tells nothing of members because it is waiting for some of them.
@@ -83,7 +85,7 @@ func peer(member describegroups.ResponseGroupMember) (Peer, error) {
 	if err != nil {
 		return Peer{}, err
 	}
-	return Peer{said.name, said.Admin, said.Start, said.Version, given.Owners[said.name]}, nil
+	return Peer{said.name, said.Admin, said.Start, said.Version, given.Owners[said.name], said.Guarding}, nil
 }
 
 // admit looks whether a replica of this name is alive, before this one takes its place: Kafka fences the first of the two. If that
@@ -98,7 +100,7 @@ func (m *Member) admit(ctx context.Context) error {
 		case err == nil && known:
 			return m.meet(ctx, *found)
 		case errors.Is(err, errRebalancing) && time.Now().After(deadline):
-			m.guard("the group does not say what else has this name")
+			m.beginToGuard("the group does not say what else has this name")
 			return nil
 		}
 		if err != nil && !errors.Is(err, errRebalancing) {
@@ -136,7 +138,7 @@ func (m *Member) meet(ctx context.Context, other Peer) error {
 		return nil
 	}
 	if m.AskStart == nil || other.Admin == "" {
-		m.guard("it has not told its admin address")
+		m.beginToGuard("it has not told its admin address")
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
@@ -146,11 +148,16 @@ func (m *Member) meet(ctx context.Context, other Peer) error {
 	case err == nil && start == other.Start:
 		return m.twice(other)
 	case err == nil && start == m.Start, errors.Is(err, syscall.ECONNREFUSED): // nothing but this process is at its address
-		return nil
+		m.mu.Lock()
+		m.dead = other.Start
+		m.mu.Unlock()
+		if other.guarding {
+			m.beginToGuard("one before the last may be")
+		}
 	case err == nil:
-		m.guard("something else answers at its admin address " + other.Admin)
+		m.beginToGuard("something else answers at its admin address " + other.Admin)
 	default:
-		m.guard("its admin address " + other.Admin + " does not answer: " + err.Error())
+		m.beginToGuard("its admin address " + other.Admin + " does not answer: " + err.Error())
 	}
 	return nil
 }
@@ -163,9 +170,14 @@ func (m *Member) twice(other Peer) error {
 	return fmt.Errorf("%w: %s; give each replica a name of its own (replica: in the configuration, default: the host name), or end the other one first", ErrTwice, where)
 }
 
-func (m *Member) guard(reason string) {
+func (m *Member) beginToGuard(reason string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.guard(reason)
+}
+
+// guard makes the replica act on nothing for a session, and hand nothing on: what it has, another of its name may have.
+func (m *Member) guard(reason string) {
 	m.guarded, m.guardedAt = true, m.Clock.now()
 	m.Logger.Warn("a replica of this name may be alive: nothing is delivered here until its session is over", "reason", reason, "session", m.Session)
 }

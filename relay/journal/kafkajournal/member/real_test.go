@@ -112,13 +112,19 @@ func anyLife(t *testing.T, kafka *kafkatest.Cluster) {
 			c.signal(syscall.SIGTERM)
 			require.Zero(t, c.wait(), "%s", c.errors.String())
 			delete(living, name)
-		case what == "two": // of one name, of which the first is frozen
+		case what == "two": // of one name, of which the first is frozen for a while
 			c.signal(syscall.SIGSTOP)
-			living[name] = f.spawn(name)
+			second := f.spawn(name)
 			pass(wait)
 			c.signal(syscall.SIGCONT)
-			if c.wait() == 0 {
-				t.Fatalf("the first of two replicas of one name has ended as if all were well")
+			select {
+			case <-c.noted: // it was fenced
+				require.Equal(t, 1, c.wait())
+				living[name] = second
+			case <-second.noted: // it found the first one alive
+				require.Equal(t, 1, second.wait())
+			case <-time.After(patience):
+				t.Fatal("two replicas of one name live on")
 			}
 		}
 		done[what]++

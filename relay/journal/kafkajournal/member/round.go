@@ -54,13 +54,23 @@ func (m *Member) joinRequest() (*joingroup.Request, error) {
 	m.rejoin = time.Time{}
 	m.joined = time.Now()
 	metadata, err := encodeHello(m.Topic, hello{Admin: m.Admin, Start: m.Start, Version: m.Version, claim: claim{
-		Attended: m.generation, Table: m.table, Owned: m.holdings.claimed(), Leaving: m.leaving,
+		Attended: m.generation, Table: m.table, Owned: m.claimed(), Leaving: m.leaving, Guarding: m.guards(),
 		Refused: slices.Sorted(maps.Keys(m.holdings.refused))}})
 	session := int32(m.Session.Milliseconds())
 	return &joingroup.Request{GroupID: m.Group, MemberID: m.id, GroupInstanceID: m.Name, ProtocolType: protocolType,
 		// The coordinator throws out who does not sync within the rebalance time-out. A shorter one would be shorter than the lease.
 		SessionTimeoutMS: session, RebalanceTimeoutMS: session,
 		Protocols: []joingroup.RequestProtocol{{Name: protocolName, Metadata: metadata}}}, err
+}
+
+// claimed are the shards that nobody else may have.
+func (m *Member) claimed() []int32 {
+	claimed := m.holdings.claimed()
+	if m.guards() {
+		claimed = slices.AppendSeq(claimed, maps.Keys(m.inherited))
+	}
+	slices.Sort(claimed)
+	return slices.Compact(claimed)
 }
 
 func (m *Member) attended(response *joingroup.Response) {
@@ -109,7 +119,15 @@ func (m *Member) adopt(given table, sent instant, fresh bool) {
 		m.holdings.assign(given.Owners[m.Name])
 	}
 	again := given.Generation == 0 || fresh && given.unowned(m.Shards)
+	if before := given.before(m.Name, m.Start); fresh && !m.guarded && before != "" && before != m.dead {
+		m.guard("it has joined at the same time")
+		again = true // the others must know
+	}
 	for _, shard := range slices.Concat(given.Owners[m.Name], given.Giving[m.Name]) {
+		if m.guards() {
+			m.inherited[shard] = struct{}{}
+			continue
+		}
 		if _, assigned := m.holdings.assigned[shard]; !assigned && !m.holdings.closing[shard] {
 			again = true
 		}

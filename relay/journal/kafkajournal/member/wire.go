@@ -44,7 +44,7 @@ func decodeHello(name string, metadata []byte) (h hello, err error) {
 	if err != nil {
 		err = fmt.Errorf("what replica %s says of itself cannot be read: %w", name, err)
 	}
-	h.name = name
+	h.name, h.start = name, h.Start
 	return h, err
 }
 
