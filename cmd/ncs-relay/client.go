@@ -152,23 +152,9 @@ func (c *adminClient) post(ctx context.Context, path string, body, answer any) e
 // call decodes the answer into answer, which is nil if there is none. There is no time-out: an operation may take long,
 // and whoever waits can interrupt it.
 func (c *adminClient) call(ctx context.Context, method, path string, body []byte, answer any) error {
-	req, err := http.NewRequestWithContext(ctx, method, c.base+"/api/v1/"+path, bytes.NewReader(body))
+	resp, err := c.do(ctx, method, path, body)
 	if err != nil {
 		return err
-	}
-	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
-	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		var failed *url.Error
-		if errors.As(err, &failed) {
-			err = failed.Err // without the URL, which is said anyway
-		}
-		return fmt.Errorf("no relay answers at %s: %w (is it running, and is this its admin.listen? --admin, -c or $%s names another)", c.base, err, adminVariable)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
@@ -185,6 +171,29 @@ func (c *adminClient) call(ctx context.Context, method, path string, body []byte
 		return fmt.Errorf("%s does not answer as a relay of this version (%s): %w", c.base, resp.Status, err)
 	}
 	return nil
+}
+
+// do makes a call.
+func (c *adminClient) do(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+"/api/v1/"+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		var failed *url.Error
+		if errors.As(err, &failed) {
+			err = failed.Err // without the URL, which is said anyway
+		}
+		return nil, fmt.Errorf("no relay answers at %s: %w (is it running, and is this its admin.listen? --admin, -c or $%s names another)", c.base, err, adminVariable)
+	}
+	return resp, nil
 }
 
 // refusal makes an error of an answer that is none, and says what to do.

@@ -13,7 +13,7 @@ var groups = []struct {
 }{
 	{"Set up and run:", []string{"serve", "check", "config", "health", "version"}},
 	{"Understand events and rules:", []string{"events", "route", "asyncapi"}},
-	{"Try, without Agora:", []string{"trigger", "simulate", "send", "verify"}},
+	{"Try, without Agora:", []string{"trigger", "listen", "simulate", "send", "verify"}},
 	{"Operate a running relay:", []string{"status", "sinks", "pending", "deadletters", "replay", "inspect"}},
 	{"Look into the data_dir of a stopped one:", []string{"journal"}},
 	{"About this program:", []string{"help", "completion"}},
@@ -43,6 +43,8 @@ var examples = map[string]string{
 	"trigger": `  ncs-relay trigger cloud_recording.uploaded --url http://localhost:8080/ncs --secret-env NCS_SECRET
   ncs-relay trigger cloud_recording.uploaded --sink billing
   ncs-relay trigger --body body.json --sink billing`,
+	"listen": `  ncs-relay listen --forward-to http://localhost:3000/hooks --sink billing -c relay.yaml
+  ncs-relay listen --forward-to http://localhost:3000 --event cloud_recording.uploaded`,
 	"simulate": `  ncs-relay simulate --url http://localhost:8080/ncs --secret-env NCS_SECRET
   ncs-relay simulate --url http://localhost:8080/ncs --secret-env NCS_SECRET --recordings 1000 --rate 200 --shuffle 0.1`,
 	"send":   `  ncs-relay send --url http://localhost:8080/ncs --secret-env NCS_SECRET body.json`,

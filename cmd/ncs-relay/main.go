@@ -84,7 +84,7 @@ to every team's Kafka topic, HTTP service or file.`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(
-		serveCommand(), checkCommand(), routeCommand(), simulateCommand(), triggerCommand(), sendCommand(), verifyCommand(),
+		serveCommand(), checkCommand(), routeCommand(), simulateCommand(), triggerCommand(), listenCommand(), sendCommand(), verifyCommand(),
 		eventsCommand(), asyncAPICommand(), healthCommand(), configCommand(), versionCommand(),
 		statusCommand(), sinksCommand(), pendingCommand(), deadLettersCommand(), replayCommand(), inspectCommand(), journalCommand(), clusterCommand(),
 	)

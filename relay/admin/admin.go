@@ -52,6 +52,7 @@ type Server struct {
 	options  Options
 	attached atomic.Bool // options.Gateway is there
 	others   *http.Client
+	ending   chan struct{} // closed when the server ends
 
 	mu       sync.Mutex // guards listener
 	listener net.Listener
@@ -59,7 +60,7 @@ type Server struct {
 
 // New makes a server; Listen and Run start it.
 func New(cfg Config, options Options) *Server {
-	s := &Server{cfg: cfg, options: options, others: newOthers()}
+	s := &Server{cfg: cfg, options: options, others: newOthers(), ending: make(chan struct{})}
 	s.attached.Store(options.Gateway != nil)
 	return s
 }
@@ -118,6 +119,7 @@ func (s *Server) Run(ctx context.Context) error {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(s.options.Log.Handler(), slog.LevelWarn),
 	}
+	server.RegisterOnShutdown(func() { close(s.ending) })
 	listener := ingress.BoundConnections(server, s.listener, maxConnections, "the limit of admin connections", s.options.Log)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()

@@ -13,6 +13,7 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/gateway"
+	"ncs-relay/relay/ingress"
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/ncs"
 )
@@ -38,6 +39,8 @@ type Operations interface {
 	Replay(ctx context.Context, req gateway.ReplayRequest) (gateway.ReplayResult, error)
 	Replays() []gateway.ReplayStatus
 	CancelReplay(ctx context.Context, id uint32) error
+	Listen(f relay.Filter) (*ingress.Listener, error)
+	Heard(r *journal.Record) gateway.Heard
 	Inspect(ctx context.Context, f relay.Filter, n int) ([]gateway.Life, bool, error)
 
 	Audit(l gateway.Lever)
@@ -75,6 +78,7 @@ func (s *Server) api() http.Handler {
 		mux.Handle(path, s.operations(methods))
 	}
 	mux.Handle("/api/v1/status", get(s.status))
+	mux.Handle("/api/v1/listen", get(s.listen))
 	mux.HandleFunc("/", notFound)
 	return mux
 }
@@ -139,6 +143,8 @@ func statusOf(err error) int {
 		return http.StatusBadRequest
 	case errors.Is(err, gateway.ErrNoSink), errors.Is(err, gateway.ErrNotFound):
 		return http.StatusNotFound
+	case errors.Is(err, gateway.ErrListeners):
+		return http.StatusTooManyRequests
 	case errors.Is(err, gateway.ErrConfigured), errors.Is(err, gateway.ErrCannotMove), errors.Is(err, gateway.ErrReserved):
 		return http.StatusConflict
 	}

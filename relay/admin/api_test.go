@@ -20,6 +20,7 @@ import (
 	"ncs-relay/relay"
 	"ncs-relay/relay/admin"
 	"ncs-relay/relay/gateway"
+	"ncs-relay/relay/ingress"
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/problem"
@@ -38,6 +39,11 @@ type operations struct {
 }
 
 func (g *operations) Catalogue() *ncs.Catalogue { return ncs.Builtin() }
+
+func (g *operations) Listen(f relay.Filter) (*ingress.Listener, error) {
+	return nil, g.note("listen %s", f)
+}
+func (g *operations) Heard(*journal.Record) gateway.Heard { return gateway.Heard{} }
 
 func (g *operations) note(format string, args ...any) error {
 	g.mu.Lock()

@@ -54,6 +54,8 @@ type Ingress struct {
 	refused *rate.Limiter // spans of refused calls
 	ruleLog telemetry.Repetition
 	order   order
+
+	listeners listeners
 }
 
 // setup is what a notification needs to know. A notification uses one from its first step to its last, whatever is

@@ -360,6 +360,8 @@ func (s *storing) appended(p journal.Position, err error) {
 func (s *storing) settle(err error) {
 	if err != nil {
 		s.account.Unavailable()
+	} else {
+		s.h.listeners.offer(s.rec)
 	}
 	s.h.dedup.settle(s.claim, err)
 }
