@@ -211,7 +211,7 @@ type clusterStatus struct {
 
 type clusterTopic struct {
 	Name       string `json:"name"`
-	ID         string `json:"id,omitempty"`
+	ID         string `json:"topic_id,omitempty"`
 	Partitions int    `json:"partitions"` // 0 = it does not exist
 	Replicas   int    `json:"replicas"`
 	Records    int64  `json:"records"` // at most: compaction leaves gaps

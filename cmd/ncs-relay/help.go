@@ -15,7 +15,7 @@ var groups = []struct {
 	{"Understand events and rules:", []string{"events", "route", "asyncapi"}},
 	{"Try, without Agora:", []string{"trigger", "listen", "simulate", "send", "verify"}},
 	{"Operate a running relay:", []string{"status", "sinks", "pending", "deadletters", "replay", "inspect"}},
-	{"Look into the data_dir of a stopped one:", []string{"journal"}},
+	{"Look after its journal:", []string{"journal", "cluster"}},
 	{"About this program:", []string{"help", "completion"}},
 }
 
@@ -76,6 +76,11 @@ var examples = map[string]string{
 	"replay cancel": `  ncs-relay replay cancel 3`,
 	"inspect": `  ncs-relay inspect 0123456789abcdef0123456789abcdef
   ncs-relay inspect --entity 38f8e3cfdc474cd56fc1ceba380d7e1a --since 1d`,
+	"cluster init":  `  ncs-relay cluster init -c relay.yaml`,
+	"cluster check": `  ncs-relay cluster check -c relay.yaml`,
+	"cluster status": `  ncs-relay cluster status -c relay.yaml
+  ncs-relay cluster status --json`,
+	"cluster confirm": `  ncs-relay cluster confirm -c relay.yaml`,
 	"journal verify": `  ncs-relay journal verify -c relay.yaml
   ncs-relay journal verify /var/lib/ncs-relay --json`,
 	"journal export": `  ncs-relay journal export > events.jsonl

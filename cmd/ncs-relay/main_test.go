@@ -61,7 +61,7 @@ func requireExamples(t *testing.T, cmd *cobra.Command) {
 		requireExamples(t, sub)
 	}
 	switch cmd.Name() {
-	case "help", "completion", "bash", "fish", "powershell", "zsh", "config", "sinks", "pending", "deadletters", "journal":
+	case "help", "completion", "bash", "fish", "powershell", "zsh", "config", "sinks", "pending", "deadletters", "journal", "cluster":
 		return
 	}
 	require.NotEmpty(t, cmd.Example, cmd.CommandPath())

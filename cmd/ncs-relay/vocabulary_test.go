@@ -21,6 +21,7 @@ import (
 var jsonOutputs = map[string]any{
 	"check":              check{},
 	"status":             status{},
+	"cluster status":     clusterStatus{},
 	"sinks list":         gateway.SinkStatus{},
 	"sinks move":         movedAnswer{},
 	"sinks drop":         droppedAnswer{},
