@@ -11,6 +11,7 @@ import (
 type core struct {
 	judge
 	life    life
+	largest int    // bytes of a record of ncs.state
 	events  uint64 // accepted since the shard exists
 	control int64  // commands before this offset of ncs.control are done
 	cursors map[cursorName]*cursor
@@ -66,7 +67,7 @@ func (l *legacy) addOne(rec *kafkalog.Record) error {
 
 // newCore goes on from what former owners have left. Then ncs.events is to be followed from next on.
 func newCore(shard uint32, own life, known *ids, l *legacy) *core {
-	c := &core{judge: judge{shard: shard, ids: known}, life: own, cursors: make(map[cursorName]*cursor), counted: make(map[*cursor]place)}
+	c := &core{judge: judge{shard: shard, ids: known}, life: own, largest: largestState, cursors: make(map[cursorName]*cursor), counted: make(map[*cursor]place)}
 	begin := place{}
 	for _, s := range l.judges {
 		c.judged = max(c.judged, s.judged)
@@ -140,11 +141,17 @@ func (c *core) end() place { return place{c.next, c.rule.top} }
 // of sinks, and any before has a state then.
 func (c *core) records(all bool) (recs []kafkalog.Record, of []*cursor) {
 	for _, cur := range c.cursors {
-		if all || cur.dirty {
-			recs = append(recs, kafkalog.Record{Key: cur.key.encode(), Value: cur.state(c.end()).encode()})
-			of = append(of, cur)
-			cur.dirty = false
+		if !all && !cur.dirty {
+			continue
 		}
+		value := c.encodeState(cur)
+		if value == nil { // what is written says less, and is as true, until its letters are
+			c.relieve(cur)
+			continue
+		}
+		recs = append(recs, kafkalog.Record{Key: cur.key.encode(), Value: value})
+		of = append(of, cur)
+		cur.dirty = false
 	}
 	s := &judgeState{judged: c.judged, known: c.end(), control: c.control, events: c.events}
 	return append(recs, kafkalog.Record{Key: stateKey{kind: kindJudge, life: c.life}.encode(), Value: s.encode()}), of

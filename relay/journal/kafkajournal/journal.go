@@ -75,6 +75,8 @@ const (
 	// pause is how long whatever failed waits before it is tried again.
 	pause = 500 * time.Millisecond
 
+	probeInterval = time.Second
+
 	// operationTimeout bounds what callers wait for who give no context.
 	operationTimeout = 10 * time.Second
 )
@@ -160,6 +162,7 @@ func (j *Journal) Run(ctx context.Context) error {
 	}
 	wg.Go(func() { j.control.run(ctx) })
 	wg.Go(func() { j.ownLoop(ctx) })
+	wg.Go(func() { j.probeLoop(ctx) })
 	wg.Go(func() { <-ctx.Done(); j.close() })
 	wg.Wait()
 	return j.Flush()
@@ -250,11 +253,42 @@ func (j *Journal) setHeld(change func([]*journal.Shard) []*journal.Shard) {
 	j.changed = make(chan struct{})
 }
 
-// Ready returns why an append would probably fail now.
+// Ready returns why an append would probably fail now, or why a shard of this replica stands still that an operator has to see to.
 func (j *Journal) Ready() error {
+	for _, s := range j.all() {
+		if err := s.why(); errors.Is(err, errForeignLog) || errors.Is(err, errNewer) {
+			return fmt.Errorf("shard %d: %w", s.n, err)
+		}
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.fault
+}
+
+// probeLoop finds out, while appends fail, whether they would work: perhaps none comes because Ready says so.
+func (j *Journal) probeLoop(ctx context.Context) {
+	for ctx.Err() == nil {
+		sleep(ctx, probeInterval)
+		if !j.faulty() {
+			continue
+		}
+		within, cancel := context.WithTimeout(ctx, appendFor)
+		_, err := j.logs.ends(within, j.topics.inbox, j.partitions()...)
+		if err == nil { // acks=all, as for the inbox
+			j.control.touch()
+			err = j.control.flush(within)
+		}
+		cancel()
+		if err == nil {
+			j.report(nil)
+		}
+	}
+}
+
+func (j *Journal) faulty() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.fault != nil
 }
 
 // report takes the outcome of an append.

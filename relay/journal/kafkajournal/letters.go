@@ -30,6 +30,9 @@ type letter struct {
 	key []byte // of its record
 }
 
+// room is what the letter takes.
+func (l letter) room() int64 { return l.Size + ledger.LetterOverhead }
+
 func (l letter) pos() offset { return offset(l.Position.Offset) }
 
 func (l *letters) index(pos offset) (int, bool) {
@@ -40,12 +43,12 @@ func (l *letters) put(one letter) {
 	l.remove(one.pos())
 	i, _ := l.index(one.pos())
 	l.list = slices.Insert(l.list, i, one)
-	l.bytes += one.Size + ledger.LetterOverhead
+	l.bytes += one.room()
 }
 
 func (l *letters) remove(pos offset) {
 	if i, found := l.index(pos); found {
-		l.bytes -= l.list[i].Size + ledger.LetterOverhead
+		l.bytes -= l.list[i].room()
 		l.list = slices.Delete(l.list, i, i+1)
 	}
 }
@@ -401,7 +404,7 @@ func (s *shard) letterRecord(ctx context.Context, pos offset) (*journal.Record, 
 	if at < 0 {
 		return nil, nil
 	}
-	chunk, err := s.j.logs.read(ctx, s.j.topics.dead, s.n, at, 1, 0)
+	chunk, err := s.j.logs.read(ctx, s.j.topics.dead, s.n, at, 1<<10, 0)
 	if err != nil || len(chunk.Records) == 0 || chunk.Records[0].Offset != at {
 		return nil, err
 	}

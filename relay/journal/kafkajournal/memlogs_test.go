@@ -128,8 +128,11 @@ func (w memWriter) Append(ctx context.Context, recs []kafkalog.Record) (int64, e
 			return 0, &kafkalog.Refused{Record: i, Err: fmt.Errorf("%d bytes are too many", len(r.Value))}
 		}
 	}
-	if w.m.before != nil {
-		if err := w.m.before(w.topic, recs); err != nil {
+	w.m.mu.Lock()
+	before := w.m.before
+	w.m.mu.Unlock()
+	if before != nil {
+		if err := before(w.topic, recs); err != nil {
 			return 0, err
 		}
 	}

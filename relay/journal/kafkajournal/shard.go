@@ -30,26 +30,28 @@ type shard struct {
 	deadLog    writer
 	refreshed  time.Time // when all records of ncs.state were written
 	stateWrote int64     // the offset after the last record written
+	merged     int64     // records of other owners before this offset were merged; 0: there are none any more
 
-	mu       sync.Mutex // guards what follows
-	core     *core      // nil until it was taken over
-	ring     ring
-	inboxEnd int64 // as far as it is known
-	opened   int   // deliveries that have not ended
-	idle     chan struct{}
-	letters  map[string]*letters
-	deadNext int64     // what is in ncs.dead before it is in letters
-	since    time.Time // since when something waits to be stored; zero: nothing does
-	changed  chan struct{}
-	trouble  error // why it is not judged
-	awaited  bool  // a replay waits for what is to be judged
+	mu          sync.Mutex // guards what follows
+	core        *core      // nil until it was taken over
+	ring        ring
+	inboxEnd    int64 // as far as it is known
+	opened      int   // deliveries that have not ended
+	idle        chan struct{}
+	letters     map[string]*letters
+	lettersLost map[string]uint64 // dropped by their limits
+	deadNext    int64             // what is in ncs.dead before it is in letters
+	since       time.Time         // since when something waits to be stored; zero: nothing does
+	changed     chan struct{}
+	trouble     error // why it is not judged
+	awaited     bool  // a replay waits for what is to be judged
 }
 
 func newShard(j *Journal, n int32) *shard {
 	ctx, leave := context.WithCancel(context.Background())
 	return &shard{j: j, n: n, public: &journal.Shard{Number: uint32(n), Of: j.opts.Shards}, ctx: ctx, leave: leave,
 		stateLog: j.logs.writer(j.topics.state, n), deadLog: j.logs.writer(j.topics.dead, n), idle: make(chan struct{}),
-		letters: make(map[string]*letters), changed: make(chan struct{}, 1), ring: ring{max: max(1<<20, ringBytes/j.opts.Shards)}}
+		letters: make(map[string]*letters), lettersLost: make(map[string]uint64), changed: make(chan struct{}, 1), ring: ring{max: max(1<<20, ringBytes/j.opts.Shards)}}
 }
 
 // ready reports whether the shard was taken over.
@@ -175,8 +177,8 @@ func (s *shard) run() {
 		if s.ctx.Err() != nil {
 			return
 		}
+		s.note(err)
 		if err != nil {
-			s.j.logger.Error("a shard cannot be taken over", "shard", s.n, "error", err)
 			sleep(s.ctx, pause)
 		}
 	}
@@ -184,6 +186,7 @@ func (s *shard) run() {
 	s.j.wake()
 	s.goes(s.judgeLoop)
 	s.goes(s.keepLoop)
+	s.goes(s.sweepLoop)
 	<-s.ctx.Done()
 	s.work.Wait()
 	if s.j.closing.Err() != nil {
@@ -243,7 +246,14 @@ func (s *shard) judgeLoop(ctx context.Context) {
 	}
 }
 
-// note keeps why the shard is not judged.
+// why returns why the shard is not taken over, or not judged.
+func (s *shard) why() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.trouble
+}
+
+// note keeps why the shard is not taken over, or not judged.
 func (s *shard) note(err error) {
 	s.mu.Lock()
 	before := s.trouble
@@ -251,9 +261,9 @@ func (s *shard) note(err error) {
 	s.mu.Unlock()
 	switch {
 	case err != nil && before == nil:
-		s.j.logger.Error("what was accepted cannot be judged", "shard", s.n, "error", err)
+		s.j.logger.Error("a shard cannot be taken over, or not be judged", "shard", s.n, "error", err)
 	case err == nil && before != nil:
-		s.j.logger.Info("what was accepted is judged again", "shard", s.n)
+		s.j.logger.Info("a shard is judged again", "shard", s.n)
 	}
 }
 
@@ -385,7 +395,7 @@ func (s *shard) judgedMore() {
 // keepLoop stores what changed until ctx ends.
 func (s *shard) keepLoop(ctx context.Context) {
 	failing := false
-	refresh := time.NewTicker(refreshInterval / 4)
+	refresh := time.NewTicker(refreshInterval / 2)
 	defer refresh.Stop()
 	for {
 		all := false
@@ -467,6 +477,11 @@ func (s *shard) flushState(ctx context.Context, since time.Time, all bool) error
 	all = all || s.refreshed.IsZero()
 	recs, of := s.core.records(all)
 	s.since = time.Time{}
+	for _, c := range s.core.cursors {
+		if c.dirty { // its record was too large: it comes with the next, when it has been relieved
+			s.touch()
+		}
+	}
 	s.mu.Unlock()
 	err := s.writeState(ctx, recs)
 	if err == nil {

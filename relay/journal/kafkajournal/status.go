@@ -94,6 +94,7 @@ func (s *shard) addStatus(sinks map[string]*journal.SinkStatus) {
 		if kept := s.letters[name.name]; kept != nil {
 			k.Letters += uint64(len(kept.list))
 		}
+		k.LettersLost += s.lettersLost[name.name]
 		if oldest := s.oldest(c); !oldest.IsZero() && (k.Oldest.IsZero() || oldest.Before(k.Oldest)) {
 			k.Oldest = oldest
 		}

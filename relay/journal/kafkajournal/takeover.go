@@ -76,6 +76,7 @@ func (s *shard) readState(ctx context.Context) (*legacy, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.merged = state.end
 	left := newLegacy()
 	err = readTo(ctx, s.j.logs, s.j.topics.state, s.n, state.start, state.end, left.add)
 	if err != nil {
