@@ -30,7 +30,7 @@ const (
 type control struct {
 	j *Journal
 
-	writing sync.Mutex // one writes at a time; guards w
+	writing turn // one writes at a time; guards w
 	w       writer
 
 	mu        sync.Mutex // guards what follows
@@ -46,7 +46,7 @@ type control struct {
 }
 
 func newControl(j *Journal) *control {
-	return &control{j: j, w: j.logs.writer(j.topics.control, 0), followed: make(chan struct{}), pauses: make(map[string]string),
+	return &control{j: j, writing: newTurn(), w: j.logs.writer(j.topics.control, 0), followed: make(chan struct{}), pauses: make(map[string]string),
 		given: make(map[string]string), accounts: make(map[string]map[string]journal.Account),
 		replays: make(map[uint32]*replay), cancelled: make(map[uint32]bool), wake: make(chan struct{}, 1)}
 }
@@ -95,7 +95,10 @@ func (c *control) keep(ctx context.Context) {
 			return
 		}
 		sleep(ctx, checkpointInterval)
-		if err := c.flush(ctx); err != nil && ctx.Err() == nil {
+		within, cancel := context.WithTimeout(ctx, operationTimeout)
+		err := c.flush(within)
+		cancel()
+		if err != nil && ctx.Err() == nil {
 			c.j.logger.Error("pauses and accounts cannot be stored", "topic", c.j.topics.control, "error", err)
 			c.touch()
 		}
@@ -154,8 +157,10 @@ func (c *control) applyOne(rec *kafkalog.Record) (err error) {
 
 // write appends records and returns the offset of the first.
 func (c *control) write(ctx context.Context, recs ...kafkalog.Record) (int64, error) {
-	c.writing.Lock()
-	defer c.writing.Unlock()
+	if err := c.writing.take(ctx); err != nil {
+		return 0, err
+	}
+	defer c.writing.giveBack()
 	return c.w.Append(ctx, recs)
 }
 

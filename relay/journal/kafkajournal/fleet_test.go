@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -172,6 +173,8 @@ type replica struct {
 	dead   bool
 }
 
+var fleetSeed = flag.Int64("kafkajournal.seed", 1, "what happens when in the tests of replicas in memory")
+
 var fleetSinks = []string{"a", "b"}
 
 func newFleet(t *testing.T, open func(testing.TB, *link, int) Options, session time.Duration, shards, replicas int) *fleet {
@@ -205,7 +208,9 @@ func (f *fleet) start(shards ...int32) *replica {
 		require.NoError(f, err)
 		r.work.Go(func() { r.deliver(ctx, name, sink) })
 	}
+	f.mu.Lock()
 	f.replicas = append(f.replicas, r)
+	f.mu.Unlock()
 	return r
 }
 
@@ -295,8 +300,8 @@ func (f *fleet) take(r *rand.Rand) {
 	f.mu.Lock()
 	f.next++
 	n := f.next
-	f.mu.Unlock()
 	alive := slices.DeleteFunc(slices.Clone(f.replicas), func(r *replica) bool { return r.dead })
+	f.mu.Unlock()
 	f.append(alive[r.Intn(len(alive))], n)
 	if r.Intn(4) == 0 {
 		f.append(alive[r.Intn(len(alive))], n)
@@ -332,6 +337,12 @@ func (f *fleet) move(shard int32, from, to *replica) {
 	to.own.set(true, append(theirs, shard)...)
 }
 
+func (f *fleet) dead(r *replica, dead bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r.dead = dead
+}
+
 // kill ends a replica at once. Its shards go to others when its lease is over.
 func (f *fleet) kill(r *replica) {
 	r.link.mu.Lock()
@@ -339,7 +350,7 @@ func (f *fleet) kill(r *replica) {
 	r.link.mu.Unlock()
 	orphans, _ := r.own.Owned()
 	r.own.set(false)
-	r.dead = true
+	f.dead(r, true)
 	r.cancel()
 	time.Sleep(f.session)
 	f.share(orphans)
@@ -370,7 +381,7 @@ func (f *fleet) freeze(r *replica) {
 	r.link.mu.Lock()
 	r.link.deaf = true
 	r.link.mu.Unlock()
-	r.dead = true
+	f.dead(r, true)
 	time.Sleep(f.session)
 	orphans, _ := r.own.Owned()
 	r.own.set(false)
@@ -380,7 +391,7 @@ func (f *fleet) freeze(r *replica) {
 	r.link.held, r.link.deaf = nil, false
 	r.link.mu.Unlock()
 	close(held)
-	r.dead = false
+	f.dead(r, false)
 	time.Sleep(time.Second)
 	r.own.set(true)
 }
@@ -424,7 +435,8 @@ func (f *fleet) missing() (n int) {
 }
 
 // load lets events arrive until stop is closed.
-func (f *fleet) load(r *rand.Rand, each time.Duration) (stop func()) {
+func (f *fleet) load(seed int64, each time.Duration) (stop func()) {
+	r := rand.New(rand.NewSource(seed))
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -453,8 +465,8 @@ func TestShardsMoveWithoutLossOrRepetition(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, inMemory(), 10*time.Second, 6, 2)
-		r := rand.New(rand.NewSource(1))
-		stop := f.load(r, 5*time.Millisecond)
+		r := rand.New(rand.NewSource(*fleetSeed))
+		stop := f.load(*fleetSeed, 5*time.Millisecond)
 		for range 30 {
 			time.Sleep(300 * time.Millisecond)
 			from := f.replicas[r.Intn(len(f.replicas))]
@@ -520,7 +532,7 @@ func TestReplicasOnRealKafka(t *testing.T) {
 		return opts
 	}
 	f := newFleet(t, open, time.Second, 4, 2)
-	stop := f.load(rand.New(rand.NewSource(3)), 2*time.Millisecond)
+	stop := f.load(3, 2*time.Millisecond)
 	for n := range 4 {
 		time.Sleep(500 * time.Millisecond)
 		from := f.replicas[n%2]
@@ -550,8 +562,8 @@ func TestKilledAndFrozenReplicasLoseNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, inMemory(), 10*time.Second, 4, 3)
-		r := rand.New(rand.NewSource(2))
-		stop := f.load(r, 20*time.Millisecond)
+		r := rand.New(rand.NewSource(*fleetSeed))
+		stop := f.load(*fleetSeed, 20*time.Millisecond)
 		for round := range 6 {
 			time.Sleep(2 * time.Second)
 			at := r.Intn(len(f.replicas))

@@ -378,8 +378,10 @@ func (j *Journal) DropLetters(sink string, positions ...journal.Position) error 
 }
 
 func (s *shard) dropLetters(ctx context.Context, sink string, positions []offset) error {
-	s.saving.Lock()
-	defer s.saving.Unlock()
+	if err := s.saving.take(ctx); err != nil {
+		return err
+	}
+	defer s.saving.giveBack()
 	var graves []grave
 	s.mu.Lock()
 	for _, pos := range positions {

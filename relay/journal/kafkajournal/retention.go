@@ -33,7 +33,10 @@ func (s *shard) sweepLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
+		within, cancel := context.WithTimeout(ctx, sweepInterval) // the next one goes on
+		err := s.sweep(within)
+		cancel()
+		if err != nil && ctx.Err() == nil {
 			s.j.logger.Error("old records cannot be seen to", "shard", s.n, "error", err)
 		}
 	}
@@ -56,9 +59,11 @@ func (j *Journal) keptFor() time.Duration {
 // brokerTime is when the broker stored the newest record of this owner, at most refreshInterval ago. The clocks of replicas may
 // be wrong, each by another hour.
 func (s *shard) brokerTime(ctx context.Context) (time.Time, error) {
-	s.saving.Lock()
+	if err := s.saving.take(ctx); err != nil {
+		return time.Time{}, err
+	}
 	at := s.stateWrote - 1
-	s.saving.Unlock()
+	s.saving.giveBack()
 	rec, err := s.recordAt(ctx, s.j.topics.state, at)
 	if rec == nil || err != nil {
 		return time.Time{}, err
@@ -231,8 +236,10 @@ func (s *shard) oldestLetter(next map[string]int) (sink string) {
 // forgetLives removes the records of former owners: those that were merged when this one began, that have not changed since, and
 // that are much older than its own. A late record of one that still writes stays, for the next to merge.
 func (s *shard) forgetLives(ctx context.Context, now time.Time) error {
-	s.saving.Lock()
-	defer s.saving.Unlock()
+	if err := s.saving.take(ctx); err != nil {
+		return err
+	}
+	defer s.saving.giveBack()
 	own := s.stateWrote
 	if s.refreshed.IsZero() || s.merged == 0 {
 		return nil

@@ -25,7 +25,7 @@ type shard struct {
 
 	taken atomic.Bool // core is there
 
-	saving     sync.Mutex // one flush at a time; taken before mu; guards what follows
+	saving     turn // one flush at a time; taken before mu; guards what follows
 	stateLog   writer
 	deadLog    writer
 	refreshed  time.Time // when all records of ncs.state were written
@@ -49,7 +49,7 @@ type shard struct {
 
 func newShard(j *Journal, n int32) *shard {
 	ctx, leave := context.WithCancel(context.Background())
-	return &shard{j: j, n: n, public: &journal.Shard{Number: uint32(n), Of: j.opts.Shards}, ctx: ctx, leave: leave,
+	return &shard{j: j, n: n, public: &journal.Shard{Number: uint32(n), Of: j.opts.Shards}, ctx: ctx, leave: leave, saving: newTurn(),
 		stateLog: j.logs.writer(j.topics.state, n), deadLog: j.logs.writer(j.topics.dead, n), idle: make(chan struct{}),
 		letters: make(map[string]*letters), lettersLost: make(map[string]uint64), changed: make(chan struct{}, 1), ring: ring{max: max(1<<20, ringBytes/j.opts.Shards)}}
 }
@@ -433,8 +433,10 @@ func (s *shard) retouch() {
 
 // flush stores what was settled before it was called: first the letters, then the states; all of them if all is true.
 func (s *shard) flush(ctx context.Context, all bool) (err error) {
-	s.saving.Lock()
-	defer s.saving.Unlock()
+	if err := s.saving.take(ctx); err != nil {
+		return err
+	}
+	defer s.saving.giveBack()
 	defer func() {
 		if err != nil {
 			s.retouch()

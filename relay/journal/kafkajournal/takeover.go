@@ -159,8 +159,10 @@ func (s *shard) adopt(ctx context.Context, c *core, inbox bounds) error {
 			c.begin(at, c.end())
 		}
 	}
-	s.saving.Lock()
-	defer s.saving.Unlock()
+	if err := s.saving.take(ctx); err != nil {
+		return err
+	}
+	defer s.saving.giveBack()
 	recs, _ := c.records(true)
 	if err := s.writeState(ctx, recs); err != nil {
 		return fmt.Errorf("topic %s: %w", s.j.topics.state, err)
