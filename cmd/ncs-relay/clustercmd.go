@@ -213,7 +213,7 @@ type clusterTopic struct {
 	Name       string `json:"name"`
 	ID         string `json:"topic_id,omitempty"`
 	Partitions int    `json:"partitions"` // 0 = it does not exist
-	Replicas   int    `json:"replicas"`
+	Replicas   int    `json:"replication"`
 	Records    int64  `json:"records"` // at most: compaction leaves gaps
 }
 
@@ -226,7 +226,7 @@ type clusterReplica struct {
 
 type clusterShard struct {
 	Shard int32            `json:"shard"`
-	Owner string           `json:"owner,omitempty"` // "" = none
+	Owner string           `json:"replica,omitempty"` // "" = none
 	Epoch int64            `json:"epoch,omitempty"`
 	Ends  map[string]int64 `json:"ends"` // by topic
 }

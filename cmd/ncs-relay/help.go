@@ -80,7 +80,8 @@ var examples = map[string]string{
 	"cluster check": `  ncs-relay cluster check -c relay.yaml`,
 	"cluster status": `  ncs-relay cluster status -c relay.yaml
   ncs-relay cluster status --json`,
-	"cluster confirm": `  ncs-relay cluster confirm -c relay.yaml`,
+	"cluster confirm": `  ncs-relay cluster confirm --unknown
+  ncs-relay cluster confirm --shard 3 --yes`,
 	"journal verify": `  ncs-relay journal verify -c relay.yaml
   ncs-relay journal verify /var/lib/ncs-relay --json`,
 	"journal export": `  ncs-relay journal export > events.jsonl
