@@ -40,11 +40,17 @@ func scanned(t testing.TB) [][]byte {
 func agrees(t testing.TB, body []byte) (scanned bool) {
 	fast, slow := &Notification{body: body}, &Notification{body: body}
 	if !fast.scan() {
-		require.Zero(t, fast.spans)
+		if fast.spans != slow.spans { // require itself takes long
+			require.Fail(t, "fields are left", "%q", body)
+		}
 		return false
 	}
-	require.NoError(t, new(walker).walk(slow), "%q", body)
-	require.Equal(t, slow.spans, fast.spans, "%q", body)
+	w := walkers.Get().(*walker)
+	defer w.release()
+	if err := w.walk(slow); err != nil || slow.spans != fast.spans {
+		require.NoError(t, err, "%q", body)
+		require.Equal(t, slow.spans, fast.spans, "%q", body)
+	}
 	return true
 }
 
@@ -56,7 +62,7 @@ func TestScannerAgreesWithTheDecoder(t *testing.T) {
 	instead := []byte("\"\\{}[],:0-.eEtu \n\x00\x1f\x7f\xff")
 	for _, body := range scanned(t) {
 		agrees(t, body)
-		for i := range min(len(body), 250) {
+		for i := range min(len(body), 200) {
 			agrees(t, body[:i])
 			for _, c := range instead {
 				changed := bytes.Clone(body)
