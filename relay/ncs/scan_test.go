@@ -62,7 +62,7 @@ func TestScannerAgreesWithTheDecoder(t *testing.T) {
 	instead := []byte("\"\\{}[],:0-.eEtu \n\x00\x1f\x7f\xff")
 	for _, body := range scanned(t) {
 		agrees(t, body)
-		for i := range min(len(body), 200) {
+		for i := range min(len(body), 120) {
 			agrees(t, body[:i])
 			for _, c := range instead {
 				changed := bytes.Clone(body)
