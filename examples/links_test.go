@@ -74,3 +74,17 @@ func TestDocumentsCanBeRead(t *testing.T) {
 		}
 	}
 }
+
+// A finding saves the reader of some document from a surprise, so a document leads to it.
+func TestFindingsAreLinked(t *testing.T) {
+	t.Parallel()
+	text, _ := readme(t)
+	bench, err := os.ReadFile(filepath.Join("bench", "README.md"))
+	require.NoError(t, err)
+	findings, err := filepath.Glob(filepath.Join(root, "findings", "*.sh"))
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, len(findings), 8)
+	for _, finding := range findings {
+		require.Contains(t, text+string(bench), "findings/"+filepath.Base(finding)+")")
+	}
+}

@@ -25,3 +25,12 @@ func Sequence(body []byte) (int64, error) {
 	err := json.Unmarshal(body, &facts)
 	return facts.Payload.Sequence, err
 }
+
+// Key is what an event is known by. On a replay it is another one: an operator wants it done again, so it must not count as
+// known.
+func Key(id, replay string) string {
+	if replay == "" {
+		return id
+	}
+	return id + "-r" + replay
+}

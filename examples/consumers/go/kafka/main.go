@@ -26,7 +26,9 @@ func main() {
 	defer client.CloseAllowingRebalance()
 	for ctx.Err() == nil {
 		fetches := client.PollFetches(ctx)
-		fetches.EachError(func(topic string, partition int32, err error) { log.Println(topic, partition, err) })
+		if ctx.Err() == nil {
+			check(fetches.Err()) // what the client cannot mend by itself, such as a topic that was made again
+		}
 		fetches.EachRecord(func(r *kgo.Record) { check(handle(b, r)) }) // after an error what is not committed comes again
 		check(client.CommitUncommittedOffsets(context.Background()))
 		client.AllowRebalance() // between a poll and its commit another member would do the same again
@@ -46,10 +48,7 @@ func handle(b *books.Books, r *kgo.Record) error {
 	if headers["ncs-test"] != "" { // an operator tries the sink
 		return nil
 	}
-	key := headers["ncs-event-id"]
-	if replay := headers["ncs-replay"]; replay != "" { // an operator wants it done again, so it must not count as known
-		key += "-r" + replay
-	}
+	key := books.Key(headers["ncs-event-id"], headers["ncs-replay"])
 	return b.Do(key, string(r.Key), headers["ncs-event"], sequence)
 }
 
