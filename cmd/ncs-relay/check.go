@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"ncs-relay/config"
 	"ncs-relay/relay"
@@ -302,9 +301,8 @@ func machine(cfg *config.Config) findings {
 		found = append(found, disk(cfg)...)
 	}
 	const others = 1024 // files, sinks, and the admin address
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Max < uint64(cfg.Limits.Connections+others) {
-		add("limits.connections", "%d connections and %d for the rest are more than the %d descriptors that this process may open", cfg.Limits.Connections, others, limit.Max)
+	if _, most, known := descriptorLimit(); known && most < uint64(cfg.Limits.Connections+others) {
+		add("limits.connections", "%d connections and %d for the rest are more than the %d descriptors that this process may open", cfg.Limits.Connections, others, most)
 	}
 	return found
 }
@@ -317,7 +315,7 @@ func disk(cfg *config.Config) findings {
 	for dir != filepath.Dir(dir) && !exists(dir) { // what is not there yet is made in the nearest that is
 		dir = filepath.Dir(dir)
 	}
-	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+	if err := writable(dir); err != nil {
 		add("data_dir", "%s cannot be written: %w", dir, err)
 	}
 	if free, total, err := (diskjournal.DiskFS{}).Free(dir); err == nil && cfg.Journal.Kafka == nil && total < cfg.Journal.MaxSize+cfg.DeadLetters.MaxSize {

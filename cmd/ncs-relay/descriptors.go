@@ -1,10 +1,7 @@
-//go:build unix
-
 package main
 
 import (
 	"log/slog"
-	"syscall"
 
 	"ncs-relay/config"
 )
@@ -14,16 +11,16 @@ const otherDescriptors = 512
 
 // warnOfDescriptors says at start what would else be found out under load: connections that cannot be accepted.
 func warnOfDescriptors(cfg *config.Config, log *slog.Logger) {
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+	limit, _, known := descriptorLimit()
+	if !known {
 		return
 	}
 	need := uint64(cfg.Limits.Connections) + otherDescriptors
 	for _, s := range cfg.Sinks {
 		need += uint64(s.Kind.Traits("", "", nil).Concurrency)
 	}
-	if need > uint64(limit.Cur) {
+	if need > limit {
 		log.Warn("limits.connections does not fit the limit of open files: connections could not be accepted before it is reached",
-			"limit", limit.Cur, "need", need, "hint", "raise it (ulimit -n, LimitNOFILE, --ulimit nofile), or lower limits.connections")
+			"limit", limit, "need", need, "hint", "raise it (ulimit -n, LimitNOFILE, --ulimit nofile), or lower limits.connections")
 	}
 }

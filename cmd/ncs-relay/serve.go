@@ -35,6 +35,9 @@ shutdown.delay, and what is in flight gets the rest of shutdown.timeout. A secon
 was answered 200 is lost either way.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := canServe(); err != nil {
+				return err
+			}
 			cfg, report := loadConfig(file)
 			if report.Err() != nil {
 				fmt.Fprintln(cmd.ErrOrStderr(), report)

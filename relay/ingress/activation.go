@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"strconv"
-	"syscall"
 )
 
 // activated returns the socket at address's port that a service manager opened for this process, nil if there is none.
@@ -38,16 +37,4 @@ func activated(getenv func(string) string, address string) (net.Listener, error)
 		l.Close() // a copy; the socket may be for somebody else
 	}
 	return nil, nil
-}
-
-// inherited listens on a copy of a descriptor.
-func inherited(fd int) (net.Listener, error) {
-	syscall.CloseOnExec(fd)
-	dup, err := syscall.Dup(fd)
-	if err != nil {
-		return nil, err
-	}
-	f := os.NewFile(uintptr(dup), "LISTEN_FDS")
-	defer f.Close() // FileListener makes a copy of its own
-	return net.FileListener(f)
 }

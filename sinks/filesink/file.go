@@ -78,18 +78,6 @@ func look(path string) error {
 	return nil
 }
 
-// lock makes f ours until it is closed.
-func lock(f file) error {
-	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return errLocked
-	}
-	if err != nil {
-		return fmt.Errorf("lock: %w", err)
-	}
-	return nil
-}
-
 // makeDir makes dir, and makes it last through a power cut together with those above it that were made too.
 func makeDir(dir string) error {
 	if _, err := os.Stat(dir); err == nil {

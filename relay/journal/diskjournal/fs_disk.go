@@ -1,5 +1,3 @@
-//go:build unix
-
 package diskjournal
 
 import (
@@ -9,8 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
 )
 
 // DiskFS is the FS of the operating system. Files hold customer data and are readable by their owner only.
@@ -74,14 +70,7 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-func (DiskFS) Free(dir string) (free, total int64, err error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, 0, fmt.Errorf("statfs %s: %w", dir, err)
-	}
-	block := int64(st.Bsize)
-	return int64(st.Bavail) * block, int64(st.Blocks) * block, nil
-}
+func (DiskFS) Free(dir string) (free, total int64, err error) { return freeSpace(dir) }
 
 func (DiskFS) Lock(name string) (io.Closer, error) { return lockFile(name, os.O_RDWR|os.O_CREATE) }
 
@@ -90,10 +79,10 @@ func lockFile(name string, flags int) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := lock(f); err != nil {
 		_ = f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, ErrLocked
+		if errors.Is(err, ErrLocked) {
+			return nil, err
 		}
 		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}
@@ -104,7 +93,7 @@ func lockFile(name string, flags int) (io.Closer, error) {
 type fileLock struct{ f *os.File }
 
 func (l fileLock) Close() error {
-	return errors.Join(unix.Flock(int(l.f.Fd()), unix.LOCK_UN), l.f.Close())
+	return errors.Join(unlock(l.f), l.f.Close())
 }
 
 func (DiskFS) CommitState(commit func() error) error { return commit() }
