@@ -11,7 +11,7 @@ var groups = []struct {
 	title    string
 	commands []string
 }{
-	{"Set up and run:", []string{"serve", "check", "config", "health", "version"}},
+	{"Set up and run:", []string{"init", "serve", "check", "config", "health", "version"}},
 	{"Understand events and rules:", []string{"events", "route", "asyncapi"}},
 	{"Try, without Agora:", []string{"trigger", "listen", "simulate", "send", "verify"}},
 	{"Operate a running relay:", []string{"status", "sinks", "pending", "deadletters", "replay", "inspect"}},
@@ -21,6 +21,9 @@ var groups = []struct {
 
 // examples of each command, by its path.
 var examples = map[string]string{
+	"init": `  ncs-relay init
+  ncs-relay init --product cloud_recording --sink kafka --to kafka-1.internal:9092
+  ncs-relay init --product cloud_recording --product rtc --sink http --to https://hooks.internal/agora`,
 	"serve": `  ncs-relay serve -c relay.yaml`,
 	"check": `  ncs-relay check -c relay.yaml --strict
   ncs-relay check -c relay.yaml --offline --json

@@ -82,9 +82,11 @@ to every team's Kafka topic, HTTP service or file.`,
 		Args:          noArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.Version = buildVersion() // makes the flag
+	root.SetVersionTemplate(versionLine())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(
-		serveCommand(), checkCommand(), routeCommand(), simulateCommand(), triggerCommand(), listenCommand(), sendCommand(), verifyCommand(),
+		initCommand(), serveCommand(), checkCommand(), routeCommand(), simulateCommand(), triggerCommand(), listenCommand(), sendCommand(), verifyCommand(),
 		eventsCommand(), asyncAPICommand(), healthCommand(), configCommand(), versionCommand(),
 		statusCommand(), sinksCommand(), pendingCommand(), deadLettersCommand(), replayCommand(), inspectCommand(), journalCommand(), clusterCommand(),
 	)
