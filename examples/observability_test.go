@@ -27,6 +27,53 @@ func documentedMetrics(t *testing.T) map[string]bool {
 	return names
 }
 
+// panel of a dashboard, or the row above some.
+type panel struct {
+	Type, Title, Description string
+	GridPos                  struct{ X, Y, W, H int }
+	FieldConfig              struct {
+		Defaults struct {
+			Unit       string
+			Thresholds struct{ Steps []struct{ Color string } }
+		}
+	}
+	Targets []struct{ Expr string }
+}
+
+// requireReadable checks that panels say what they show, that the first row says by colour whether all is well, and that no
+// panel lies on another.
+func requireReadable(t *testing.T, panels []panel) {
+	t.Helper()
+	alerts, err := os.ReadFile("observability/alerts.yml")
+	require.NoError(t, err)
+	require.Equal(t, "Is it well?", panels[0].Title)
+	taken := map[[2]int]string{}
+	stats := 0
+	for _, p := range panels {
+		for x := p.GridPos.X; x < p.GridPos.X+p.GridPos.W; x++ {
+			for y := p.GridPos.Y; y < p.GridPos.Y+p.GridPos.H; y++ {
+				require.Empty(t, taken[[2]int{x, y}], "%s lies on it", p.Title)
+				require.Less(t, x, 24, p.Title)
+				taken[[2]int{x, y}] = p.Title
+			}
+		}
+		if p.Type == "row" {
+			continue
+		}
+		require.NotEmpty(t, p.Description, p.Title)
+		require.NotEmpty(t, p.FieldConfig.Defaults.Unit, p.Title)
+		for _, alert := range regexp.MustCompile(`Ncs\w+`).FindAllString(p.Description, -1) {
+			require.Contains(t, string(alerts), "alert: "+alert+"\n", p.Title)
+		}
+		if p.Type == "stat" {
+			stats++
+			require.GreaterOrEqual(t, len(p.FieldConfig.Defaults.Thresholds.Steps), 2, p.Title)
+		}
+	}
+	require.GreaterOrEqual(t, stats, 6, "what is seen at a glance")
+	require.True(t, slices.ContainsFunc(panels, func(p panel) bool { return p.Type == "table" && p.Title == "Sinks" }))
+}
+
 // That the queries of alerts and dashboard find something is tested with the real program in cmd/ncs-relay. Here promtool says
 // whether they are queries.
 func TestDashboardQueriesAreValid(t *testing.T) {
@@ -34,21 +81,27 @@ func TestDashboardQueriesAreValid(t *testing.T) {
 	b, err := os.ReadFile("observability/grafana/ncs-relay.json")
 	require.NoError(t, err)
 	var dashboard struct {
-		Panels []struct {
-			Title   string
-			Targets []struct{ Expr string }
-		}
+		Panels     []panel
+		Templating struct{ List []struct{ Name string } }
 	}
 	require.NoError(t, json.Unmarshal(b, &dashboard))
-	require.NotEmpty(t, dashboard.Panels)
+	requireReadable(t, dashboard.Panels)
+	var variables []string
+	for _, v := range dashboard.Templating.List {
+		variables = append(variables, v.Name)
+	}
+	require.Equal(t, []string{"datasource", "job", "instance", "source", "sink"}, variables)
 	type rule struct {
 		Record string `json:"record"`
 		Expr   string `json:"expr"`
 	}
 	var rules []rule
 	for _, p := range dashboard.Panels {
-		require.NotEmpty(t, p.Targets, p.Title)
+		require.Equal(t, p.Type == "row", len(p.Targets) == 0, p.Title)
 		for _, target := range p.Targets {
+			for _, m := range regexp.MustCompile(`ncs_relay_\w+(\{job=~"\$job",instance=~"\$instance")?`).FindAllStringSubmatch(target.Expr, -1) {
+				require.NotEmpty(t, m[1], "%s: not of the chosen relays: %s", p.Title, m[0])
+			}
 			rules = append(rules, rule{fmt.Sprintf("query:%d", len(rules)), strings.ReplaceAll(target.Expr, "$__rate_interval", "5m")})
 		}
 	}
