@@ -49,7 +49,9 @@ var examples = map[string]string{
 	"listen": `  ncs-relay listen --forward-to http://localhost:3000/hooks --sink billing -c relay.yaml
   ncs-relay listen --forward-to http://localhost:3000 --event cloud_recording.uploaded`,
 	"simulate": `  ncs-relay simulate --url http://localhost:8080/ncs --secret-env NCS_SECRET
-  ncs-relay simulate --url http://localhost:8080/ncs --secret-env NCS_SECRET --recordings 1000 --rate 200 --shuffle 0.1`,
+  ncs-relay simulate --url http://localhost:8080/ncs --secret-env NCS_SECRET --recordings 1000 --rate 200 --shuffle 0.1
+  ncs-relay simulate --url http://localhost:8080/ncs --secret-env NCS_SECRET --products rtc,media_push,conversational_ai
+  ncs-relay simulate --conformance http://localhost:3000/hooks --secret-env NCS_SECRET`,
 	"send":   `  ncs-relay send --url http://localhost:8080/ncs --secret-env NCS_SECRET body.json`,
 	"verify": `  ncs-relay verify body.json --signature-v2 "$SIGNATURE" --secret-env NCS_SECRET`,
 	"status": `  ncs-relay status

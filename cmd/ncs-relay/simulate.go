@@ -22,22 +22,34 @@ func simulateCommand() *cobra.Command {
 	var c simulate.Config
 	var secret secretFlags
 	var asJSON bool
+	var conformance string
 	cmd := &cobra.Command{
-		Use:   "simulate --url URL",
+		Use:   "simulate --url URL | --conformance URL",
 		Short: "Play NCS: whole recordings, signed, with copies, resends, disorder, failovers and bad signatures",
 		Long: `simulate plays recordings as Agora's notification service would send them, and tallies the answers. It fails if an
 answer is wrong: a forged call that was taken, a good one that was refused, an event accepted twice, or an event that
 was not acknowledged in four attempts. It ends early when a notification was given up before any was taken: then the
-URL or the secret is wrong, or nobody is there. Each run plays recordings of its own.`,
+URL or the secret is wrong, or nobody is there. Each run plays recordings of its own. --products plays the documented events of other
+products.
+
+--conformance judges any receiver of Agora's notifications instead, whatever it answers beside the status: every documented event,
+forged calls, copies, disorder, and what Agora may add. It fails if something fails that a receiver must do.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if c.URL == "" {
-				return usagef("--url is needed")
+			if (c.URL == "") == (conformance == "") {
+				return usagef("one of --url and --conformance is needed")
 			}
 			if c.Secret, err = secret.read(); err != nil {
 				return err
 			}
 			c.Seed = rand.Int64()
+			if conformance != "" {
+				c.URL = conformance
+				return conform(cmd, c, asJSON)
+			}
+			if len(c.Products) > 0 && !cmd.Flags().Changed("recordings") {
+				c.Recordings = 0
+			}
 			ctx, cancel := context.WithCancelCause(cmd.Context())
 			defer cancel(nil)
 			tally, err := simulate.Run(ctx, c, whileTaken(cancel, progressTo(cmd.ErrOrStderr())))
@@ -62,6 +74,8 @@ URL or the secret is wrong, or nobody is there. Each run plays recordings of its
 	}
 	f := cmd.Flags()
 	f.StringVar(&c.URL, "url", "", "where to post")
+	f.StringVar(&conformance, "conformance", "", "judge the receiver at this URL")
+	f.StringSliceVar(&c.Products, "products", nil, "play the documented events of these products, such as rtc,media_push; no recordings unless --recordings is given")
 	f.IntVar(&c.Recordings, "recordings", 100, "recordings to play")
 	f.IntVar(&c.Channels, "channels", 0, "sessions of RTC channels to play")
 	f.Float64Var(&c.Rate, "rate", 0, "calls a second; 0 = as fast as answers come")
@@ -75,6 +89,45 @@ URL or the secret is wrong, or nobody is there. Each run plays recordings of its
 	f.BoolVar(&asJSON, "json", false, "print the tally as JSON")
 	secret.add(cmd)
 	return cmd
+}
+
+// conform prints what a receiver was found to be.
+func conform(cmd *cobra.Command, c simulate.Config, asJSON bool) error {
+	found, err := simulate.Conform(cmd.Context(), c)
+	switch {
+	case cmd.Context().Err() != nil:
+		return err
+	case err != nil:
+		return &usageError{err}
+	}
+	if asJSON {
+		err = printJSON(cmd.OutOrStdout(), found)
+	} else {
+		printConformance(cmd.OutOrStdout(), found)
+	}
+	if err == nil && !found.OK {
+		return errReported
+	}
+	return err
+}
+
+func printConformance(out io.Writer, found simulate.Conformance) {
+	failed := map[bool]int{}
+	for _, c := range found.Checks {
+		weight, verdict := "should", "ok  "
+		if c.Must {
+			weight = "must  "
+		}
+		if !c.OK {
+			verdict = "FAIL"
+			failed[c.Must]++
+		}
+		fmt.Fprintf(out, "%s  %s  %s\n", verdict, weight, c.Name)
+		if !c.OK {
+			fmt.Fprintf(out, "      %s\n      do: %s\n", clean(c.Why), c.Hint)
+		}
+	}
+	fmt.Fprintf(out, "%d checks, %d musts and %d shoulds failed\n", len(found.Checks), failed[true], failed[false])
 }
 
 var errNotTaken = errors.New("stopped: a notification was given up and none was taken so far; is the URL right, and the secret?")
@@ -134,5 +187,9 @@ func printTally(out io.Writer, t simulate.Tally) error {
 	}
 	fmt.Fprintf(w, "calls/s\t%.0f\t\n", float64(t.Calls)/t.Elapsed.Seconds())
 	fmt.Fprintf(w, "answer p50/p99/max\t%v / %v / %v\t\n", t.Latency.P50, t.Latency.P99, t.Latency.Max)
-	return w.Flush()
+	err := w.Flush()
+	for _, f := range t.Failures {
+		fmt.Fprintf(out, "%s\n  do: %s\n", clean(f.String()), f.Hint)
+	}
+	return err
 }

@@ -19,27 +19,28 @@ import (
 
 // jsonOutputs is what each command with --json prints.
 var jsonOutputs = map[string]any{
-	"check":              check{},
-	"status":             status{},
-	"cluster status":     clusterStatus{},
-	"sinks list":         gateway.SinkStatus{},
-	"sinks move":         movedAnswer{},
-	"sinks drop":         droppedAnswer{},
-	"pending list":       gateway.Delivery{},
-	"pending skip":       map[string]int{},
-	"deadletters list":   gateway.DeadLetter{},
-	"deadletters groups": gateway.LetterGroup{}, // deadletters list --by-reason
-	"deadletters show":   admin.Letter{},
-	"deadletters replay": gateway.ReplayResult{},
-	"deadletters drop":   map[string]int{},
-	"replay":             gateway.ReplayResult{},
-	"replay list":        gateway.ReplayStatus{},
-	"inspect":            struct{ Events []gateway.Life }{},
-	"events":             eventType{},
-	"events show":        eventType{},
-	"route":              decision{},
-	"simulate":           simulate.Tally{},
-	"journal verify":     reportJSON(&diskjournal.Report{}),
+	"check":                check{},
+	"status":               status{},
+	"cluster status":       clusterStatus{},
+	"sinks list":           gateway.SinkStatus{},
+	"sinks move":           movedAnswer{},
+	"sinks drop":           droppedAnswer{},
+	"pending list":         gateway.Delivery{},
+	"pending skip":         map[string]int{},
+	"deadletters list":     gateway.DeadLetter{},
+	"deadletters groups":   gateway.LetterGroup{}, // deadletters list --by-reason
+	"deadletters show":     admin.Letter{},
+	"deadletters replay":   gateway.ReplayResult{},
+	"deadletters drop":     map[string]int{},
+	"replay":               gateway.ReplayResult{},
+	"replay list":          gateway.ReplayStatus{},
+	"inspect":              struct{ Events []gateway.Life }{},
+	"events":               eventType{},
+	"events show":          eventType{},
+	"route":                decision{},
+	"simulate":             simulate.Tally{},
+	"simulate conformance": simulate.Conformance{}, // simulate --conformance
+	"journal verify":       reportJSON(&diskjournal.Report{}),
 }
 
 // A script that reads one command's JSON knows the words of the others': each name is in the one list of the document, and means

@@ -1,7 +1,7 @@
 // Package simulate plays Agora's notification service: whole recordings and channel sessions, signed, with the copies,
 // resends, disorder, failovers and forged calls that a receiver has to live with, and with NCS's rules for retries.
 //
-// It promises that what is sent follows from Config alone, that within an entity one event follows the
+// It promises that what is sent follows from Config alone (but for the ids of Products), that within an entity one event follows the
 // other only after that was answered, so that the order of first arrival is known, and that the Tally adds up. It takes
 // no view of the receiver except what its answers say; what became of the events behind it is for the caller to
 // compare with what OnAccepted and OnAnswer told.
@@ -24,8 +24,9 @@ type Config struct {
 	Send   SendFunc // in place of HTTP; called concurrently
 	Secret string   // signs the calls; must not be empty
 
-	Recordings int // recordings of Cloud Recording to play
-	Channels   int // channel sessions of RTC to play
+	Recordings int      // recordings of Cloud Recording to play
+	Channels   int      // channel sessions of RTC to play
+	Products   []string // products whose documented events are played, all of one as an entity
 
 	Rate        float64 // calls a second, all kinds together; 0 = as fast as answers come
 	Concurrency int     // entities played at the same time; 0 = 16
@@ -67,6 +68,9 @@ func (c *Config) check() error {
 	}
 	if c.Recordings < 0 || c.Channels < 0 || c.Concurrency < 0 || c.Rate < 0 || c.Timeout < 0 || c.RetryInterval < 0 {
 		return errors.New("negative numbers make no sense here")
+	}
+	if err := checkProducts(c.Products); err != nil {
+		return err
 	}
 	for _, rate := range []float64{c.CopyRate, c.ResendRate, c.ShuffleRate, c.BadSignatureRate, c.FailoverRate} {
 		if !(rate >= 0 && rate <= 1) {
@@ -123,15 +127,21 @@ func (k Kind) forged() bool { return k >= BadSecret }
 // shuffleWindow is how many events late a shuffled one comes at most.
 const shuffleWindow = 4
 
+// entities is how many are played.
+func (c *Config) entities() int { return c.Recordings + c.Channels + len(c.Products) }
+
 // entity generates the i-th entity, independently of the others, so that workers need no common generator.
 func (c *Config) entity(i int) Entity {
 	seed := uint64(c.Seed) ^ uint64(c.Start.UnixMilli())<<16
 	rng := rand.New(rand.NewPCG(seed, uint64(2*i)))
 	at := c.Start.Add(time.Duration(i) * 250 * time.Millisecond)
 	var e Entity
-	if i < c.Recordings {
+	switch {
+	case i < c.Recordings:
 		e = recording(rng, i, at, c.FailoverRate)
-	} else {
+	case i >= c.Recordings+c.Channels:
+		e = samplesOf(c.Products[i-c.Recordings-c.Channels], at)
+	default:
 		e = channelSession(rng, i, at)
 	}
 	e.Steps = c.steps(rand.New(rand.NewPCG(seed, uint64(2*i+1))), len(e.Events))

@@ -68,7 +68,7 @@ type player struct {
 func (p *player) playAll(ctx context.Context) {
 	var wg sync.WaitGroup
 	var next atomic.Int64
-	total := p.Recordings + p.Channels
+	total := p.entities()
 	for range min(p.Concurrency, total) {
 		wg.Go(func() {
 			for ctx.Err() == nil {
@@ -88,7 +88,7 @@ func (p *player) report(progress func(Progress)) func(Tally) {
 	if progress == nil {
 		return func(Tally) {}
 	}
-	total := p.Recordings + p.Channels
+	total := p.entities()
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -178,31 +178,35 @@ func (p *player) notify(ctx context.Context, s *entityState, event int, count fu
 			return
 		}
 		p.tally.add(count)
-		if p.call(ctx, s, event) {
+		done, body, status, answer := p.call(ctx, s, event)
+		if done {
 			return
+		}
+		if attempt == maxRetries {
+			p.failed(WrongGivenUp, s.Name, body, status, answer)
 		}
 		count = func(t *Tally) { t.Retries++ }
 	}
 	p.tally.add(func(t *Tally) { t.GivenUp++ })
 }
 
-// call makes one rightly signed call and reports whether it was answered 200.
-func (p *player) call(ctx context.Context, s *entityState, event int) bool {
+// call makes one rightly signed call and reports whether it was answered 200, and what was sent and answered.
+func (p *player) call(ctx context.Context, s *entityState, event int) (done bool, body []byte, status int, answer []byte) {
 	notifyMs := s.nextNotifyMs(event)
-	body := s.Events[event].Body(notifyMs)
-	status, answer := p.send(ctx, body, signed(p.Secret, body))
+	body = s.Events[event].Body(notifyMs)
+	status, answer = p.send(ctx, body, signed(p.Secret, body))
 	sent := Sent{Entity: s.Name, Index: event, Body: body, Status: status, NotifyMs: notifyMs}
 	if status == http.StatusOK {
 		sent.Outcome, sent.EventID = parseAnswer(answer)
 	}
-	p.judge(s, sent)
+	p.judge(s, sent, answer)
 	if p.OnAnswer != nil {
 		p.OnAnswer(sent)
 	}
 	if p.OnAccepted != nil && sent.Outcome == Accepted {
 		p.OnAccepted(sent)
 	}
-	return status == http.StatusOK
+	return status == http.StatusOK, body, status, answer
 }
 
 // nextNotifyMs is now, but never the same twice for an event: NCS renews it with each sending.
@@ -215,7 +219,7 @@ func (s *entityState) nextNotifyMs(event int) int64 {
 }
 
 // judge books an answer and finds what is wrong with it.
-func (p *player) judge(s *entityState, sent Sent) {
+func (p *player) judge(s *entityState, sent Sent, answer []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := &s.events[sent.Index]
@@ -236,6 +240,9 @@ func (p *player) judge(s *entityState, sent Sent) {
 	}
 	e.accepted = e.accepted || sent.Outcome == Accepted
 	e.acknowledged = e.acknowledged || sent.Status == http.StatusOK
+	for _, w := range wrong {
+		p.failed(w, s.Name, sent.Body, sent.Status, answer)
+	}
 	p.tally.add(func(t *Tally) {
 		if sent.Outcome != "" {
 			t.Outcomes[sent.Outcome]++
@@ -263,7 +270,8 @@ func (p *player) forge(ctx context.Context, s *entityState, step Step) {
 		header.Del(ncs.HeaderV2)
 	}
 	p.tally.add(func(t *Tally) { t.Forged++ })
-	if status, _ := p.send(ctx, body, header); status >= 200 && status < 300 {
+	if status, answer := p.send(ctx, body, header); status >= 200 && status < 300 {
+		p.failed(WrongForgedTaken, s.Name, body, status, answer)
 		p.tally.add(func(t *Tally) { t.Wrong[WrongForgedTaken]++ })
 	}
 }
@@ -275,7 +283,7 @@ func (p *player) send(ctx context.Context, body []byte, header http.Header) (sta
 	start := time.Now()
 	status, answer, err := p.Send(ctx, body, header)
 	if err != nil {
-		status, answer = 0, nil
+		status, answer = 0, []byte(err.Error())
 	}
 	p.tally.answered(status, time.Since(start))
 	return status, answer

@@ -27,6 +27,8 @@ type Tally struct {
 	// Wrong are answers that no right receiver gives, by what is wrong with them: one of the Wrong constants.
 	Wrong map[string]int `json:"wrong"`
 
+	Failures []Failure `json:"failures"` // the first of what went wrong, at most 20
+
 	Latency Latency       `json:"latency_ns"` // of the calls that were answered
 	Elapsed time.Duration `json:"elapsed_ns"`
 }
@@ -89,6 +91,7 @@ func (t *tally) snapshot() Tally {
 	defer t.mu.Unlock()
 	s := t.t
 	s.Statuses, s.Outcomes, s.Wrong = maps.Clone(s.Statuses), maps.Clone(s.Outcomes), maps.Clone(s.Wrong)
+	s.Failures = append([]Failure{}, s.Failures...)
 	h := &t.latencies
 	s.Latency = Latency{P50: h.quantile(0.5), P90: h.quantile(0.9), P99: h.quantile(0.99), Max: h.max}
 	return s
