@@ -64,6 +64,7 @@ func openShared(ctx context.Context, cfg *config.Config, start, adminAddr string
 		Brokers: k.cluster, Group: names.Group, Topic: names.Inbox, Shards: int32(j.shards),
 		Name: j.name, Start: start, Admin: cmp.Or(cfg.Admin.Advertise, adminAddr), Version: buildVersion(),
 		AskStart: askStart, Logger: log,
+		Progress: func(shard int32) (int64, bool) { return j.Judged(shard) }, // it takes part only when the journal is open
 	})
 	j.Journal, err = kafkajournal.Open(ctx, kafkajournal.Options{
 		Cluster: k.cluster, Prefix: k.Prefix, Shards: j.shards, Replica: j.name, Retention: cfg.Journal.Retention,
@@ -190,8 +191,18 @@ func (j *sharedJournal) Close() error {
 	return err
 }
 
-// fleet are the replicas that share the journal.
-func (j *sharedJournal) fleet(ctx context.Context) (admin.Fleet, error) {
+// Held are the shards that this replica can answer for.
+func (j *sharedJournal) Held() []uint32 {
+	held, _ := j.Shards()
+	shards := make([]uint32, len(held))
+	for i, s := range held {
+		shards[i] = s.Number
+	}
+	return shards
+}
+
+// Fleet are the replicas that share the journal.
+func (j *sharedJournal) Fleet(ctx context.Context) (admin.Fleet, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	f := admin.Fleet{Self: j.name, Shards: j.shards}
@@ -206,12 +217,10 @@ func (j *sharedJournal) fleet(ctx context.Context) (admin.Fleet, error) {
 	return f, err
 }
 
-// fleetOf returns what tells of the relays that share a journal; nil: none do.
-func fleetOf(j journal.Opened) func(context.Context) (admin.Fleet, error) {
-	if shared, ok := j.(*sharedJournal); ok {
-		return shared.fleet
-	}
-	return nil
+// sharing returns what knows the relays that share a journal; nil: none do.
+func sharing(j journal.Opened) admin.Sharing {
+	shared, _ := j.(admin.Sharing)
+	return shared
 }
 
 // newStart names this start of the process.

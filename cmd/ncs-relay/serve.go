@@ -163,7 +163,7 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 		return damageHint(err, cfg.DataDir)
 	}
 	reload.observe(metrics)
-	adm.Attach(relaying, fleetOf(j))
+	adm.Attach(relaying, sharing(j))
 	stack.push("admin address", endAdmin)
 	server.SetHandler(relaying)
 	answer()

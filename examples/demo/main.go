@@ -69,17 +69,18 @@ func run(ctx context.Context, recordings int, keep bool) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, relay.Stop()) }()
-	fmt.Printf("relay     %s (admin %s)\nKafka     %s\nreceiver  http://%s\n\n", relay.URL, relay.Admin, broker.Addr(), service.Addr())
+	url := "http://" + relay.Listen + "/ncs/recording"
+	fmt.Printf("relay     %s (admin %s)\nKafka     %s\nreceiver  http://%s\n\n", url, relay.Admin, broker.Addr(), service.Addr())
 
 	books := newBooks()
 	progress, done := showProgress(os.Stdout, service, filepath.Join(dir, "archive/events.jsonl"))
 	tally, err := simulate.Run(ctx, simulate.Config{
-		URL: relay.URL, Secret: secret, Recordings: recordings,
+		URL: url, Secret: secret, Recordings: recordings,
 		CopyRate: 0.15, ResendRate: 0.15, ShuffleRate: 0.05, BadSignatureRate: 0.05, FailoverRate: 0.05,
 		OnAccepted: books.accepted,
 	}, progress)
 	if err == nil {
-		err = relay.WaitSettled(ctx, 60*time.Second)
+		err = waitSettled(ctx, relay, 60*time.Second)
 	}
 	done()
 	if err != nil {
@@ -102,7 +103,7 @@ func run(ctx context.Context, recordings int, keep bool) (err error) {
 		fmt.Println("Every event arrived exactly once at each of its sinks, in order per recording, byte for byte.")
 	}
 	if keep {
-		lookAround(dir, relay, broker)
+		lookAround(dir, url, relay.Admin, broker)
 		<-ctx.Done()
 	}
 	if len(faults) > 0 {
@@ -111,7 +112,7 @@ func run(ctx context.Context, recordings int, keep bool) (err error) {
 	return nil
 }
 
-func lookAround(dir string, r *relayProcess, b *broker) {
+func lookAround(dir, url, admin string, b *broker) {
 	fmt.Printf(`
 Everything is left running; Ctrl-C ends it.
   curl %s/metrics
@@ -119,5 +120,5 @@ Everything is left running; Ctrl-C ends it.
   kcat -b %s -C -t ncs.cloud_recording.recorder -f '%%k %%h\n' -e
   tail %s/archive/events.jsonl
   %s simulate --url %s --secret %s --recordings 20
-`, r.Admin, r.Admin, b.Addr(), dir, r.binary, r.URL, secret)
+`, admin, admin, b.Addr(), dir, filepath.Join(dir, "ncs-relay"), url, secret)
 }

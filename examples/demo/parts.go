@@ -5,22 +5,18 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"ncs-relay/examples/internal/process"
 )
 
 // broker is a Kafka-compatible broker in this process.
@@ -124,86 +120,22 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// relayProcess is the real binary, built and started.
-type relayProcess struct {
-	URL, Admin string
-	binary     string
-	cmd        *exec.Cmd
-	ended      chan error
-	log        string
-}
-
-func startRelay(ctx context.Context, dir, kafka, receiver string) (*relayProcess, error) {
-	r := &relayProcess{binary: filepath.Join(dir, "ncs-relay"), log: filepath.Join(dir, "relay.log"), ended: make(chan error, 1)}
-	build := exec.CommandContext(ctx, "go", "build", "-o", r.binary, "ncs-relay/cmd/ncs-relay")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build ncs-relay: %w\n%s", err, out)
-	}
-	listen, err := freeAddress()
+func startRelay(ctx context.Context, dir, kafka, receiver string) (*process.Relay, error) {
+	binary, err := process.Build(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
-	admin, err := freeAddress()
-	if err != nil {
-		return nil, err
-	}
-	r.URL, r.Admin = "http://"+listen+"/ncs/recording", "http://"+admin
-	config := filepath.Join(dir, "relay.yaml")
-	if err := os.WriteFile(config, relayConfig, 0o600); err != nil {
-		return nil, err
-	}
-	log, err := os.Create(r.log)
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	r.cmd = exec.Command(r.binary, "serve", "-c", config)
-	r.cmd.Env = append(os.Environ(), "NCS_SECRET="+secret, "DEMO_LISTEN="+listen, "DEMO_ADMIN="+admin, "DEMO_DATA="+dir,
-		"DEMO_KAFKA="+kafka, "DEMO_RECEIVER="+receiver)
-	r.cmd.Stderr = log
-	if err := r.cmd.Start(); err != nil {
-		return nil, err
-	}
-	go func() { r.ended <- r.cmd.Wait() }()
-	if err := r.waitReady(ctx); err != nil {
-		return nil, errors.Join(err, r.Stop())
-	}
-	return r, nil
+	return process.Start(ctx, binary, dir, "relay", relayConfig,
+		"NCS_SECRET="+secret, "DEMO_DATA="+dir, "DEMO_KAFKA="+kafka, "DEMO_RECEIVER="+receiver)
 }
 
-// freeAddress is a loopback address that is free at the moment.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
-}
-
-func (r *relayProcess) waitReady(ctx context.Context) error {
-	return r.poll(ctx, 20*time.Second, "the relay does not get ready", func() bool {
-		resp, err := http.Get(r.Admin + "/readyz")
-		if err != nil {
-			return false
-		}
-		resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
-	})
-}
-
-// WaitSettled waits until the relay owes nothing to any sink.
-func (r *relayProcess) WaitSettled(ctx context.Context, most time.Duration) error {
-	return r.poll(ctx, most, "deliveries are still pending", func() bool {
-		resp, err := http.Get(r.Admin + "/api/v1/status")
-		if err != nil {
-			return false
-		}
-		defer resp.Body.Close()
+// waitSettled waits until the relay owes nothing to any sink.
+func waitSettled(ctx context.Context, r *process.Relay, most time.Duration) error {
+	return r.Poll(ctx, most, "deliveries are still pending", func() bool {
 		var status struct {
 			Sinks []struct{ Pending int }
 		}
-		if json.NewDecoder(resp.Body).Decode(&status) != nil {
+		if r.Status(&status) != nil {
 			return false
 		}
 		for _, s := range status.Sinks {
@@ -213,37 +145,4 @@ func (r *relayProcess) WaitSettled(ctx context.Context, most time.Duration) erro
 		}
 		return len(status.Sinks) > 0
 	})
-}
-
-func (r *relayProcess) poll(ctx context.Context, most time.Duration, otherwise string, done func() bool) error {
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	timeout := time.After(most)
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-timeout:
-			return fmt.Errorf("%s after %s", otherwise, most)
-		case <-ctx.Done():
-			return ctx.Err()
-		case err := <-r.ended:
-			r.ended <- err
-			log, _ := os.ReadFile(r.log)
-			return fmt.Errorf("the relay ended: %v\n%s", err, log)
-		}
-	}
-	return nil
-}
-
-// Stop ends the relay as an orchestrator would.
-func (r *relayProcess) Stop() error {
-	select {
-	case err := <-r.ended:
-		return err
-	default:
-	}
-	if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		return err
-	}
-	return <-r.ended
 }

@@ -41,9 +41,7 @@ type Options struct {
 
 	Start string // identifies the start of the process; may be empty
 
-	// Fleet returns the relays that share the journal; nil = this one has it for itself. It is called for each request, and may
-	// ask the network.
-	Fleet func(ctx context.Context) (Fleet, error)
+	Sharing Sharing // nil = this relay has its journal for itself
 }
 
 // Server is the admin server. Its methods may be called concurrently.
@@ -65,10 +63,9 @@ func New(cfg Config, options Options) *Server {
 	return s
 }
 
-// Attach opens the API of a server that was made without a Gateway, with the fleet that there is by now (see Options.Fleet). It is
-// called once at most.
-func (s *Server) Attach(g Operations, fleet func(context.Context) (Fleet, error)) {
-	s.options.Gateway, s.options.Fleet = g, fleet
+// Attach opens the API of a server that was made without a Gateway, and says who shares its journal. It is called once at most.
+func (s *Server) Attach(g Operations, sharing Sharing) {
+	s.options.Gateway, s.options.Sharing = g, sharing
 	s.attached.Store(true)
 }
 
@@ -177,6 +174,7 @@ type Readiness struct {
 }
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
+	s.sayHeld(w, r)
 	status, err := s.options.Status(r.Context())
 	if err == nil {
 		status, err = s.statusEverywhere(r, status)

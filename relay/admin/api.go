@@ -113,6 +113,7 @@ func (s *Server) operate(w http.ResponseWriter, r *http.Request, op operation) {
 		writeError(w, http.StatusBadRequest, "the body broke off")
 		return
 	}
+	s.sayHeld(w, r)
 	answer, err := s.everywhere(r, body, op)
 	// The server's time-out counts from the request, and an operation may take longer. It ends when the client hangs up.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTimeout))

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +28,15 @@ type Fleet struct {
 	Self     string    // the name of this one
 	Replicas []Replica // this one included
 	Shards   int       // of the journal
+}
+
+// Sharing knows the relays that share a journal. It is asked for each request.
+type Sharing interface {
+	// Fleet returns all of them. It may ask the network.
+	Fleet(ctx context.Context) (Fleet, error)
+
+	// Held are the shards that this one can answer for: of those that it was given it may be taking some over still.
+	Held() []uint32
 }
 
 // Replica is one of the relays that share a journal.
@@ -54,10 +64,14 @@ func newOthers() *http.Client {
 // asAReplica marks a request of one replica to another, which answers for its own shards.
 const asAReplica = "Ncs-Relay-Replica"
 
+// heldShards is a header of the answer: the shards that it is about.
+const heldShards = "Ncs-Relay-Shards"
+
 // part is what one replica answered.
 type part struct {
 	replica string
 	answer  json.RawMessage // nil: done, and there is nothing to say
+	held    []uint32        // the shards that it is about
 	err     error
 }
 
@@ -86,10 +100,10 @@ var joints = map[string]joint{
 // of the shards says so, in its member "unanswered".
 func (s *Server) everywhere(r *http.Request, body []byte, op operation) (any, error) {
 	join, shared := joints[r.Method+" "+r.Pattern]
-	if !shared || s.options.Fleet == nil || r.Header.Get(asAReplica) != "" {
+	if !shared || s.options.Sharing == nil || r.Header.Get(asAReplica) != "" {
 		return op(r, body)
 	}
-	fleet, err := s.options.Fleet(r.Context())
+	fleet, err := s.options.Sharing.Fleet(r.Context())
 	if err != nil {
 		return nil, fmt.Errorf("nothing was done: which other replicas there are is not known: %w", err)
 	}
@@ -114,6 +128,7 @@ func (s *Server) collect(r *http.Request, body []byte, fleet Fleet, own any, own
 	if err != nil {
 		return nil, nil, err
 	}
+	mine.held = s.options.Sharing.Held()
 	parts, missing, err = sortOut(append([]part{mine}, s.askOthers(r, body, fleet)...), fleet)
 	if len(parts) > 0 {
 		return parts, missing, nil
@@ -135,7 +150,7 @@ func limitOf(r *http.Request) int {
 // replayElsewhere counts what a replay is about in the shards of the other replicas. There must be none that does not answer: the
 // replay would be told to be about less than it is. What was quarantined is taken up again by each replica for itself.
 func (s *Server) replayElsewhere(r *http.Request, in replayInput, routed bool) (result gateway.ReplayResult, err error) {
-	if s.options.Fleet == nil || r.Header.Get(asAReplica) != "" {
+	if s.options.Sharing == nil || r.Header.Get(asAReplica) != "" {
 		return result, nil
 	}
 	in.DryRun = in.DryRun || !routed
@@ -143,11 +158,12 @@ func (s *Server) replayElsewhere(r *http.Request, in replayInput, routed bool) (
 	if err != nil {
 		return result, err
 	}
-	fleet, err := s.options.Fleet(r.Context())
+	fleet, err := s.options.Sharing.Fleet(r.Context())
 	if err != nil {
 		return result, fmt.Errorf("nothing was begun: which other replicas there are is not known: %w", err)
 	}
-	parts, missing, _ := sortOut(s.askOthers(r, body, fleet), fleet)
+	mine := part{replica: fleet.Self, held: s.options.Sharing.Held(), answer: json.RawMessage("{}")} // which is counted later
+	parts, missing, _ := sortOut(append(s.askOthers(r, body, fleet), mine), fleet)
 	joint, err := joined(addReplayed)(parts, 0)
 	if len(missing) > 0 && err == nil {
 		err = fmt.Errorf("nothing was begun here: shards %v do not answer: %s", missing[0].Shards, missing[0].Error)
@@ -177,10 +193,10 @@ type ReplicaStatus struct {
 
 // statusEverywhere is the status of this replica, with the sinks of all and what each says of itself.
 func (s *Server) statusEverywhere(r *http.Request, own any) (any, error) {
-	if s.options.Fleet == nil || r.Header.Get(asAReplica) != "" {
+	if s.options.Sharing == nil || r.Header.Get(asAReplica) != "" {
 		return own, nil
 	}
-	fleet, err := s.options.Fleet(r.Context())
+	fleet, err := s.options.Sharing.Fleet(r.Context())
 	if err != nil { // whoever looks at the status wants to know this, and what there is
 		return with(own, "unanswered", []Unanswered{{Shards: []uint32{}, Error: err.Error()}})
 	}
@@ -226,8 +242,8 @@ func (s *Server) askOthers(r *http.Request, body []byte, fleet Fleet) []part {
 	var asking sync.WaitGroup
 	for i, o := range others {
 		asking.Go(func() {
-			parts[i] = part{replica: o.Name}
-			parts[i].answer, parts[i].err = s.askOne(r, body, fleet.Self, o)
+			parts[i] = s.askOne(r, body, fleet.Self, o)
+			parts[i].replica = o.Name
 		})
 	}
 	asking.Wait()
@@ -247,7 +263,7 @@ const (
 // errNotThere is a replica's answer that it knows nothing of what was asked for, as a failure of the same kind here.
 var errNotThere = fmt.Errorf("%w at another replica", gateway.ErrNotFound)
 
-func (s *Server) askOne(r *http.Request, body []byte, self string, to Replica) (json.RawMessage, error) {
+func (s *Server) askOne(r *http.Request, body []byte, self string, to Replica) part {
 	patience := changePatience
 	if r.Method == http.MethodGet {
 		patience = readPatience
@@ -256,7 +272,7 @@ func (s *Server) askOne(r *http.Request, body []byte, self string, to Replica) (
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, r.Method, "http://"+to.Address+r.URL.RequestURI(), bytes.NewReader(body))
 	if err != nil {
-		return nil, err
+		return part{err: err}
 	}
 	req.Header.Set(asAReplica, self)
 	for _, name := range []string{"Authorization", "Content-Type"} {
@@ -264,42 +280,73 @@ func (s *Server) askOne(r *http.Request, body []byte, self string, to Replica) (
 	}
 	resp, err := s.others.Do(req)
 	if err != nil {
-		return nil, err
+		return part{err: err}
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	p := part{held: shardsOf(resp.Header.Get(heldShards))}
 	switch {
 	case err != nil:
-		return nil, err
+		return part{err: err}
 	case resp.StatusCode == http.StatusNoContent:
-		return nil, nil
+		return p
 	case resp.StatusCode == http.StatusOK:
-		return answer, nil
+		p.answer = answer
+		return p
 	}
 	var said struct{ Error, Reason string }
 	_ = json.Unmarshal(answer, &said)
 	if resp.StatusCode == http.StatusNotFound {
-		return nil, errNotThere
+		p.err = errNotThere
+		return p
 	}
-	return nil, fmt.Errorf("%s: %s", resp.Status, said.Error+said.Reason)
+	return part{err: fmt.Errorf("%s: %s", resp.Status, said.Error+said.Reason)}
+}
+
+func shardsOf(header string) (shards []uint32) {
+	for text := range strings.SplitSeq(header, ",") {
+		if n, err := strconv.ParseUint(text, 10, 32); err == nil {
+			shards = append(shards, uint32(n))
+		}
+	}
+	return shards
+}
+
+// sayHeld says which shards an answer to another replica is about.
+func (s *Server) sayHeld(w http.ResponseWriter, r *http.Request) {
+	if s.options.Sharing == nil || r.Header.Get(asAReplica) == "" {
+		return
+	}
+	var texts []string
+	for _, n := range s.options.Sharing.Held() {
+		texts = append(texts, strconv.FormatUint(uint64(n), 10))
+	}
+	w.Header().Set(heldShards, strings.Join(texts, ","))
 }
 
 // sortOut keeps what was answered. Who knows nothing of what was asked for has answered, too.
 func sortOut(all []part, fleet Fleet) (answered []part, missing []Unanswered, notFound error) {
 	held := make(map[uint32]bool)
+	given := make(map[string][]uint32)
 	for _, o := range fleet.Replicas {
+		given[o.Name] = o.Shards
 		for _, shard := range o.Shards {
 			held[shard] = true
 		}
 	}
 	for _, p := range all {
-		switch at := slices.IndexFunc(fleet.Replicas, func(o Replica) bool { return o.Name == p.replica }); {
+		silent := slices.DeleteFunc(slices.Clone(given[p.replica]), func(shard uint32) bool { return slices.Contains(p.held, shard) })
+		why := "is taking them over"
+		switch {
 		case p.err == nil:
 			answered = append(answered, p)
 		case errors.Is(p.err, gateway.ErrNotFound), errors.Is(p.err, gateway.ErrNoSink):
 			notFound = cmp.Or(notFound, p.err)
-		case at >= 0:
-			missing = append(missing, Unanswered{p.replica, append([]uint32{}, fleet.Replicas[at].Shards...), p.err.Error()})
+		default:
+			why = p.err.Error()
+		}
+		if len(silent) > 0 {
+			missing = append(missing, Unanswered{p.replica, silent, why})
 		}
 	}
 	var nobody []uint32

@@ -26,6 +26,7 @@ type replica struct {
 	operations
 	shard uint32
 	owed  int
+	late  bool // it has not taken its shard over
 }
 
 func (g *replica) at(offset int) gateway.EventInfo {
@@ -81,6 +82,21 @@ func (g *replica) Inspect(context.Context, relay.Filter, int) ([]gateway.Life, b
 	return []gateway.Life{{EventInfo: g.at(1)}}, false, nil
 }
 
+// sharing says who has the shards, and what a replica has taken over.
+type sharing struct {
+	fleet admin.Fleet
+	of    *replica
+}
+
+func (s *sharing) Fleet(context.Context) (admin.Fleet, error) { return s.fleet, nil }
+
+func (s *sharing) Held() []uint32 {
+	if s.of.late {
+		return nil
+	}
+	return []uint32{s.of.shard}
+}
+
 const fleetToken = "fleet-token"
 
 // fleet are three replicas with a shard each; one more shard is nobody's if lost. They answer by handlers that can be replaced.
@@ -102,11 +118,9 @@ func startFleet(t *testing.T, shards int) *fleet {
 	for i := range 3 {
 		f.handlers[i] = admin.New(admin.Config{Listen: "10.0.0.1:9464", Token: relay.NewSecret(fleetToken)}, admin.Options{
 			Metrics: http.NotFoundHandler(), Gateway: f.replicas[i], Log: slog.New(slog.DiscardHandler),
-			Ready:  func() (bool, string) { return true, "" },
-			Status: func(context.Context) (any, error) { return f.replicas[i].Status(), nil },
-			Fleet: func(context.Context) (admin.Fleet, error) {
-				return admin.Fleet{Self: fmt.Sprint("r", i+1), Replicas: members, Shards: shards}, nil
-			},
+			Ready:   func() (bool, string) { return true, "" },
+			Status:  func(context.Context) (any, error) { return f.replicas[i].Status(), nil },
+			Sharing: &sharing{admin.Fleet{Self: fmt.Sprint("r", i+1), Replicas: members, Shards: shards}, f.replicas[i]},
 		}).Handler()
 	}
 	f.self = f.handlers[0]
@@ -223,6 +237,9 @@ func TestAnAnswerNamesTheShardsThatAreMissing(t *testing.T) {
 		require.Equal(t, 200, status, path)
 		require.Equal(t, missing, answer["unanswered"], path)
 	}
+	f.replicas[2].late = true
+	_, answer := f.call(t, "GET", "/api/v1/sinks", "")
+	require.Contains(t, answer["unanswered"], map[string]any{"replica": "r3", "shards": []any{2.0}, "error": "is taking them over"})
 	status, answer := f.call(t, "POST", "/api/v1/pending/skip", `{"sink":""}`)
 	require.Equal(t, 400, status, "a mistake is told by the one that was asked")
 	require.Contains(t, answer["error"], "a filter is needed")

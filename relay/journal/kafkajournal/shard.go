@@ -97,6 +97,7 @@ func (j *Journal) ownLoop(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	gone := make(chan *shard)
+	seen := make(map[int32]bool) // what was owned and is not released
 	for {
 		owned, changed := j.own.Owned()
 		lease := j.own.Lease()
@@ -109,6 +110,7 @@ func (j *Journal) ownLoop(ctx context.Context) {
 				s.leave()
 			}
 		}
+		j.release(seen, owned)
 		if ctx.Err() != nil {
 			return // what has left is stored by Close
 		}
@@ -130,22 +132,31 @@ func (j *Journal) ownLoop(ctx context.Context) {
 		case <-changed:
 		case s := <-gone:
 			j.drop(s)
-			if again, _ := j.own.Owned(); !contains(again, s.n) {
-				j.own.Released(s.n)
-			}
 		case <-time.After(min(max(lease, 50*time.Millisecond), time.Second)):
 		case <-ctx.Done():
 		}
 	}
 }
 
-func contains(list []int32, n int32) bool {
-	for _, m := range list {
-		if m == n {
-			return true
+// release releases what is not owned any more and was let go, whichever came first: a lease can end long before its shards are
+// given to others.
+func (j *Journal) release(seen map[int32]bool, owned []int32) {
+	for _, n := range owned {
+		seen[n] = true
+	}
+	for n := range seen {
+		if !slices.Contains(owned, n) && !j.has(n) {
+			delete(seen, n)
+			j.own.Released(n)
 		}
 	}
-	return false
+}
+
+// has reports whether this replica has a shard, or is about to take or to let it go.
+func (j *Journal) has(n int32) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.shards[n] != nil
 }
 
 // take begins an ownership, unless a former one has not ended.

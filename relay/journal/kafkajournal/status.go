@@ -307,3 +307,14 @@ func (j *Journal) DropPending(sink string) (uint64, error) {
 	}
 	return dropped, j.Flush()
 }
+
+// Judged returns the offset in the inbox up to which a shard that this replica has was judged; false: it has it not.
+func (j *Journal) Judged(shard int32) (offset int64, known bool) {
+	s := j.shard(uint32(shard))
+	if s == nil {
+		return 0, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return int64(s.core.judged), true
+}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"ncs-relay/examples/internal/process"
+)
+
+// server answers at a loopback address.
+type server struct {
+	*http.Server
+	addr string
+}
+
+func startServer(h http.HandlerFunc) (*server, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s := &server{&http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}, l.Addr().String()}
+	go s.Serve(l)
+	return s, nil
+}
+
+// startReceiver starts a service as it would be written for Agora: it checks Agora's signature over the raw body.
+func startReceiver(books *books) (*server, error) {
+	return startServer(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
+		mac := hmac.New(sha256.New, []byte(secret))
+		mac.Write(body)
+		if err != nil || !hmac.Equal([]byte(hex.EncodeToString(mac.Sum(nil))), []byte(r.Header.Get("Agora-Signature-V2"))) {
+			books.forged.Add(1)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		books.arrived(r.Header.Get("Ncs-Relay-Event-Id"))
+		io.WriteString(w, "{}")
+	})
+}
+
+// startBalancer passes each call to one of the relays that say they are ready, in turn. It tries no second one: what a relay that
+// died has left unanswered is for the sender to send again.
+func startBalancer(relays []*process.Relay) (*server, error) {
+	var ready [replicas]atomic.Bool
+	var turn atomic.Uint64
+	client := &http.Client{Timeout: 8 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+	s, err := startServer(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
+		if err != nil {
+			return
+		}
+		for range relays {
+			i := int(turn.Add(1) % uint64(len(relays)))
+			if !ready[i].Load() {
+				continue
+			}
+			out, _ := http.NewRequestWithContext(r.Context(), r.Method, "http://"+relays[i].Listen+r.URL.Path, bytes.NewReader(body))
+			out.Header = r.Header.Clone()
+			resp, err := client.Do(out)
+			if err != nil {
+				break
+			}
+			defer resp.Body.Close()
+			w.WriteHeader(resp.StatusCode)
+			io.Copy(w, resp.Body)
+			return
+		}
+		w.WriteHeader(http.StatusBadGateway)
+	})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.RegisterOnShutdown(cancel)
+	for i, r := range relays {
+		go func() {
+			for ctx.Err() == nil {
+				ready[i].Store(r.Ready())
+				sleep(ctx, 100*time.Millisecond)
+			}
+		}()
+	}
+	return s, nil
+}
+
+// Close ends the server and what looks after it.
+func (s *server) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return s.Shutdown(ctx)
+}
+
+// owners are the shards of each replica, by name.
+type owners []struct {
+	Name   string
+	Shards []uint32
+}
+
+func (o owners) of(name string) []uint32 {
+	for _, r := range o {
+		if r.Name == name {
+			return r.Shards
+		}
+	}
+	return nil
+}
+
+func (o owners) String() string {
+	var parts []string
+	for _, r := range o {
+		parts = append(parts, fmt.Sprintf("%s %v", r.Name, r.Shards))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// status is what a relay says of all.
+type status struct {
+	Replicas   owners
+	Sinks      []struct{ Pending int }
+	Unanswered []struct{ Error string }
+}
+
+// waitShared waits until so many replicas have all shards.
+func waitShared(ctx context.Context, r *process.Relay, count int) (owners, error) {
+	var s status
+	err := r.Poll(ctx, 60*time.Second, "the shards are not shared out", func() bool {
+		s = status{}
+		return r.Status(&s) == nil && len(s.Unanswered) == 0 && len(s.Replicas) >= count
+	})
+	return s.Replicas, err
+}
+
+// settled reports whether all shards have an owner, and none owes anything.
+func settled(r *process.Relay) bool {
+	var s status
+	if r.Status(&s) != nil || len(s.Unanswered) > 0 {
+		return false
+	}
+	for _, sink := range s.Sinks {
+		if sink.Pending > 0 {
+			return false
+		}
+	}
+	return len(s.Sinks) > 0
+}
