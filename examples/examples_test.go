@@ -53,7 +53,7 @@ func environment(t *testing.T) func(string) (string, bool) {
 func configurations(t *testing.T) []string {
 	var files []string
 	require.NoError(t, filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
-		if d != nil && d.IsDir() && path == "demo" { // is a program with tests of its own
+		if d != nil && d.IsDir() && (path == "demo" || path == "cluster") { // are programs with tests of their own
 			return fs.SkipDir
 		}
 		if filepath.Base(path) == "relay.yaml" || filepath.Ext(path) == ".yaml" && filepath.Dir(path) == "." {
