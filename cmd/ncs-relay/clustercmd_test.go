@@ -245,3 +245,43 @@ func TestRealKafkaCluster(t *testing.T) {
 	o.works([]string{"cluster", "confirm", "--unknown", "--yes"})
 	o.works(clusterCheck)
 }
+
+// TestRealKafkaClusterWithRights is what README.md says of the rights that a relay needs.
+func TestRealKafkaClusterWithRights(t *testing.T) {
+	t.Parallel()
+	cluster := kafkatest.Start(t, kafkatest.Options{
+		Config: map[string]string{
+			"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+			"super.users":           "User:ANONYMOUS", // of the plain listener: the administrator
+			"listener.name.sasl.sasl.enabled.mechanisms": "PLAIN",
+			"listener.name.sasl.plain.sasl.jaas.config":  `org.apache.kafka.common.security.plain.PlainLoginModule required user_relay="secret" user_guest="secret";`,
+		},
+		Listeners: []kafkatest.Listener{{Name: "SASL", Protocol: "SASL_PLAINTEXT"}},
+	})
+	as := func(user string) *onKafka {
+		o := newOnKafka(t, cluster.AddressesOf("SASL"))
+		o.write("cluster: production, unsafe: true, create_topics: {shards: 2, replication: 1}, sasl: {mechanism: plain, username: "+user+", password: secret}", "retention: 7d")
+		return o
+	}
+	names := topics.NamesOf("ncs")
+	guest, relay := as("guest"), as("relay")
+	guest.fails(clusterCheck, "topic ncs.inbox: ", "access rules of the cluster do not let this user do that with the topic")
+	for _, name := range names.All() {
+		cluster.Allow(t, "relay", kmsg.ACLResourceTypeTopic, name, kmsg.ACLOperationRead) // and with it to describe
+		cluster.Allow(t, "relay", kmsg.ACLResourceTypeTopic, name, kmsg.ACLOperationWrite)
+	}
+	relay.fails(clusterInit, "create topic ncs.inbox", "let an administrator type what ncs-relay cluster check suggests")
+	for _, name := range names.All() {
+		cluster.Allow(t, "relay", kmsg.ACLResourceTypeTopic, name, kmsg.ACLOperationCreate)
+	}
+	relay.works(clusterInit, "made topic ncs.control", "warning: topic ncs.inbox: does not tell its settings (allow this user to DescribeConfigs of the topic)", "ready: 2 shards")
+	relay.works([]string{"cluster", "status"}, "not known: ", "Group Authorization Failed")
+	for _, name := range names.All() {
+		cluster.Allow(t, "relay", kmsg.ACLResourceTypeTopic, name, kmsg.ACLOperationDescribeConfigs)
+	}
+	cluster.Allow(t, "relay", kmsg.ACLResourceTypeGroup, names.Group, kmsg.ACLOperationRead)
+	status, out, errs := relay.run(clusterCheck...)
+	require.Equal(t, exitOK, status, errs)
+	require.Equal(t, "the topics of cluster production are as they must be: 2 shards\n", out)
+	relay.works([]string{"cluster", "status"}, "0      none")
+}

@@ -157,8 +157,14 @@ func (c *Cluster) AllowDescribe(t testing.TB, user, topic string) {
 
 func (c *Cluster) allow(t testing.TB, user, topic string, operation kmsg.ACLOperation) {
 	t.Helper()
+	c.Allow(t, user, kmsg.ACLResourceTypeTopic, topic, operation)
+}
+
+// Allow lets the user do something with what is called so.
+func (c *Cluster) Allow(t testing.TB, user string, kind kmsg.ACLResourceType, name string, operation kmsg.ACLOperation) {
+	t.Helper()
 	rule := kmsg.NewCreateACLsRequestCreation()
-	rule.ResourceType, rule.ResourceName, rule.ResourcePatternType = kmsg.ACLResourceTypeTopic, topic, kmsg.ACLResourcePatternTypeLiteral
+	rule.ResourceType, rule.ResourceName, rule.ResourcePatternType = kind, name, kmsg.ACLResourcePatternTypeLiteral
 	rule.Principal, rule.Host, rule.Operation, rule.PermissionType = "User:"+user, "*", operation, kmsg.ACLPermissionTypeAllow
 	request := kmsg.NewPtrCreateACLsRequest()
 	request.Creations = []kmsg.CreateACLsRequestCreation{rule}
@@ -167,7 +173,7 @@ func (c *Cluster) allow(t testing.TB, user, topic string, operation kmsg.ACLOper
 		err = kerr.ErrorForCode(response.Results[0].ErrorCode)
 	}
 	if err != nil {
-		t.Fatalf("allow user %s to use topic %s: %v", user, topic, err)
+		t.Fatalf("allow user %s to use %s: %v", user, name, err)
 	}
 }
 

@@ -38,14 +38,19 @@ func Describe(ctx context.Context, c *kafkaconn.Cluster, prefix string) (Found, 
 		return nil, kafkaconn.Explain(err)
 	}
 	found := make(Found, len(names))
+	slices.SortFunc(described, func(a, b kafkaconn.Described) int { return slices.Index(names, a.Name) - slices.Index(names, b.Name) })
+	var problems []error
 	for _, d := range described {
 		switch {
 		case isUnknown(d.Err):
 		case d.Err != 0 && d.Err != kafka.LeaderNotAvailable:
-			return nil, kafkaconn.Explain(fmt.Errorf("topic %s: %w", d.Name, d.Err))
+			problems = append(problems, kafkaconn.Explain(fmt.Errorf("topic %s: %w", d.Name, d.Err)))
 		default:
 			found[d.Name] = topicOf(d)
 		}
+	}
+	if err := errors.Join(problems...); err != nil {
+		return nil, err
 	}
 	return found, addSettings(ctx, c, found)
 }
