@@ -101,6 +101,22 @@ func TestSamplesAreDifferentEvents(t *testing.T) {
 	require.Empty(t, cmp.Diff(want, got))
 }
 
+// The entity says in which shard an event is judged, and copies are recognised within a shard.
+func TestEqualEventsHaveEqualEntities(t *testing.T) {
+	t.Parallel()
+	entities := map[ncs.Key]string{}
+	for name, body := range samples(t) {
+		for how, other := range rewritten(t, body) {
+			n := parse(t, other)
+			key := n.Identify("source").Key
+			if entity, known := entities[key]; known {
+				require.Equal(t, entity, n.Entity, "%s, %s", name, how)
+			}
+			entities[key] = n.Entity
+		}
+	}
+}
+
 func TestIdentityIsNotOfTheBytes(t *testing.T) {
 	t.Parallel()
 	for name, body := range samples(t) {

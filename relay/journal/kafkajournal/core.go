@@ -13,7 +13,6 @@ type core struct {
 	life    life
 	largest int    // bytes of a record of ncs.state
 	events  uint64 // accepted since the shard exists
-	control int64  // commands before this offset of ncs.control are done
 	cursors map[cursorName]*cursor
 	counted map[*cursor]place // of a take-over: what the tallies of former owners account for
 }
@@ -71,7 +70,6 @@ func newCore(shard uint32, own life, known *ids, l *legacy) *core {
 	begin := place{}
 	for _, s := range l.judges {
 		c.judged = max(c.judged, s.judged)
-		c.control = max(c.control, s.control)
 		if s.known.top >= begin.top { // of the accounts, those that go together
 			begin = s.known
 			c.events = s.events
@@ -153,7 +151,7 @@ func (c *core) records(all bool) (recs []kafkalog.Record, of []*cursor) {
 		of = append(of, cur)
 		cur.dirty = false
 	}
-	s := &judgeState{judged: c.judged, known: c.end(), control: c.control, events: c.events}
+	s := &judgeState{judged: c.judged, known: c.end(), events: c.events}
 	return append(recs, kafkalog.Record{Key: stateKey{kind: kindJudge, life: c.life}.encode(), Value: s.encode()}), of
 }
 

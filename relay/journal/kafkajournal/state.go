@@ -73,19 +73,15 @@ func takePlace(d *ledger.Decoder) place { return place{int64(d.Uvarint()), offse
 
 // judgeState is how far an owner was.
 type judgeState struct {
-	judged  offset // of the inbox: its events are in ncs.events
-	known   place  // all sinks named before it have a state
-	control int64  // commands before this offset of ncs.control are done
-	events  uint64 // accepted before known; the other records of the inbox up to there were copies
+	judged offset // of the inbox: its events are in ncs.events
+	known  place  // all sinks named before it have a state
+	events uint64 // accepted before known; the other records of the inbox up to there were copies
 }
 
 func (s *judgeState) encode() []byte {
 	b := binary.AppendUvarint([]byte{stateVersion}, uint64(s.judged))
 	b = s.known.append(b)
-	for _, v := range [...]uint64{uint64(s.control), s.events} {
-		b = binary.AppendUvarint(b, v)
-	}
-	return b
+	return binary.AppendUvarint(b, s.events)
 }
 
 var errState = errors.New("ncs.state cannot be read")
@@ -105,7 +101,7 @@ func decodeJudgeState(b []byte) (*judgeState, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &judgeState{judged: offset(d.Uvarint()), known: takePlace(d), control: int64(d.Uvarint()), events: d.Uvarint()}
+	s := &judgeState{judged: offset(d.Uvarint()), known: takePlace(d), events: d.Uvarint()}
 	return s, d.Err
 }
 
