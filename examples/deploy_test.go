@@ -248,6 +248,9 @@ type (
 			Name, Value string
 			ValueFrom   struct {
 				SecretKeyRef *keyRef `yaml:"secretKeyRef"`
+				FieldRef     *struct {
+					FieldPath string `yaml:"fieldPath"`
+				} `yaml:"fieldRef"`
 			} `yaml:"valueFrom"`
 		}
 		Ports []struct {
@@ -268,7 +271,7 @@ type (
 			ReadOnly  bool   `yaml:"readOnly"`
 		} `yaml:"volumeMounts"`
 	}
-	podSpec struct {
+	PodSpec struct {
 		GracePeriod        int  `yaml:"terminationGracePeriodSeconds"`
 		AutomountToken     bool `yaml:"automountServiceAccountToken"`
 		EnableServiceLinks bool `yaml:"enableServiceLinks"`
@@ -298,7 +301,7 @@ type (
 			Selector    selector
 			Template    struct {
 				Metadata struct{ Labels labels }
-				Spec     podSpec
+				Spec     PodSpec
 			}
 			VolumeClaimTemplates []struct {
 				Metadata struct{ Name string }

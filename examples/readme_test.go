@@ -38,7 +38,7 @@ type block struct {
 var marked = regexp.MustCompile(`(?ms)^(?:<!-- (\w+)(?:: (\S+))? -->\n)?(?:` + "```" + `(\w+)\n(.*?)^` + "```" + `$|((?:^\|[^\n]*\n)+))`)
 
 // documents are the README and what it leads users to.
-var documents = []string{"README.md", "sinks/README.md", "config/README.md", "cmd/ncs-relay/README.md", "examples/README.md", "examples/consumers/README.md", "examples/observability/README.md",
+var documents = []string{"README.md", "sinks/README.md", "config/README.md", "cmd/ncs-relay/README.md", "examples/README.md", "examples/cluster/README.md", "examples/consumers/README.md", "examples/observability/README.md",
 	"examples/systemd/README.md", "examples/compose/README.md", "examples/kubernetes/README.md"}
 
 // readme returns all documents, one after the other.
