@@ -171,6 +171,110 @@ func TestMorePendingThanOneRecordHoldsBecomesDeadLetters(t *testing.T) {
 	})
 }
 
+// refuse lets appends to a topic fail.
+func (m *memLogs) refuse(topic string, why func(recs []kafkalog.Record) error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.before = func(to string, recs []kafkalog.Record) error {
+		if to == topic {
+			return why(recs)
+		}
+		return nil
+	}
+}
+
+func TestALetterThatIsTooLargeGoesWithoutItsHistoryThenWithoutItsBody(t *testing.T) {
+	alone(t, nil, func(j *Journal, l *link, m *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		recs := journaltest.Fill(t, j, 0, 250, "a")
+		m.refuse("ncs.dead", func(recs []kafkalog.Record) error {
+			for i, r := range recs {
+				size := len(r.Value)
+				for _, h := range r.Headers {
+					size += len(h.Value)
+				}
+				if size > 700 {
+					return &kafkalog.Refused{Record: i, Err: errors.New("too large")}
+				}
+			}
+			return nil
+		})
+		all := journaltest.Drain(t, a, 1<<20)
+		for _, n := range []int{5, 6, 220} {
+			retry := journal.Retry{Attempts: 3}
+			if n > 5 {
+				retry.LastError = strings.Repeat("x", 1000)
+			}
+			if n == 220 {
+				all[n].Body = nil // ours
+			}
+			a.Bury(journal.DeadLetter{Position: all[n].Position, Reason: "no", Retry: retry})
+		}
+		require.NoError(t, j.Flush())
+		letters, err := j.DeadLetters("a", journal.Position{}, 9)
+		require.NoError(t, err)
+		require.Len(t, letters, 3)
+		require.Equal(t, 3, letters[0].Retry.Attempts, "it fits")
+		require.Zero(t, letters[1].Retry, "its history does not")
+		require.EqualValues(t, 3, a.Totals().Dead)
+		m.cut("ncs.inbox", 0, 250)
+		m.cut("ncs.events", 0, 250)
+		j.shard(0).mu.Lock()
+		j.shard(0).ring = ring{from: 250, max: 1}
+		j.shard(0).mu.Unlock()
+		loaded, err := j.Load(journaltest.Positions([]*journal.Record{recs[5], recs[6], recs[7]}))
+		require.NoError(t, err)
+		require.Equal(t, recs[5].Body, loaded[0].Body)
+		require.Equal(t, recs[6].Body, loaded[1].Body)
+		require.Nil(t, loaded[2], "gone, and no dead letter")
+		seen := 0
+		require.NoError(t, j.Scan(t.Context(), func(*journal.Record) bool { return true }, func(*journal.Record) bool { seen++; return true }))
+		require.Equal(t, 3, seen, "dead letters are all that is left")
+	})
+}
+
+func TestALetterThatCannotBeWrittenHoldsNothingElseUp(t *testing.T) {
+	alone(t, nil, func(j *Journal, l *link, m *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		journaltest.Fill(t, j, 0, 10, "a")
+		m.refuse("ncs.dead", func([]kafkalog.Record) error { return errors.New("no") })
+		all := journaltest.Drain(t, a, 1<<20)
+		a.Bury(journal.DeadLetter{Position: all[0].Position, Reason: "no"})
+		a.Settle(all[1].Position, journal.Delivered)
+		time.Sleep(20 * time.Second)
+		stored, err := newestState(m, "a")
+		require.NoError(t, err)
+		require.Len(t, stored.pending, 9, "the other is stored as settled, this one as pending")
+		more := journaltest.Fill(t, j, 10, 1, "a")
+		require.Equal(t, journaltest.Positions(more), journaltest.Positions(journaltest.Drain(t, a, 1)))
+		m.refuse("", nil)
+		time.Sleep(2 * time.Second)
+		stored, err = newestState(m, "a")
+		require.NoError(t, err)
+		require.EqualValues(t, 1, stored.tally.Dead)
+	})
+}
+
+func TestNothingIsGivenUpWithoutALease(t *testing.T) {
+	var own *tenure
+	alone(t, func(o *Options) { own = newTenure(0); o.Ownership = own }, func(j *Journal, l *link, m *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		journaltest.Fill(t, j, 0, 10, "a")
+		all := journaltest.Drain(t, a, 1<<20)
+		require.NoError(t, j.Flush())
+		a.Bury(journal.DeadLetter{Position: all[0].Position, Reason: "no"})
+		a.Settle(all[1].Position, journal.Delivered)
+		own.set(false, 0)
+		a.End()
+		time.Sleep(5 * time.Second)
+		require.Empty(t, m.log("ncs.dead", 0).recs)
+		stored, err := newestState(m, "a")
+		require.NoError(t, err)
+		require.Len(t, stored.pending, 9)
+		own.set(true, 0)
+	})
+}
+
 // newestState is the newest record of a sink.
 func newestState(m *memLogs, sink string) (*sinkState, error) {
 	m.mu.Lock()

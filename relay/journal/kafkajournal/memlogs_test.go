@@ -17,7 +17,6 @@ type memLogs struct {
 
 	// before is asked before records are appended; an error is that of the append.
 	before func(topic string, recs []kafkalog.Record) error
-	max    int // bytes of a value; 0 = any
 }
 
 type memLog struct {
@@ -122,11 +121,6 @@ type memWriter struct {
 func (w memWriter) Append(ctx context.Context, recs []kafkalog.Record) (int64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
-	}
-	for i, r := range recs {
-		if w.m.max > 0 && len(r.Value) > w.m.max {
-			return 0, &kafkalog.Refused{Record: i, Err: fmt.Errorf("%d bytes are too many", len(r.Value))}
-		}
 	}
 	w.m.mu.Lock()
 	before := w.m.before

@@ -459,19 +459,22 @@ func (s *shard) flush(ctx context.Context, all bool) (err error) {
 	if since.IsZero() && !all {
 		return nil
 	}
-	if _, err := s.inter(ctx, s.burials); err != nil {
+	// Without a lease nothing is given up: what was buried stays pending for the next owner. So it does when its letter fails.
+	leased := s.j.own.Lease() > 0
+	if leased {
+		_, err = s.inter(ctx, s.burials)
+	}
+	if err := errors.Join(err, s.flushState(ctx, since, all)); err != nil {
 		return err
 	}
-	if err := s.flushState(ctx, since, all); err != nil {
-		return err
-	}
-	// A letter may be removed only when the state of its delivery is stored.
-	changed, err := s.inter(ctx, s.letterChanges)
-	if err == nil && changed {
-		err = s.flushState(ctx, since, false)
-	}
-	if err != nil {
-		return err
+	if leased { // a letter may be removed only when the state of its delivery is stored
+		changed, err := s.inter(ctx, s.letterChanges)
+		if err == nil && changed {
+			err = s.flushState(ctx, since, false)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	s.mu.Lock()
 	done := s.doneRecords()

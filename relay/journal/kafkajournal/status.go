@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -199,12 +200,72 @@ func holds(c kafkalog.Chunk, at int64) bool {
 // Scan calls fn with the events, each shard's in order, and before them those of dead letters whose events are gone.
 func (j *Journal) Scan(ctx context.Context, want func(header *journal.Record) bool, fn func(*journal.Record) bool) error {
 	for n := range len(j.inbox) {
-		on, err := j.scanShard(ctx, int32(n), want, fn)
+		on, err := j.scanLetters(ctx, int32(n), want, fn)
+		if err == nil && on {
+			on, err = j.scanShard(ctx, int32(n), want, fn)
+		}
 		if err != nil || !on {
 			return errors.Join(err, ctx.Err())
 		}
 	}
 	return ctx.Err()
+}
+
+// scanLetters is Scan for the dead letters of a shard that this replica has, whose events are gone.
+func (j *Journal) scanLetters(ctx context.Context, n int32, want func(header *journal.Record) bool, fn func(*journal.Record) bool) (on bool, err error) {
+	s := j.shard(uint32(n))
+	if s == nil {
+		return true, nil
+	}
+	first, err := s.firstEvent(ctx)
+	if err != nil {
+		return false, err
+	}
+	for chunk := range slices.Chunk(s.letterPositions(first), 64) {
+		recs, err := j.load(chunk)
+		if err != nil {
+			return false, err
+		}
+		for _, r := range recs {
+			if r == nil {
+				continue
+			}
+			header := *r
+			header.Body = nil
+			if want(&header) && !fn(r) || ctx.Err() != nil {
+				return false, ctx.Err()
+			}
+		}
+	}
+	return true, nil
+}
+
+// firstEvent is the position of the oldest event that the topic has; larger than any if it has none.
+func (s *shard) firstEvent(ctx context.Context) (offset, error) {
+	events, err := s.bounds(ctx, s.j.topics.events)
+	if err != nil || events.start == events.end {
+		return math.MaxUint64, err
+	}
+	rec, err := s.recordAt(ctx, s.j.topics.events, events.start)
+	if rec == nil || err != nil {
+		return math.MaxUint64, err
+	}
+	e, err := decodeEvent(uint32(s.n), rec)
+	return e.pos, err
+}
+
+// letterPositions are those of all dead letters before a position, each once, ascending.
+func (s *shard) letterPositions(before offset) (positions []journal.Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, kept := range s.letters {
+		end, _ := kept.index(before)
+		for _, l := range kept.list[:end] {
+			positions = append(positions, l.Position)
+		}
+	}
+	slices.SortFunc(positions, journal.Position.Compare)
+	return slices.Compact(positions)
 }
 
 var errEnough = errors.New("enough")
