@@ -135,6 +135,7 @@ func disturb(ctx context.Context, relays []*process.Relay, books *books, owners 
 	if err != nil {
 		return err
 	}
+	sleep(ctx, 2*time.Second) // for what had to wait: what a replica stores is up to 200 ms behind
 	books.trouble(now.of(replicaName(1)), "relay-2 was frozen")
 	if err := relays[1].Freeze(); err != nil {
 		return err
