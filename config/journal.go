@@ -32,6 +32,11 @@ func (c *JournalConfig) Disk() journal.Config {
 	return journal.Config{Retention: c.Retention, MaxSize: c.MaxSize, MinFree: c.MinFree}
 }
 
+// Unused reports whether a setting has no meaning.
+func (c *JournalConfig) Unused(key string) bool {
+	return c.Kafka != nil && (key == "max_size" || key == "min_free")
+}
+
 // Check reports what is wrong with c.
 func (c *JournalConfig) Check(report problem.Report) {
 	disk := c.Disk()
@@ -72,10 +77,15 @@ func (d *decoder) nameReplica(c *Config) {
 		if !ok {
 			continue
 		}
-		path, named := kind.ForReplica(name)
+		setting, template := kind.ForReplica(name)
+		path := fmt.Sprintf("sinks[%d].%s.%s", i, s.Kind.Key(), setting)
+		named := template != ""
 		used = used || named
+		if _, variables := d.written[path]; named && !variables {
+			d.written[path] = template
+		}
 		if !named && c.Journal.Kafka != nil {
-			d.problem(Error, fmt.Sprintf("sinks[%d].%s.%s", i, s.Kind.Key(), path), "replicas of a journal on Kafka cannot share a file", `write {replica} in it, such as ./archive/{replica}.jsonl`)
+			d.problem(Error, path, "replicas of a journal on Kafka cannot share a file", `write {replica} in it, such as ./archive/{replica}.jsonl`)
 		}
 	}
 	if _, given := d.at["replica"]; given && !used && c.Journal.Kafka == nil {

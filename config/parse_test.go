@@ -143,7 +143,7 @@ journal: {min_free: "${S}"}
 
 func TestRedactedLoadsAgain(t *testing.T) {
 	t.Parallel()
-	for _, file := range []string{"good_complete.yaml", "good_variables.yaml", "good_warnings.yaml"} {
+	for _, file := range []string{"good_complete.yaml", "good_variables.yaml", "good_warnings.yaml", "good_kafka_journal.yaml"} {
 		data, err := os.ReadFile(filepath.Join("testdata", file))
 		require.NoError(t, err)
 		first, report := Parse(file, data, secretsDir(t), lookupIn(testEnv), sinks.Kinds)

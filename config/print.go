@@ -51,10 +51,14 @@ func (c *Config) printed(v reflect.Value, f field, path string) any {
 	return printed(v, f)
 }
 
-// printedSection leaves out what is not set.
+// printedSection leaves out what is not set, and what cannot be.
 func (c *Config) printedSection(v reflect.Value, path string) yaml.MapSlice {
 	var section yaml.MapSlice
+	chooses, _ := v.Addr().Interface().(interface{ Unused(key string) bool })
 	for _, f := range fieldsOf(v.Type(), c.kinds) {
+		if chooses != nil && chooses.Unused(f.name) {
+			continue
+		}
 		fv := f.in(v)
 		empty := fv.IsZero() || (fv.Kind() == reflect.Slice || fv.Kind() == reflect.Map) && fv.Len() == 0
 		if !empty || fv.Kind() == reflect.Int || fv.Kind() == reflect.Int64 {

@@ -46,8 +46,9 @@ type Owner interface {
 
 // Local is a Kind that writes to the machine that the relay runs on.
 type Local interface {
-	// ForReplica puts the name of a replica in place of {replica} in the setting at path, and reports whether it was there.
-	ForReplica(name string) (path string, named bool)
+	// ForReplica puts the name of a replica in place of {replica} in the setting at path. If it was there, template is what the
+	// setting was.
+	ForReplica(name string) (path, template string)
 }
 
 // Clustered is a Kind that writes to topics of a cluster.

@@ -48,11 +48,13 @@ func (c *Config) Key() string { return "file" }
 func (c *Config) Owns() (path, value string) { return "path", filepath.Clean(c.Path) }
 
 // ForReplica puts the name of a replica into the path.
-func (c *Config) ForReplica(name string) (path string, named bool) {
+func (c *Config) ForReplica(name string) (path, template string) {
 	const place = "{replica}"
-	named = strings.Contains(c.Path, place)
+	if strings.Contains(c.Path, place) {
+		template = c.Path
+	}
 	c.Path = strings.ReplaceAll(c.Path, place, name)
-	return "path", named
+	return "path", template
 }
 
 // Traits are those of a sink of c.
