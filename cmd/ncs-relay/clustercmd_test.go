@@ -212,10 +212,9 @@ func TestClusterConfirmsATopicThatWasMadeAgain(t *testing.T) {
 	o.works([]string{"cluster", "status"}, "2      none   1")
 }
 
-func TestAJournalOnKafkaIsNotPretended(t *testing.T) {
+func TestAJournalOnKafkaIsNotLookedForOnDisk(t *testing.T) {
 	t.Parallel()
 	o := newOnKafka(t, []string{"127.0.0.1:1"})
-	o.fails([]string{"serve"}, "journal.kafka is not built yet")
 	o.fails([]string{"journal", "verify"}, "the journal of this configuration is on Kafka")
 	o.fails(clusterCheck, "127.0.0.1:1", "connection refused")
 	require.NoError(t, os.WriteFile(o.file, []byte("sources: [{name: a, path: /a, secrets: [0123456789abcdef]}]\n"), 0o600))
