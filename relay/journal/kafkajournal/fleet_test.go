@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/journaltest"
 	"ncs-relay/relay/kafkaconn/kafkalog"
 	"ncs-relay/relay/kafkaconn/kafkatest"
 )
@@ -581,5 +582,29 @@ func TestKilledAndFrozenReplicasLoseNothing(t *testing.T) {
 		repeated := f.finish()
 		t.Logf("%d accepted, %d repeated", len(f.accepted), repeated)
 		require.Less(t, repeated, len(f.accepted)/10)
+	})
+}
+
+// TestCopiesOlderThanATakeOverAreLeftOut lets copies come after a take-over that are older than what the former owner had not
+// counted.
+func TestCopiesOlderThanATakeOverAreLeftOut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLogs()
+		for range 3 {
+			j := mustOpen(t, testOptions(t, m, 1))
+			stop := journaltest.Start(t, j)
+			a := journaltest.Sink(t, j, "a")
+			journaltest.Fill(t, j, 0, 300, "a")
+			require.NoError(t, j.Flush())
+			time.Sleep(5 * time.Minute) // all is counted
+			journaltest.Fill(t, j, 0, 10, "a")
+			require.EqualValues(t, 300, a.Totals().Owed)
+			keys := 0
+			held, _ := j.Shards()
+			require.NoError(t, j.Keys(held[0], 1000, time.Time{}, func(_, _ [16]byte, _ time.Time) { keys++ }))
+			require.Equal(t, 300, keys)
+			stop()
+		}
 	})
 }

@@ -23,7 +23,9 @@ type shard struct {
 	leave  context.CancelFunc
 	work   sync.WaitGroup // what reads and writes for it in the background
 
-	taken atomic.Bool // core is there
+	taken    atomic.Bool   // core is there
+	recalled chan struct{} // closed when the ids of the events before it are known
+	window   bounds        // of ncs.events: those that are not; for the judge only
 
 	saving     turn // one flush at a time; taken before mu; guards what follows
 	stateLog   writer
@@ -49,7 +51,7 @@ type shard struct {
 
 func newShard(j *Journal, n int32) *shard {
 	ctx, leave := context.WithCancel(context.Background())
-	return &shard{j: j, n: n, public: &journal.Shard{Number: uint32(n), Of: j.opts.Shards}, ctx: ctx, leave: leave, saving: newTurn(),
+	return &shard{j: j, n: n, public: &journal.Shard{Number: uint32(n), Of: j.opts.Shards}, ctx: ctx, leave: leave, saving: newTurn(), recalled: make(chan struct{}),
 		stateLog: j.logs.writer(j.topics.state, n), deadLog: j.logs.writer(j.topics.dead, n), idle: make(chan struct{}),
 		letters: make(map[string]*letters), lettersLost: make(map[string]uint64), changed: make(chan struct{}, 1), ring: ring{max: max(1<<20, ringBytes/j.opts.Shards)}}
 }
@@ -246,7 +248,10 @@ func (s *shard) letGo() {
 func (s *shard) judgeLoop(ctx context.Context) {
 	events := s.j.logs.writer(s.j.topics.events, s.n)
 	for ctx.Err() == nil {
-		err := s.judgeSome(ctx, events)
+		err := s.recall(ctx)
+		if err == nil {
+			err = s.judgeSome(ctx, events)
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -491,6 +496,11 @@ func (s *shard) flush(ctx context.Context, all bool) (err error) {
 func (s *shard) flushState(ctx context.Context, since time.Time, all bool) error {
 	s.mu.Lock()
 	all = all || s.refreshed.IsZero()
+	for name, c := range s.core.cursors {
+		if name.kind == kindSink && (all || c.dirty) && c.unreadCount() > 0 {
+			s.oldestUnread(c) // while it is in memory
+		}
+	}
 	recs, of := s.core.records(all)
 	s.since = time.Time{}
 	for _, c := range s.core.cursors {

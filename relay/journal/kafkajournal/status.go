@@ -26,8 +26,20 @@ func (j *Journal) openSinks() []string {
 	return names
 }
 
-// Keys calls fn with the newest events known in a shard.
+// keysWait is how long Keys waits for what a take-over reads back. Without it a copy is stored once more, and the judge leaves it out.
+const keysWait = 5 * time.Second
+
+// Keys calls fn with the newest events known in a shard; none if it is not this replica's any more.
 func (j *Journal) Keys(shard *journal.Shard, n int, since time.Time, fn func(key, id [16]byte, t time.Time)) error {
+	s := j.shard(shard.Number)
+	if s == nil || s.public != shard {
+		return nil
+	}
+	select {
+	case <-s.recalled:
+	case <-s.ctx.Done():
+	case <-time.After(keysWait):
+	}
 	for _, k := range j.ids.newest(shard.Number, n, since) {
 		fn(k.key, k.id, time.UnixMilli(k.ms))
 	}

@@ -64,7 +64,7 @@ func (s *shard) takeOver(ctx context.Context) error {
 			c.interred(sink, l.pos())
 		}
 	}
-	if err := s.fill(ctx, c, events); err != nil {
+	if err := s.count(ctx, c, events); err != nil {
 		return err
 	}
 	return s.adopt(ctx, c, inbox)
@@ -99,35 +99,14 @@ func (s *shard) sameLogs(c *core, left *legacy, events, inbox bounds) error {
 	return nil
 }
 
-// fill reads the end of the events: the ids by which copies are recognised, and what former owners have not counted.
-func (s *shard) fill(ctx context.Context, c *core, events bounds) error {
-	from := c.next
-	if from < events.start {
-		s.j.logger.Error("events are gone from the topic before anybody counted them", "topic", s.j.topics.events, "shard", s.n, "from", from, "to", events.start)
-		from, c.next = events.start, events.start
+// count reads the end of the events: what former owners have not counted.
+func (s *shard) count(ctx context.Context, c *core, events bounds) error {
+	if c.next < events.start {
+		s.j.logger.Error("events are gone from the topic before anybody counted them", "topic", s.j.topics.events, "shard", s.n, "from", c.next, "to", events.start)
+		c.next = events.start
 	}
-	window := max(events.start, min(from, events.end-int64(s.j.ids.share(s.j.opts.Shards))))
-	s.ring.from, s.ring.entries, s.ring.bytes = window, nil, 0
-	var rule ruleE
-	err := readTo(ctx, s.j.logs, s.j.topics.events, s.n, window, from, func(recs []kafkalog.Record) error {
-		for i := range recs {
-			e, err := decodeEvent(uint32(s.n), &recs[i])
-			if err != nil {
-				return err
-			}
-			if rule.accepts(e.pos) {
-				c.ids.add(uint32(s.n), &e)
-				s.ring.push([]entry{e})
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("topic %s: %w", s.j.topics.events, err)
-	}
-	if rule.top == 0 {
-		s.ring.from = from // nothing that was read: it begins there
-	}
+	s.ring.from, s.ring.entries, s.ring.bytes = c.next, nil, 0
+	s.window = bounds{max(events.start, min(c.next, events.end-int64(s.j.ids.share(s.j.opts.Shards)))), c.next}
 	for end := events.end; c.next < end; {
 		err := readTo(ctx, s.j.logs, s.j.topics.events, s.n, c.next, end, func(recs []kafkalog.Record) error {
 			accepted, err := c.followed(recs)
@@ -145,6 +124,53 @@ func (s *shard) fill(ctx context.Context, c *core, events bounds) error {
 	}
 	c.caughtUp()
 	return nil
+}
+
+// recall reads the events before those that a take-over has counted, for their ids: copies of them are recognised by these. What is
+// judged is delivered meanwhile; nothing more is judged before.
+func (s *shard) recall(ctx context.Context) error {
+	if s.isRecalled() {
+		return nil
+	}
+	var rule ruleE
+	for s.window.start < s.window.end {
+		err := readTo(ctx, s.j.logs, s.j.topics.events, s.n, s.window.start, s.window.end, func(recs []kafkalog.Record) error {
+			for i := range recs {
+				e, err := decodeEvent(uint32(s.n), &recs[i])
+				if err != nil {
+					return err
+				}
+				if rule.accepts(e.pos) {
+					s.j.ids.add(uint32(s.n), &e)
+				}
+				s.window.start = e.at + 1
+			}
+			return nil
+		})
+		if gone := new(kafkalog.OutOfRange); errors.As(err, &gone) {
+			s.window.start = max(s.window.start, gone.Start)
+		} else if err != nil {
+			return fmt.Errorf("read topic %s: %w", s.j.topics.events, err)
+		} else {
+			s.window.start = s.window.end
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.ring.entries { // which are newer
+		s.j.ids.add(uint32(s.n), &s.ring.entries[i])
+	}
+	close(s.recalled)
+	return nil
+}
+
+func (s *shard) isRecalled() bool {
+	select {
+	case <-s.recalled:
+		return true
+	default:
+		return false
+	}
 }
 
 // adopt begins to be the owner, when what the owner knows is stored as its own.
