@@ -170,6 +170,8 @@ func (b *bench) measurements(found results) []measurement {
 	return append(list,
 		measurement{"m relay to Kafka, one core", false, b.full(b.size, false, relayToKafka(relayOptions{cores: 1}))},
 		measurement{"m relay to Kafka, two cores", false, b.full(b.size, false, relayToKafka(relayOptions{cores: 2}))},
+		measurement{nameOfShared, false, b.full(b.size, false, relayOnKafka)},
+		measurement{"p journal on Kafka, half the load", false, b.steady(func() float64 { return last(nameOfShared) / 2 }, relayOnKafka)},
 		measurement{"n backlog to a file", true, b.backlog(relayToFile)},
 		measurement{"n backlog to Kafka", true, b.backlog(relayToKafka(relayOptions{}))},
 		measurement{"o memory of keys", true, b.keys},
@@ -180,6 +182,7 @@ const (
 	nameOfNothingOwed = "b relay, nothing owed"
 	nameOfHTTP        = "d relay to HTTP"
 	nameOfKafka       = "e relay to Kafka"
+	nameOfShared      = "p journal on Kafka, to Kafka"
 )
 
 // results are the figures of all rounds.
@@ -241,6 +244,8 @@ var ratios = []quotient{
 	{"events a CPU second of the relay: (c)/(b)", nameOfNothingOwed, "cpu relay", "c relay to a file", "cpu relay"},
 	{"events a CPU second of the relay: (d)/(b)", nameOfNothingOwed, "cpu relay", nameOfHTTP, "cpu relay"},
 	{"events a CPU second of the server: (f)/(a)", "a bare server", "cpu bare", "f relay, half copies", "cpu relay"},
+	{"(p)/(e) journal on Kafka beside that on a disk", nameOfShared, "rate", nameOfKafka, "rate"},
+	{"(p)/(e) CPU an event of the relay", nameOfShared, "cpu relay", nameOfKafka, "cpu relay"},
 	{"(i) CPU an event at a tenth: relay / bare server", "i relay, a tenth", "cpu relay", "i bare server, a tenth", "cpu bare"},
 	{"(i) CPU an event at a tenth: relay / Benthos", "i relay, a tenth", "cpu relay", "i benthos, a tenth", "cpu benthos"},
 }

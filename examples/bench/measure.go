@@ -165,6 +165,18 @@ func relayToKafka(opts relayOptions) subject {
 	}
 }
 
+// relayOnKafka has its journal on the same broker: one replica with six shards.
+func relayOnKafka(ctx context.Context, f *fixture) error {
+	if err := f.startTopic(ctx); err != nil {
+		return err
+	}
+	return f.startRelay(ctx, relayOptions{
+		sink: fmt.Sprintf("kafka: {brokers: [%q], topic: %q}", f.brokers, f.topic),
+		journal: fmt.Sprintf("replica: bench\njournal:\n  kafka: {brokers: [%q], cluster: bench, prefix: %q, create_topics: {shards: 6, replication: 1}, unsafe: true}\n",
+			f.brokers, "journal-of-"+f.topic),
+	})
+}
+
 func benthosToKafka(ctx context.Context, f *fixture) (err error) {
 	if err := f.startTopic(ctx); err != nil {
 		return err

@@ -17,6 +17,8 @@ type relayOptions struct {
 	sink  string // YAML of the sink's destination; empty: no event is owed to anybody
 	rules int    // rules that match nothing, before the one that matches
 	cores int    // 0: all
+
+	journal string // YAML of a journal that is not on the disk
 }
 
 // relay is a running ncs-relay.
@@ -69,8 +71,8 @@ sources:
   - {name: ncs, path: /ncs, secrets: [%q]}
 sinks:
   - {name: out, %s}
-routes:
-`, r.address, r.admin, secret, sink)
+%sroutes:
+`, r.address, r.admin, secret, sink, r.options.journal)
 	for i := range r.options.rules {
 		fmt.Fprintf(&b, "  - {match: {product: cloud_recording, event: [recorder_leave, session_exit], channel: \"room-%d-*\"}, to: [out]}\n", i)
 	}
