@@ -20,8 +20,6 @@ type core struct {
 // cursorName is the kind and the name of a cursor.
 type cursorName struct{ kind, name string }
 
-func (c *cursor) cursorName() cursorName { return cursorName{c.key.kind, c.key.name} }
-
 // legacy is what former owners of a shard have left in ncs.state.
 type legacy struct {
 	judges  map[life]*judgeState
