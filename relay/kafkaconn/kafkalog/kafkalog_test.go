@@ -43,7 +43,7 @@ func connect(t testing.TB, addresses []string) *kafkaconn.Cluster {
 }
 
 func soon(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // machines are loaded
 	t.Cleanup(cancel)
 	return ctx
 }
