@@ -105,6 +105,7 @@ to every team's Kafka topic, HTTP service or file.`,
 		}
 	}
 	describeCommands(root)
+	addCompletions(root)
 	return root
 }
 
