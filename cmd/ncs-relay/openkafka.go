@@ -116,9 +116,11 @@ func (j *sharedJournal) judge(problems []topics.Problem, state topics.State) err
 	return errors.Join(errs...)
 }
 
-// Run runs the journal and this replica's part in the group. When ctx ends it first gives up its shards, which the journal has
-// to let go.
+// Run runs the journal and this replica's part in the group, until ctx ends or one of them cannot go on. It first gives up its
+// shards, which the journal has to let go.
 func (j *sharedJournal) Run(ctx context.Context) error {
+	taking, leave := context.WithCancel(ctx)
+	defer leave()
 	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	failed := make(chan error, 1)
@@ -128,10 +130,12 @@ func (j *sharedJournal) Run(ctx context.Context) error {
 		if keeping.Err() == nil {
 			err = endedEarly(err)
 		}
+		leave()
 		failed <- err
 	})
-	running.Go(func() { j.verify(ctx) })
-	err := j.member.Run(ctx)
+	running.Go(func() { j.verify(taking) })
+	err := j.member.Run(taking)
+	leave()
 	stop()
 	running.Wait()
 	return errors.Join(err, <-failed)

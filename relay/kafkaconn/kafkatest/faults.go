@@ -73,9 +73,17 @@ func (c *Cluster) AwaitAll(t testing.TB) {
 // AwaitInSync returns when every partition of the topic has as many replicas in sync as there are brokers.
 func (c *Cluster) AwaitInSync(t testing.TB, topic string) {
 	t.Helper()
-	c.await(t, "replicas in sync", topic, func(p kmsg.MetadataResponseTopicPartition) bool {
-		return p.Leader >= 0 && len(p.ISR) == len(c.brokers)
-	}, c.admin)
+	c.await(t, "replicas in sync", topic, c.inSync, c.admin)
+}
+
+// InSync reports whether every partition of the topic has as many replicas in sync as there are brokers.
+func (c *Cluster) InSync(t testing.TB, topic string) bool {
+	t.Helper()
+	return c.every(t, topic, c.inSync, c.admin)
+}
+
+func (c *Cluster) inSync(p kmsg.MetadataResponseTopicPartition) bool {
+	return p.Leader >= 0 && len(p.ISR) == len(c.brokers)
 }
 
 // AwaitLeaderOtherThan returns when no partition of the topic is led by the broker.
