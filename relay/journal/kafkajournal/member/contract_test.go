@@ -36,6 +36,7 @@ func contract(t *testing.T, brokers []string, quiet bool) {
 		"a second replica of one name ends":             twice,
 		"a replica that was fenced ends":                fenced,
 		"rolling restart":                               rollingRestart,
+		"a replica that ends and is back at once":       stopAndBack,
 		"a shard is handed on when it is released":      slowRelease,
 		"what is refused goes to another":               refusal,
 		"a replica that makes no progress leaves":       leave,
@@ -123,6 +124,18 @@ func crashAndBack(t *testing.T, f *fleet, quiet bool) {
 			}
 		}
 	}
+}
+
+// The others hear of its end with their next heartbeats, and until then the last table names the earlier start.
+func stopAndBack(t *testing.T, f *fleet) {
+	a, b, c := f.start("a"), f.start("b"), f.start("c")
+	f.awaitShares(t, a, b, c)
+	b.stop(t)
+	took := time.Now()
+	b = f.start("b")
+	f.awaitShares(t, a, b, c)
+	t.Log("it has its share again after", time.Since(took))
+	require.Less(t, time.Since(took), f.session)
 }
 
 func (m *Member) generationNow() int32 {

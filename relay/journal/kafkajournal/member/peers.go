@@ -90,20 +90,25 @@ func peer(member describegroups.ResponseGroupMember) (Peer, error) {
 
 // admit looks whether a replica of this name is alive, before this one takes its place: Kafka fences the first of the two. If that
 // cannot be known, this one joins, but has no lease until the other's would have ended.
+//
+// While shards are being shared out, perhaps because an earlier start of this replica has just left, it waits a little even if nobody
+// has its name: in that round the others still have a table by which the earlier start is the owner.
 func (m *Member) admit(ctx context.Context) error {
-	deadline := time.Now().Add(m.Session)
+	began := time.Now()
 	for {
-		found, known, err := m.namesake(ctx)
+		found, named, err := m.namesake(ctx)
 		switch {
-		case ctx.Err() != nil, err == nil && known && found == nil:
+		case ctx.Err() != nil, err == nil && found == nil:
 			return nil
-		case err == nil && known:
+		case err == nil:
 			return m.meet(ctx, *found)
-		case errors.Is(err, errRebalancing) && time.Now().After(deadline):
+		case errors.Is(err, errRebalancing) && !named && time.Since(began) > m.Session*3/10: // three heartbeats: by then they all know
+			return nil
+		case errors.Is(err, errRebalancing) && time.Since(began) > m.Session:
 			m.beginToGuard("the group does not say what else has this name")
 			return nil
 		}
-		if err != nil && !errors.Is(err, errRebalancing) {
+		if !errors.Is(err, errRebalancing) {
 			wait, err := m.judge(ctx, err)
 			if err != nil {
 				return err
@@ -115,21 +120,19 @@ func (m *Member) admit(ctx context.Context) error {
 	}
 }
 
-// namesake returns the member that has this replica's name, nil if there is none.
-func (m *Member) namesake(ctx context.Context) (found *Peer, known bool, err error) {
+// namesake returns the member that has this replica's name, nil if there is none. While shards are being shared out only the names are
+// known.
+func (m *Member) namesake(ctx context.Context) (found *Peer, named bool, err error) {
 	peers, names, err := m.look(ctx)
-	if errors.Is(err, errRebalancing) && !slices.Contains(names, m.Name) {
-		return nil, true, nil
-	}
 	if err != nil {
-		return nil, false, err
+		return nil, slices.Contains(names, m.Name), err
 	}
 	for _, p := range peers {
 		if p.Name == m.Name {
 			return &p, true, nil
 		}
 	}
-	return nil, true, nil
+	return nil, false, nil
 }
 
 // meet judges whether a member of the same name is alive.
