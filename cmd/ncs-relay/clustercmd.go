@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"ncs-relay/config"
+	"ncs-relay/relay/journal/kafkajournal"
 	"ncs-relay/relay/journal/kafkajournal/member"
 	"ncs-relay/relay/journal/kafkajournal/topics"
 	"ncs-relay/relay/kafkaconn"
@@ -358,8 +359,9 @@ func clusterConfirmCommand() *cobra.Command {
 	var all, yes bool
 	cmd := clusterCommandOf("confirm", "Go on with topics that are not the ones that were known",
 		`confirm says that the topics of a shard are right as they are now, although one of them was deleted and made again, or has lost
-its end: what was in it is gone, and what is still owed of it will not be delivered. The shard's epoch is raised: what was
-settled before is about other events, and nothing of it settles anything from now on.`,
+its end. All relays must have been stopped. Without the events topic, events that not all sinks have had are made again from
+the inbox. Without the state topic all that the events topic holds is delivered again. Without the inbox there is
+nothing to go on with: begin with another journal.kafka.prefix.`,
 		func(ctx context.Context, cmd *cobra.Command, j *kafkaJournal) error {
 			checked, err := j.Verify(ctx, j.cluster, j.mine)
 			if err != nil {
@@ -369,7 +371,13 @@ settled before is about other events, and nothing of it settles anything from no
 			if err != nil {
 				return err
 			}
-			if err := confirm(cmd, yes, fmt.Sprintf("raise the epoch of %d shards, and give up what is owed of their former topics", len(chosen))); err != nil {
+			if err := j.stopped(ctx); err != nil {
+				return err
+			}
+			if err := confirm(cmd, yes, fmt.Sprintf("go on with the topics of %d shards as they are", len(chosen))); err != nil {
+				return err
+			}
+			if err := j.restart(ctx, cmd.OutOrStdout(), checked, chosen); err != nil {
 				return err
 			}
 			raised, err := topics.Confirm(ctx, j.cluster, j.Prefix, checked.Found, chosen, "cluster confirm at "+j.cfg.ReplicaName())
@@ -382,6 +390,37 @@ settled before is about other events, and nothing of it settles anything from no
 	cmd.Flags().BoolVar(&all, "unknown", false, "raise the epoch of all shards whose topics are not those that are known")
 	addYes(cmd, &yes)
 	return cmd
+}
+
+// stopped returns an error if there are replicas: what they go on storing would contradict what is confirmed.
+func (j *kafkaJournal) stopped(ctx context.Context) error {
+	peers, err := member.New(member.Options{Brokers: j.cluster, Group: topics.NamesOf(j.Prefix).Group}).Peers(ctx)
+	if err != nil || len(peers) == 0 {
+		return err
+	}
+	var names []string
+	for _, p := range peers {
+		names = append(names, p.Name)
+	}
+	return fmt.Errorf("stop all relays first; these run, or did until seconds ago: %s", joinWords(names))
+}
+
+// restart makes the states of shards fit their topics.
+func (j *kafkaJournal) restart(ctx context.Context, out io.Writer, checked topics.Checked, shards []int32) error {
+	journal, err := kafkajournal.Open(ctx, kafkajournal.Options{
+		Cluster: j.cluster, Prefix: j.Prefix, Shards: int(checked.State.Meta.Shards), Replica: "cluster-confirm", MaxRecord: int(j.InboxBytes())})
+	if err != nil {
+		return err
+	}
+	unknown, _ := checked.State.Unknown(j.Prefix, checked.Found)
+	for _, shard := range shards {
+		what, err := journal.Confirm(ctx, shard, func(topic string) bool { return slices.Contains(unknown, j.Prefix+"."+topic) })
+		if err != nil {
+			return fmt.Errorf("shard %d: %w", shard, err)
+		}
+		fmt.Fprintf(out, "shard %d: %s\n", shard, what)
+	}
+	return journal.Close()
 }
 
 // chosen are the shards to confirm.

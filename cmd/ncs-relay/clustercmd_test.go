@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -235,13 +236,17 @@ func TestRealKafkaCluster(t *testing.T) {
 	names := topics.NamesOf("ncs")
 	replica := member.New(member.Options{Brokers: c, Group: names.Group, Topic: names.Inbox, Shards: 6, Name: "relay-1", Start: "1", Admin: "relay-1:9464", Version: "1.2.3"})
 	ended := make(chan error, 1)
-	go func() { ended <- replica.Run(t.Context()) }()
-	require.Eventually(t, func() bool { owned, _ := replica.Owned(); return len(owned) == 6 }, 30*time.Second, 100*time.Millisecond)
+	running, stop := context.WithCancel(t.Context())
+	go func() { ended <- replica.Run(running) }()
+	require.Eventually(t, func() bool { return len(replica.Have()) == 6 }, 30*time.Second, 100*time.Millisecond)
 	o.works([]string{"cluster", "status"}, "relay-1  0,1,2,3,4,5  relay-1:9464  1.2.3", "5      relay-1")
 
 	cluster.DeleteTopic(t, "ncs.dead")
 	o.fails(clusterInit, "topic ncs.dead: is not the one that was known, in 6 shards")
-	o.works([]string{"cluster", "confirm", "--unknown", "--yes"})
+	o.fails([]string{"cluster", "confirm", "--unknown", "--yes"}, "stop all relays first", "relay-1")
+	stop()
+	require.NoError(t, <-ended)
+	o.works([]string{"cluster", "confirm", "--unknown", "--yes"}, "shard 0: its topics are those that its state speaks of")
 	o.works(clusterCheck)
 }
 

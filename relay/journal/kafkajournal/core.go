@@ -115,7 +115,7 @@ func (c *core) account(events []entry) {
 			if cur == nil {
 				cur = c.begin(cursorName{kindSink, sink}, place{e.at, e.pos - 1})
 			}
-			if e.pos > c.counted[cur].top {
+			if e.pos > max(c.counted[cur].top, cur.read.top) {
 				cur.owe(e)
 			}
 		}

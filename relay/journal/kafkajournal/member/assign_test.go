@@ -258,7 +258,6 @@ type replica struct {
 	attended int32
 	table    table
 	holdings *holdings
-	frozen   bool // it may go on acting on what it has
 }
 
 func newWorld(n int, shards int32) *world {

@@ -235,7 +235,6 @@ func killedAndFrozen(t *testing.T, f *fleet) {
 	require.Equal(t, 1, third.wait(), "the first one answers")
 	require.Contains(t, third.errors.String(), "another replica has this name: its admin address is "+b.Admin)
 
-	began = time.Now()
 	b.kill()
 	took = f.awaitFair(t, second, c)
 	t.Log("killed for good: its shards are with the others after", took)
