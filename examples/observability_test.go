@@ -118,7 +118,8 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 	runPromtool(t, "test", "rules", "alerts_test.yml")
 }
 
-// TestEveryAlertSaysWhatToDo: what to type, and where to read on, of the alert and of each section that it leads to.
+// TestEveryAlertSaysWhatToDo: what to type, and where to read on, of the alert; what to type and what is seen when it is over,
+// of each section that it leads to.
 func TestEveryAlertSaysWhatToDo(t *testing.T) {
 	t.Parallel()
 	built := needsProgram(t)
@@ -139,8 +140,16 @@ func TestEveryAlertSaysWhatToDo(t *testing.T) {
 	runbook, err := os.ReadFile("observability/README.md")
 	require.NoError(t, err)
 	var sections, named []string
-	for _, m := range regexp.MustCompile(`(?m)^### (Ncs\w+)$`).FindAllStringSubmatch(string(runbook), -1) {
-		sections = append(sections, m[1])
+	_, entries, _ := strings.Cut(string(runbook), "\n## Alerts\n")
+	entries, _, _ = strings.Cut(entries, "\n## ")
+	for section := range strings.SplitSeq(entries, "\n### ") {
+		name, text, _ := strings.Cut(section, "\n")
+		if strings.TrimSpace(name) == "" {
+			continue // before the first
+		}
+		sections = append(sections, name)
+		require.Contains(t, text, "ncs-relay", name)
+		require.Regexp(t, `(?i)solved\s+when`, text, name)
 	}
 	for _, rule := range alerts.Groups[0].Rules {
 		named = append(named, rule.Alert)
