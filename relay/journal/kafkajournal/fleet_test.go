@@ -12,6 +12,7 @@ import (
 	"math/rand"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -70,6 +71,8 @@ type link struct {
 	held chan struct{}  // not nil: until it is closed nothing is written
 	deaf bool           // nor read
 	late sync.WaitGroup // requests under way
+
+	brokenOff atomic.Int32 // of these, those that nobody waits for any more
 }
 
 func (l *link) pass(ctx context.Context) error {
@@ -139,6 +142,7 @@ func (w linkWriter) Append(ctx context.Context, recs []kafkalog.Record) (int64, 
 		case base := <-landed:
 			return base, nil
 		case <-ctx.Done():
+			w.l.brokenOff.Add(1)
 			return 0, ctx.Err()
 		}
 	}

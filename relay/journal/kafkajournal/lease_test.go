@@ -6,7 +6,34 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/journaltest"
 )
+
+// What is broken off may land after what is written next, and the next owner would believe the older of the two.
+func TestAStateThatIsBeingWrittenIsNotBrokenOffWhenItsShardIsLetGo(t *testing.T) {
+	var own *tenure
+	alone(t, func(o *Options) { own = newTenure(0); o.Ownership = own }, func(j *Journal, l *link, _ *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		recs := journaltest.Fill(t, j, 0, 2, "a")
+		first, err := a.Next(1)
+		require.NoError(t, err)
+		require.Len(t, first, 1)
+		time.Sleep(time.Second)
+		letGo := l.hold()
+		a.Settle(recs[0].Position, journal.Delivered)
+		time.Sleep(time.Second) // it is under way
+		own.set(true)
+		time.Sleep(time.Second)
+		a.End()
+		time.Sleep(time.Second)
+		letGo()
+		time.Sleep(time.Second)
+		require.EqualValues(t, 0, <-own.released)
+		require.Zero(t, l.brokenOff.Load())
+	})
+}
 
 // A lease that ends comes before the news that others have the shards: a frozen process finds out so.
 func TestShardsLetGoForALostLeaseAreReleased(t *testing.T) {

@@ -423,7 +423,8 @@ func (s *shard) keepLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		within, cancel := context.WithTimeout(ctx, operationTimeout)
+		// What is broken off when the shard is let go may land after what letGo writes, and hide it from the next owner.
+		within, cancel := context.WithTimeout(s.j.closing, operationTimeout)
 		err := s.flush(within, all)
 		cancel()
 		if ctx.Err() != nil {
