@@ -518,3 +518,27 @@ func TestHintsLeadToWhatIsRight(t *testing.T) {
 		require.NotContains(t, report.String(), "%!")
 	}
 }
+
+// TestHashIsOfWhatReplicasHaveInCommon compares configurations of replicas.
+func TestHashIsOfWhatReplicasHaveInCommon(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	hash := func(replica, listen, window, secret string) string {
+		c, report := Parse("relay.yaml", []byte(`
+listen: "`+listen+`"
+admin: {listen: "127.0.0.1:9464", advertise: "`+replica+`:9464", token: `+secret+`}
+replica: `+replica+`
+dedup: {window: `+window+`}
+journal: {kafka: {brokers: ["k1:9092"], cluster: test}}
+sources: [{name: recording, path: /ncs, secrets: [`+secret+`]}]
+sinks: [{name: archive, file: {path: "archive/{replica}.jsonl"}}]
+routes: [{to: [archive]}]
+`), dir, lookupIn(nil), sinks.Kinds)
+		require.NotNil(t, c, "%s", report)
+		return c.Hash()
+	}
+	one := hash("relay-0", ":8080", "1h", "a-secret-for-tests")
+	require.Regexp(t, "^[0-9a-f]{12}$", one)
+	require.Equal(t, one, hash("relay-1", ":8081", "1h", "another-secret-for-tests"))
+	require.NotEqual(t, one, hash("relay-0", ":8080", "2h", "a-secret-for-tests"))
+}

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"reflect"
 	"strings"
@@ -15,6 +17,20 @@ import (
 // values with variables in them as they stand in the file.
 func (c *Config) Redacted() ([]byte, error) {
 	return yaml.Marshal(c.printed(reflect.ValueOf(c).Elem(), field{}, ""))
+}
+
+// Hash is a short name for what is in effect and must be the same in all replicas of a journal on Kafka: everything that Redacted
+// writes but what names a process and its addresses. What Redacted hides (secrets, URLs below the host, values of variables) is not in it.
+func (c *Config) Hash() string {
+	shared := *c
+	shared.Listen, shared.DataDir, shared.Replica = "", "", ""
+	shared.Admin.Listen, shared.Admin.Advertise = "", ""
+	text, err := shared.Redacted()
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:6])
 }
 
 func (c *Config) printed(v reflect.Value, f field, path string) any {

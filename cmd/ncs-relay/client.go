@@ -59,10 +59,13 @@ func (f *adminFlags) client() (*adminClient, error) {
 			return nil, fmt.Errorf("%s: %w", tokenFileVariable, err)
 		}
 	}
-	return &adminClient{base: base, token: token, http: &http.Client{
+	c := &adminClient{base: base, token: token, missing: newMissing(f.cmd.ErrOrStderr()), http: &http.Client{
 		// A redirect could lead to somebody who must not see the token.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, nil
+	}}
+	// Whatever a command shows of what it did, it has failed where that is not all.
+	f.cmd.PostRunE = func(*cobra.Command, []string) error { return c.missing.err }
+	return c, nil
 }
 
 // base is the address of the relay, with the token if the same configuration has both.
@@ -132,6 +135,7 @@ func (f *adminFlags) token() (string, error) {
 type adminClient struct {
 	base, token string
 	http        *http.Client
+	missing     *missing
 }
 
 func (c *adminClient) get(ctx context.Context, path string, query url.Values, answer any) error {
@@ -166,6 +170,10 @@ func (c *adminClient) call(ctx context.Context, method, path string, body []byte
 		return nil
 	case resp.StatusCode != http.StatusOK:
 		return c.refusal(resp, b)
+	}
+	c.missing.note(method, path, body, b)
+	if answer == nil {
+		return nil
 	}
 	if err := json.Unmarshal(b, answer); err != nil {
 		return fmt.Errorf("%s does not answer as a relay of this version (%s): %w", c.base, resp.Status, err)

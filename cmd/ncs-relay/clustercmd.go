@@ -335,7 +335,7 @@ func ownerOf(name string) string {
 	return name
 }
 
-func numbers(list []int32) string {
+func numbers[T int32 | uint32](list []T) string {
 	if len(list) == 0 {
 		return "none"
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -149,23 +150,23 @@ func (b *bulk) run(cmd *cobra.Command, path, done string, question func(int, map
 	if err != nil {
 		return err
 	}
-	var answer map[string]int
-	if err := c.post(cmd.Context(), path, b.request(given, true), &answer); err != nil {
+	var counted struct{ Matched int }
+	if err := c.post(cmd.Context(), path, b.request(given, true), &counted); err != nil {
 		return err
 	}
-	if n := answer["matched"]; n > 0 {
-		if err := confirm(cmd, b.yes, question(n, given)); err != nil {
+	if counted.Matched > 0 {
+		if err := confirm(cmd, b.yes, question(counted.Matched, given)); err != nil {
 			return err
 		}
 	}
-	clear(answer)
+	var answer map[string]json.RawMessage
 	if err := c.post(cmd.Context(), path, b.request(given, false), &answer); err != nil {
 		return err
 	}
 	if b.asJSON {
 		return printJSON(cmd.OutOrStdout(), answer)
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "%d %s\n", answer[done], done)
+	fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", answer[done], done)
 	return nil
 }
 

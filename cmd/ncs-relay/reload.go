@@ -43,6 +43,7 @@ type reloader struct {
 // reloadState is what operators are told.
 type reloadState struct {
 	Generation    int       `json:"generation"` // 1 at start, one more for each reload
+	Hash          string    `json:"hash"`       // of what replicas must have in common, without secrets
 	LoadedAt      time.Time `json:"loaded_at"`
 	Error         string    `json:"error,omitempty"` // of the last attempt; what was in use before goes on
 	NeedsRestart  []string  `json:"needs_restart,omitempty"`
@@ -52,7 +53,7 @@ type reloadState struct {
 func newReloader(file string, cfg *config.Config, log *slog.Logger, apply func(context.Context, *config.Config) error) *reloader {
 	now := time.Now()
 	r := &reloader{file: file, log: log, apply: apply, started: cfg, inUse: cfg,
-		state: reloadState{Generation: 1, LoadedAt: now, lastAttemptAt: now}}
+		state: reloadState{Generation: 1, Hash: cfg.Hash(), LoadedAt: now, lastAttemptAt: now}}
 	r.loaded = r.fingerprint()
 	return r
 }
@@ -167,7 +168,7 @@ func (r *reloader) reload(ctx context.Context) {
 	}
 	r.inUse = cfg
 	r.state.Generation++
-	r.state.LoadedAt, r.state.Error = r.state.lastAttemptAt, ""
+	r.state.Hash, r.state.LoadedAt, r.state.Error = cfg.Hash(), r.state.lastAttemptAt, ""
 	r.state.NeedsRestart = needsRestart(r.started, cfg)
 	r.log.Info("configuration reloaded", "generation", r.state.Generation, "sources", len(cfg.Sources), "sinks", len(cfg.Sinks))
 	if len(r.state.NeedsRestart) > 0 {

@@ -230,6 +230,10 @@ type status struct {
 	Version string      `json:"version"`
 	Config  reloadState `json:"config"`
 	gateway.Status
+
+	// What is asked of several relays that share a journal has these, too.
+	Replicas   []admin.ReplicaStatus `json:"replicas,omitempty"`
+	Unanswered []admin.Unanswered    `json:"unanswered,omitempty"`
 }
 
 // settings are what a reload replaces.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -65,6 +66,7 @@ func watchStatus(cmd *cobra.Command, c *adminClient, interval time.Duration) err
 	const home, below = "\x1b[H\x1b[2J", "\x1b[J"
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
+	c.missing.out = io.Discard // the page says it
 	for first := true; ; first = false {
 		page := screen{width: widthOf(cmd.OutOrStdout())} // whole, so that it does not flicker
 		ctx, cancel := context.WithTimeout(cmd.Context(), max(interval, 5*time.Second))
@@ -103,9 +105,16 @@ func printStatus(out io.Writer, s *status, now time.Time) error {
 	if s.Journal.Error != "" {
 		fmt.Fprintf(out, "NOTIFICATIONS CANNOT BE STORED: %s\n", clean(s.Journal.Error))
 	}
-	fmt.Fprintf(out, "journal %s in %d segments, %s free; %d events known\n", size(s.Journal.Bytes), s.Journal.Segments, size(s.Journal.Free), s.DedupKeys)
+	if len(s.Replicas)+len(s.Unanswered) > 0 {
+		fmt.Fprintf(out, "journal on Kafka, shared by %d replicas; %d events known to the one that was asked\n", len(s.Replicas), s.DedupKeys)
+	} else {
+		fmt.Fprintf(out, "journal %s in %d segments, %s free; %d events known\n", size(s.Journal.Bytes), s.Journal.Segments, size(s.Journal.Free), s.DedupKeys)
+	}
 	if s.Journal.Damaged > 0 {
 		fmt.Fprintf(out, "THE JOURNAL IS DAMAGED: %d places, %d records lost\n", s.Journal.Damaged, s.Journal.LostRecords)
+	}
+	if err := printReplicas(out, s); err != nil {
+		return err
 	}
 	fmt.Fprintln(out)
 	err := table(out, "SOURCE,RECEIVED,ACCEPTED,DUPLICATES,TESTS,QUARANTINED,REJECTED,UNAVAILABLE,IN FLIGHT", func(row func(...any)) {
@@ -140,4 +149,36 @@ func printErrorGroups(out io.Writer, sinks []gateway.SinkStatus, now time.Time) 
 			}
 		}
 	})
+}
+
+// printReplicas shows the relays that share the journal, and what the accounts are without.
+func printReplicas(out io.Writer, s *status) error {
+	for _, u := range s.Unanswered {
+		fmt.Fprintf(out, "WITHOUT %s\n", missingPart(u))
+	}
+	if len(s.Replicas) == 0 {
+		return nil
+	}
+	fmt.Fprintln(out)
+	hashes := make(map[string]bool)
+	err := tryTable(out, "REPLICA,ADMIN,SHARDS,VERSION,CONFIGURATION,JOURNAL", func(row func(...any)) error {
+		for _, r := range s.Replicas {
+			if r.Status == nil {
+				row(clean(r.Name), dash(clean(r.Address)), numbers(r.Shards), "?", "?", "does not answer")
+				continue
+			}
+			var own status
+			if err := json.Unmarshal(r.Status, &own); err != nil {
+				return fmt.Errorf("what replica %s says of itself: %w", clean(r.Name), err)
+			}
+			hashes[own.Config.Hash] = true
+			row(clean(r.Name), dash(clean(r.Address)), numbers(r.Shards), clean(own.Version),
+				fmt.Sprintf("%d (%s)", own.Config.Generation, dash(clean(own.Config.Hash))), cmp.Or(clean(own.Journal.Error), "ok"))
+		}
+		return nil
+	})
+	if err == nil && len(hashes) > 1 {
+		fmt.Fprintln(out, "THE CONFIGURATIONS DIFFER: what becomes of a notification depends on who takes it; ncs-relay config show on each")
+	}
+	return err
 }

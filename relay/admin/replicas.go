@@ -186,9 +186,10 @@ func addReplayed(into *gateway.ReplayResult, next gateway.ReplayResult, _ int) {
 
 // ReplicaStatus is what status says of each relay that shares the journal.
 type ReplicaStatus struct {
-	Name   string          `json:"name"`
-	Shards []uint32        `json:"shards"`
-	Status json.RawMessage `json:"status,omitempty"` // what it says of itself; none: see unanswered
+	Name    string          `json:"name"`
+	Address string          `json:"admin"` // its admin address
+	Shards  []uint32        `json:"shards"`
+	Status  json.RawMessage `json:"status,omitempty"` // what it says of itself; none: see unanswered
 }
 
 // statusEverywhere is the status of this replica, with the sinks of all and what each says of itself.
@@ -210,7 +211,7 @@ func (s *Server) statusEverywhere(r *http.Request, own any) (any, error) {
 	}
 	replicas := make([]ReplicaStatus, len(fleet.Replicas))
 	for i, o := range fleet.Replicas {
-		replicas[i] = ReplicaStatus{Name: o.Name, Shards: append([]uint32{}, o.Shards...)}
+		replicas[i] = ReplicaStatus{Name: o.Name, Address: o.Address, Shards: append([]uint32{}, o.Shards...)}
 		if at := slices.IndexFunc(parts, func(p part) bool { return p.replica == o.Name }); at >= 0 {
 			replicas[i].Status = parts[at].answer
 		}
@@ -433,7 +434,10 @@ func joinSinks(all, next []gateway.SinkStatus) []gateway.SinkStatus {
 		if deliver.Worse(n.State, s.State) {
 			s.State, s.Trouble = n.State, n.Trouble
 		}
-		s.Configured, s.Owner, s.Paused = s.Configured || n.Configured, cmp.Or(s.Owner, n.Owner), cmp.Or(s.Paused, n.Paused)
+		if s.Paused == "" {
+			s.Paused, s.PausedUntil = n.Paused, n.PausedUntil
+		}
+		s.Configured, s.Owner = s.Configured || n.Configured, cmp.Or(s.Owner, n.Owner)
 		s.Errors = joinErrors(s.Errors, n.Errors)
 	}
 	return all
