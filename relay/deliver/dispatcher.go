@@ -78,6 +78,8 @@ type dispatcher struct {
 	deadAt      time.Time   // when that was
 	paused      string      // why nothing is sent until an operator says so; "" = not paused
 	pausedUntil time.Time   // when that ends by itself; zero = never
+	resumes     int         // how often a pause was ended
+	obeyed      uint64      // the last journal.Shared.Levers that was looked at
 	control     chan func() // run by the dispatcher's goroutine, which owns the state
 	failures    int         // attempts that failed since the last line in the log
 	warned      time.Time   // when that was; zero = all has been well since
@@ -91,6 +93,7 @@ type sendResult struct {
 	err   error
 	took  time.Duration
 	cut   bool // ended because the process stops: the outcome is unknown
+	at    int  // resumes when it began
 }
 
 // outcome is what became of event i of the batch, and why when it was not taken; "" = it was not tried.
@@ -164,15 +167,16 @@ func (d *dispatcher) run(ctx, hard context.Context) {
 	for {
 		changed := d.follow()
 		appended := d.owed.Appended() // before reading, so that nothing slips in between
+		d.obey()
 		now := time.Now()
 		d.endPause(now)
 		d.lanes.wake(now)
 		d.fill(now)
 		d.shed(now)
-		d.observe(now)
 		if d.paused == "" && !d.unlaned() {
 			d.start(hard, now)
 		}
+		d.observe(now)
 		if due := d.nextDue(now); !due.IsZero() {
 			timer.Reset(time.Until(due))
 		}
@@ -298,11 +302,12 @@ func (d *dispatcher) send(ctx context.Context, l *lane, now time.Time) {
 	if l.backoff != nil {
 		d.retrying++
 	}
+	resumes := d.resumes
 	go func() {
 		began := time.Now()
 		within, end := traceDelivery(ctx, d.tracing, &d.SinkSpec, l.key.Lane, batch)
 		taken, err := d.sink.Send(within, l.key.Lane, batch)
-		r := sendResult{l, batch, taken, err, time.Since(began), ctx.Err() != nil}
+		r := sendResult{l, batch, taken, err, time.Since(began), ctx.Err() != nil, resumes}
 		end(r)
 		d.results <- r
 	}()
@@ -349,6 +354,8 @@ func (d *dispatcher) finish(r sendResult) {
 		d.lanes.goOn(l) // its outcome is unknown: the next process makes it again
 	case r.err == nil:
 		d.failed(l, failed, fmt.Errorf("BUG: the sink took %d of %d events without an error", r.taken, len(r.batch)), now)
+	case relay.IsPause(r.err) && r.at != d.resumes:
+		d.retryLater(l, failed, r.err, now) // it was sent before the sink was resumed, and says nothing of what is there now
 	default:
 		d.failed(l, failed, r.err, now)
 	}

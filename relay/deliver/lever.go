@@ -13,12 +13,45 @@ import (
 // resumeSink ends every kind of pause. What waits for a retry is due at once, over new connections: the old ones may lead to what
 // was replaced meanwhile.
 func (d *dispatcher) resumeSink() {
+	d.owed.SetPaused("")
+	d.goOn()
+}
+
+// goOn ends every kind of pause here.
+func (d *dispatcher) goOn() {
 	reconnect(d.sink)
 	d.paused, d.pausedUntil = "", time.Time{}
-	d.owed.SetPaused("")
+	d.resumes++
 	d.pace = newPace(d.pace.full, d.Breaks, d.Retry)
 	d.lanes.wakeIf(func(*lane) bool { return true })
 	d.log.Info("sink resumed")
+}
+
+// obey does what was decided about the sink at another relay with the same journal.
+func (d *dispatcher) obey() {
+	shared, ok := d.journal.(journal.Shared)
+	if !ok || d.obeyed == shared.Levers() {
+		return
+	}
+	d.obeyed = shared.Levers() // before looking: what changes meanwhile is looked at again
+	switch reason, until := ParsePause(d.owed.Paused()); {
+	case d.Name == relay.Unroutable: // see pausedBefore
+	case reason == "" && d.paused != "":
+		d.goOn()
+	case reason != d.paused || !until.Equal(d.pausedUntil):
+		d.paused, d.pausedUntil = reason, until
+		d.log.Warn("sink paused, as at another replica", "reason", reason)
+	}
+	d.takeReplays()
+}
+
+// takeReplays begins the replays to the sink that the journal has, or goes on with them.
+func (d *dispatcher) takeReplays() {
+	for _, r := range d.journal.Replays() {
+		if r.Spec().Sink == d.Name && !r.Finished() {
+			d.addReplay(r)
+		}
+	}
 }
 
 // take adds deliveries that the sink owes from now on, although others were settled that came later.

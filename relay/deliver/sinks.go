@@ -95,11 +95,7 @@ func (s *Sinks) build(spec SinkSpec) (*running, error) {
 	}
 	spec.Concurrency = max(1, spec.Concurrency)
 	d := newDispatcher(spec, sink, s.journal, owed, s.log, s.metrics.forSink(spec.Name), s.tracing, s.trail)
-	for _, r := range s.journal.Replays() {
-		if r.Spec().Sink == spec.Name && !r.Finished() {
-			d.addReplay(r)
-		}
-	}
+	d.takeReplays()
 	return &running{dispatcher: d, done: make(chan struct{})}, nil
 }
 

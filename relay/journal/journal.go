@@ -240,5 +240,12 @@ type Mover interface {
 	Move(from, to string) (positions []Position, skipped uint64, err error)
 }
 
+// Shared is a journal that other processes have open, too, which pause sinks and begin replays as this one does.
+type Shared interface {
+	// Levers returns how often sinks were paused or resumed, and replays begun, cancelled or ended, by any of them. When it changes,
+	// every Sink.Appended is closed: look at Sink.Paused and Feeder.Replays again.
+	Levers() uint64
+}
+
 // OnDisk is what a journal on a disk of its own can say of that.
 type OnDisk interface{ DiskStats() DiskStats }

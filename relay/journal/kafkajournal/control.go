@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ncs-relay/relay/journal"
@@ -32,12 +33,14 @@ type control struct {
 
 	writing turn // one writes at a time; guards w
 	w       writer
+	levers  atomic.Uint64
 
 	mu        sync.Mutex // guards what follows
 	next      int64      // the offset to go on from
 	followed  chan struct{}
 	pauses    map[string]string
-	given     map[string]string // pauses that were given here and are not written
+	resumed   map[string]int64 // the offset after the newest resume of each sink
+	given     map[string]given // pauses that were given here and are not written
 	accounts  map[string]map[string]journal.Account
 	replays   map[uint32]*replay
 	cancelled map[uint32]bool // here, and not written
@@ -45,9 +48,15 @@ type control struct {
 	wake      chan struct{}
 }
 
+// given is a pause, or with "" a resume, and from where on its giver did not know what others say.
+type given struct {
+	reason string
+	known  int64
+}
+
 func newControl(j *Journal) *control {
 	return &control{j: j, writing: newTurn(), w: j.logs.writer(j.topics.control, 0), followed: make(chan struct{}), pauses: make(map[string]string),
-		given: make(map[string]string), accounts: make(map[string]map[string]journal.Account),
+		resumed: make(map[string]int64), given: make(map[string]given), accounts: make(map[string]map[string]journal.Account),
 		replays: make(map[uint32]*replay), cancelled: make(map[uint32]bool), wake: make(chan struct{}, 1)}
 }
 
@@ -125,6 +134,20 @@ func (c *control) touch() {
 
 // apply takes records in order; those that it knows are skipped.
 func (c *control) apply(recs []kafkalog.Record) error {
+	pulled, err := c.applyAll(recs)
+	if pulled {
+		c.pulled()
+	}
+	return err
+}
+
+// pulled has those look again who send.
+func (c *control) pulled() {
+	c.levers.Add(1)
+	c.j.wake()
+}
+
+func (c *control) applyAll(recs []kafkalog.Record) (pulled bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i := range recs {
@@ -133,21 +156,25 @@ func (c *control) apply(recs []kafkalog.Record) error {
 			continue
 		}
 		if err := c.applyOne(rec); err != nil {
-			return fmt.Errorf("offset %d, key %q: %w", rec.Offset, rec.Key, err)
+			return pulled, fmt.Errorf("offset %d, key %q: %w", rec.Offset, rec.Key, err)
 		}
+		pulled = pulled || !strings.HasPrefix(string(rec.Key), controlAccount)
 		c.next = rec.Offset + 1
 	}
 	if len(recs) > 0 {
 		close(c.followed)
 		c.followed = make(chan struct{})
 	}
-	return nil
+	return pulled, nil
 }
 
 func (c *control) applyOne(rec *kafkalog.Record) (err error) {
 	key := string(rec.Key)
 	if sink, ok := strings.CutPrefix(key, controlPause); ok {
 		c.pauses[sink] = string(rec.Value)
+		if len(rec.Value) == 0 {
+			c.resumed[sink] = rec.Offset + 1
+		}
 	}
 	if replica, ok := strings.CutPrefix(key, controlAccount); ok && rec.Value != nil {
 		c.accounts[replica], err = decodeAccounts(rec.Value)
@@ -164,23 +191,30 @@ func (c *control) write(ctx context.Context, recs ...kafkalog.Record) (int64, er
 	return c.w.Append(ctx, recs)
 }
 
-// flush writes the accounts of this replica and the pauses that were given here.
+// flush writes the accounts of this replica and the pauses that were given here. It returns when what others write meanwhile is written, too.
 func (c *control) flush(ctx context.Context) error {
+	if err := c.writing.take(ctx); err != nil {
+		return err
+	}
+	defer c.writing.giveBack()
+	if err := c.yield(ctx); err != nil {
+		return err
+	}
 	c.mu.Lock()
-	changed, given, cancelled := c.changed, maps.Clone(c.given), slices.Collect(maps.Keys(c.cancelled))
+	changed, pauses, cancelled := c.changed, maps.Clone(c.given), slices.Collect(maps.Keys(c.cancelled))
 	c.changed = false
 	c.mu.Unlock()
 	if !changed {
 		return nil
 	}
 	recs := []kafkalog.Record{{Key: []byte(controlAccount + c.j.opts.Replica), Value: encodeAccounts(c.j.ownAccounts(true))}}
-	for sink, reason := range given {
-		recs = append(recs, kafkalog.Record{Key: []byte(controlPause + sink), Value: append([]byte{}, reason...)})
+	for sink, g := range pauses {
+		recs = append(recs, kafkalog.Record{Key: []byte(controlPause + sink), Value: append([]byte{}, g.reason...)})
 	}
 	for _, id := range cancelled {
 		recs = append(recs, kafkalog.Record{Key: fmt.Appendf(nil, "%s%d", controlCancelled, id), Value: []byte{stateVersion}})
 	}
-	_, err := c.write(ctx, recs...)
+	_, err := c.w.Append(ctx, recs)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, id := range cancelled {
@@ -189,18 +223,48 @@ func (c *control) flush(ctx context.Context) error {
 		}
 	}
 	c.changed = c.changed || err != nil
-	for sink, reason := range given {
-		if err == nil && c.given[sink] == reason {
-			c.pauses[sink] = reason // until it is followed
+	for sink, g := range pauses {
+		if err == nil && c.given[sink] == g {
+			c.pauses[sink] = g.reason // until it is followed
 			delete(c.given, sink)
 		}
 	}
 	return err
 }
 
+// yield forgets pauses that were given here before somebody resumed the sink, of which this replica did not know: it may have been
+// cut off for an hour.
+func (c *control) yield(ctx context.Context) error {
+	c.mu.Lock()
+	some := len(c.given) > 0
+	c.mu.Unlock()
+	if !some {
+		return nil
+	}
+	if err := c.catchUp(ctx); err != nil {
+		return err
+	}
+	if c.yielded() {
+		c.pulled()
+	}
+	return nil
+}
+
+func (c *control) yielded() (some bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for sink, g := range c.given {
+		if g.reason != "" && c.resumed[sink] > g.known {
+			delete(c.given, sink)
+			some = true
+		}
+	}
+	return some
+}
+
 func (c *control) setPaused(sink, reason string) {
 	c.mu.Lock()
-	c.given[sink] = reason
+	c.given[sink] = given{reason, c.next}
 	c.mu.Unlock()
 	c.touch()
 }
@@ -208,8 +272,8 @@ func (c *control) setPaused(sink, reason string) {
 func (c *control) paused(sink string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if reason, ok := c.given[sink]; ok {
-		return reason
+	if g, ok := c.given[sink]; ok {
+		return g.reason
 	}
 	return c.pauses[sink]
 }

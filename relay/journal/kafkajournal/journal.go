@@ -234,6 +234,9 @@ func (j *Journal) wake(sinks ...string) {
 	}
 }
 
+// Levers is how often pauses and replays have changed.
+func (j *Journal) Levers() uint64 { return j.control.levers.Load() }
+
 // Shards are those that were taken over and may be acted on.
 func (j *Journal) Shards() ([]*journal.Shard, <-chan struct{}) {
 	leased := j.own.Lease() > 0

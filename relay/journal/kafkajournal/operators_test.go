@@ -1,6 +1,8 @@
 package kafkajournal
 
 import (
+	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,6 +11,7 @@ import (
 
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/journal/journaltest"
+	"ncs-relay/relay/kafkaconn/kafkalog"
 )
 
 // pair runs test with two replicas that have two shards each.
@@ -81,12 +84,16 @@ func TestReplaysRunInAllShards(t *testing.T) {
 		}
 		require.Equal(t, len(recs), again)
 		time.Sleep(2 * time.Second)
+		var delivered uint64
+		var read journal.Cut
 		for _, j := range []*Journal{one, two} {
 			r := j.Replays()[0]
 			require.True(t, r.Finished())
-			require.EqualValues(t, 40, r.Totals().Delivered)
-			require.Equal(t, r.Spec().To, r.Totals().Read)
+			delivered += r.Totals().Delivered
+			read = append(read, r.Totals().Read...)
 		}
+		require.EqualValues(t, 40, delivered, "each counts its own shards, also when all is done")
+		require.Equal(t, given.Spec().To, read)
 
 		cancelled, err := two.AddReplay(journal.ReplaySpec{Sink: "a"})
 		require.NoError(t, err)
@@ -120,5 +127,70 @@ func TestPausesAndAccountsAreThoseOfAllReplicas(t *testing.T) {
 		require.NoError(t, two.Flush())
 		time.Sleep(2 * time.Second)
 		require.Empty(t, k.Paused(), "a resume is a value")
+	})
+}
+
+func beforeAppends(j *Journal, fn func(topic string, recs []kafkalog.Record) error) {
+	m := j.logs.(*memLogs)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.before = fn
+}
+
+// A pause that was made by who did not know of a resume is not made again: the resume came later.
+func TestALaterResumeWins(t *testing.T) {
+	pair(t, func(one, two *Journal, _ *tenure) {
+		openAll(t, "a", one, two)
+		k, err := one.Sink("a")
+		require.NoError(t, err)
+		other, err := two.Sink("a")
+		require.NoError(t, err)
+		k.SetPaused("410 Gone")
+		require.NoError(t, one.Flush())
+		time.Sleep(time.Second)
+		require.Equal(t, "410 Gone", other.Paused())
+
+		beforeAppends(two, func(topic string, recs []kafkalog.Record) error { // two cannot write for a while
+			if topic == two.topics.control && string(recs[0].Key) == "account/two" {
+				return errors.New("no leader")
+			}
+			return nil
+		})
+		looked := two.Levers()
+		other.SetPaused("410 Gone again")
+		require.Equal(t, "410 Gone again", other.Paused(), "it acts at once where it was given")
+		require.Error(t, two.Flush())
+		k.SetPaused("")
+		require.NoError(t, one.Flush())
+		time.Sleep(time.Second)
+		beforeAppends(two, nil)
+		time.Sleep(2 * time.Second)
+		require.NoError(t, two.Flush())
+		require.Empty(t, other.Paused())
+		require.Greater(t, two.Levers(), looked, "dispatchers look again")
+		time.Sleep(time.Second)
+		require.Empty(t, k.Paused())
+	})
+}
+
+// What was paused is stored when Flush returns, also if it was being written when Flush was called.
+func TestFlushWaitsForWhatIsBeingWritten(t *testing.T) {
+	pair(t, func(one, _ *Journal, _ *tenure) {
+		openAll(t, "a", one)
+		k, err := one.Sink("a")
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		var written atomic.Bool
+		beforeAppends(one, func(topic string, _ []kafkalog.Record) error {
+			if topic == one.topics.control {
+				time.Sleep(5 * time.Second)
+				written.Store(true)
+			}
+			return nil
+		})
+		k.SetPaused("410 Gone")
+		time.Sleep(time.Second)
+		require.NoError(t, one.Flush())
+		require.True(t, written.Load())
 	})
 }

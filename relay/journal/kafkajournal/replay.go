@@ -268,11 +268,11 @@ func (r *replay) totals(s *shard) journal.ReplayTotals {
 		Read: journal.Cut{{Shard: uint32(s.n), Offset: uint64(c.read.top)}}}
 }
 
-// Totals are those of the shards that this replica has, and of those that are done.
+// Totals are those of the shards that this replica has: whoever asks all replicas adds them.
 func (r *replay) Totals() journal.ReplayTotals {
 	var sum journal.ReplayTotals
-	for n := range r.j.inbox {
-		t := r.totalsIn(uint32(n))
+	for _, s := range r.j.running() {
+		t := r.totalsIn(s)
 		sum.Matched += t.Matched
 		sum.Delivered += t.Delivered
 		sum.Failed += t.Failed
@@ -283,17 +283,14 @@ func (r *replay) Totals() journal.ReplayTotals {
 	return sum
 }
 
-func (r *replay) totalsIn(n uint32) journal.ReplayTotals {
-	if t, done := r.doneIn(n); done {
-		t.Read = journal.Cut{r.spec.To.In(n)}
+func (r *replay) totalsIn(s *shard) journal.ReplayTotals {
+	if t, done := r.doneIn(uint32(s.n)); done {
+		t.Read = journal.Cut{r.spec.To.In(uint32(s.n))}
 		return t
 	}
-	if s := r.j.shard(n); s != nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return r.totals(s)
-	}
-	return journal.ReplayTotals{Read: journal.Cut{{Shard: n}}}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return r.totals(s)
 }
 
 // Finished reports whether nothing is left to do in any shard.

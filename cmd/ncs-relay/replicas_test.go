@@ -1,0 +1,153 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"ncs-relay/relay/admin"
+	"ncs-relay/relay/deliver"
+	"ncs-relay/relay/gateway"
+)
+
+// replicaOf is a relay, not started, of those that share a journal on brokers.
+func replicaOf(t *testing.T, name string, brokers *kfake.Cluster, team *team) *relayUnderTest {
+	return newRelay(t, fmt.Sprintf(`
+listen: "%%LISTEN%%"
+admin: {listen: "%%ADMIN%%"}
+replica: %s
+shutdown: {delay: 0s, timeout: 10s}
+journal: {kafka: {brokers: ["%s"], cluster: test, create_topics: {shards: 6, replication: 3}}}
+sources:
+  - {name: recording, path: /ncs, secrets: [`+serveSecret+`]}
+sinks:
+  - {name: billing, http: {url: "http://%s/"}, retry: {initial: 50ms, max_interval: 200ms}}
+routes: [{to: [billing]}]
+`, name, strings.Join(brokers.ListenAddrs(), `", "`), team.address))
+}
+
+// own is what a replica says of itself.
+func (r *relayUnderTest) own() (s gateway.Status) {
+	r.t.Helper()
+	req, err := http.NewRequest("GET", r.admin+"/api/v1/status", nil)
+	require.NoError(r.t, err)
+	req.Header.Set("Ncs-Relay-Replica", "test")
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(r.t, err)
+	defer resp.Body.Close()
+	require.NoError(r.t, json.NewDecoder(resp.Body).Decode(&s))
+	return s
+}
+
+func (r *relayUnderTest) untilBillingIs(state string) {
+	r.t.Helper()
+	r.eventually(func() bool {
+		return slices.ContainsFunc(r.own().Sinks, func(s gateway.SinkStatus) bool { return s.Name == "billing" && s.State == state })
+	}, "billing is "+state)
+}
+
+// untilShared waits until so many replicas have all shards.
+func (r *relayUnderTest) untilShared(replicas int) {
+	r.t.Helper()
+	r.eventually(func() bool {
+		var s status
+		_, out, _ := r.ask("status", "--json")
+		return json.Unmarshal([]byte(out), &s) == nil && len(s.Replicas) == replicas && len(s.Unanswered) == 0 &&
+			!slices.ContainsFunc(s.Replicas, func(o admin.ReplicaStatus) bool { return len(o.Shards) == 0 })
+	}, "the shards are shared out")
+}
+
+// What one replica pauses, resumes, replays or cancels, all do, also those that start or take shards later.
+func TestLeversReachAllReplicas(t *testing.T) {
+	t.Parallel()
+	brokers, err := kfake.NewCluster(kfake.NumBrokers(3))
+	require.NoError(t, err)
+	t.Cleanup(brokers.Close)
+	team := startTeam(t)
+	var replicas []*relayUnderTest
+	for i := range 3 {
+		r := replicaOf(t, fmt.Sprint("r", i), brokers, team)
+		r.start()
+		replicas = append(replicas, r)
+	}
+	defer func() {
+		if t.Failed() {
+			for _, r := range replicas {
+				os.Stderr.WriteString(r.log.String())
+			}
+		}
+	}()
+	replicas[0].untilShared(3)
+	posted := 0
+	post := func(n int) {
+		for range n {
+			require.Equal(t, "accepted", replicas[posted%len(replicas)].post(recording(fmt.Sprint("s", posted), 1, 1)))
+			posted++
+		}
+	}
+	delivered := func() bool { return len(team.calls())-len(team.replays()) == posted }
+	post(60)
+	replicas[0].eventually(delivered, "delivered")
+
+	// The far side is gone, as one of them learns.
+	team.answers(always(http.StatusGone))
+	post(1)
+	for _, r := range replicas {
+		r.untilBillingIs(deliver.StatePaused)
+	}
+	team.answers(always(http.StatusOK))
+	late := replicaOf(t, "late", brokers, team)
+	late.start()
+	late.untilBillingIs(deliver.StatePaused)
+	replicas = append(replicas, late)
+	late.untilShared(4)
+	replicas[0].terminate() // perhaps the one that was told so
+	replicas = replicas[1:]
+	late.untilShared(3)
+	post(30)
+	require.Never(t, func() bool { return len(team.calls()) > 60 }, time.Second, 50*time.Millisecond, "whoever took the shards over obeys")
+	late.mustAsk("sinks", "resume", "billing")
+	late.eventually(delivered, "delivered when resumed")
+	for _, r := range replicas {
+		r.untilBillingIs(deliver.StateDelivering)
+	}
+
+	late.settled()
+	require.Contains(t, late.mustAsk("replay", "--sink", "billing", "--yes", "--wait"), ": 91 delivered, 0 failed, 0 skipped\n")
+	again := make(map[string]bool)
+	for _, c := range team.replays() {
+		again[c.body] = true
+	}
+	require.Len(t, again, 91)
+	require.Len(t, team.replays(), 91)
+	list := askLines[gateway.ReplayStatus](replicas[0], "replay", "list")
+	require.Len(t, list, 1)
+	require.Equal(t, []any{uint64(91), uint64(91), true}, []any{list[0].Matched, list[0].Delivered, list[0].Finished})
+
+	// One that cannot be delivered is begun at one and cancelled at another.
+	team.answers(always(http.StatusServiceUnavailable))
+	late.mustAsk("replay", "--sink", "billing", "--yes")
+	for _, r := range replicas {
+		r.untilBillingIs(deliver.StateFailing)
+	}
+	list = askLines[gateway.ReplayStatus](replicas[0], "replay", "list")
+	require.False(t, list[1].Finished)
+	replicas[0].mustAsk("replay", "cancel", fmt.Sprint(list[1].ID))
+	for _, r := range replicas {
+		r.untilBillingIs(deliver.StateDelivering)
+	}
+	team.answers(always(http.StatusOK))
+	post(10)
+	late.eventually(delivered, "delivered")
+	require.Len(t, team.replays(), 91)
+	list = askLines[gateway.ReplayStatus](late, "replay", "list")
+	require.True(t, list[1].Finished)
+}
