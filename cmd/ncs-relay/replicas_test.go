@@ -151,3 +151,34 @@ func TestLeversReachAllReplicas(t *testing.T) {
 	list = askLines[gateway.ReplayStatus](late, "replay", "list")
 	require.True(t, list[1].Finished)
 }
+
+// What a journal on Kafka cannot move it gives up, and replays to the other sink, as it says.
+func TestWhatCannotBeMovedIsReplayed(t *testing.T) {
+	t.Parallel()
+	brokers, err := kfake.NewCluster(kfake.NumBrokers(3))
+	require.NoError(t, err)
+	t.Cleanup(brokers.Close)
+	team := startTeam(t)
+	team.answers(always(http.StatusServiceUnavailable))
+	r := replicaOf(t, "r0", brokers, team)
+	r.start()
+	r.untilShared(1)
+	for i := range 5 {
+		require.Equal(t, "accepted", r.post(recording(fmt.Sprint("s", i), 1, 1)))
+	}
+	r.untilBillingIs(deliver.StateFailing)
+	text, err := os.ReadFile(r.config)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(r.config, []byte(strings.ReplaceAll(string(text), "billing", "finance")), 0o600))
+	r.untilBillingIs(deliver.StateRemoved)
+
+	status, out, errs := r.ask("sinks", "move", "billing", "--to", "finance")
+	require.Equal(t, exitFailed, status)
+	require.Empty(t, out)
+	require.Contains(t, errs, "cannot move what a sink is owed: either configure the sink again under its name")
+	require.Equal(t, "5 deliveries given up\n", r.mustAsk("sinks", "drop", "billing", "--yes"))
+	team.answers(always(http.StatusOK))
+	require.Contains(t, r.mustAsk("replay", "--sink", "billing", "--to", "finance", "--since", "1h", "--yes", "--wait"), "to finance: 5 delivered, 0 failed, 0 skipped\n")
+	require.Len(t, team.calls(), 5)
+	r.terminate()
+}

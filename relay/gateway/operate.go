@@ -21,7 +21,8 @@ var (
 	ErrConfigured = errors.New("the sink is configured; remove it from the configuration first")
 	ErrReserved   = fmt.Errorf("%s is no destination: it keeps what is quarantined, and cannot be paused, resumed, skipped, moved, dropped or moved to; see its dead letters", relay.Unroutable)
 	ErrNotFound   = errors.New("not found")
-	ErrCannotMove = errors.New("this journal cannot move deliveries; replay them to the other sink instead")
+	ErrCannotMove = errors.New("a journal on Kafka cannot move what a sink is owed: either configure the sink again under its name, with the other's address, until it is owed nothing; " +
+		"or give it up (sinks drop) and then replay from that time on what it was owed (replay --sink NAME --to SINK --since TIME), which delivers also what it had taken since")
 )
 
 // EventInfo is what lists say of an event.
