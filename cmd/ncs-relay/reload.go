@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"go.opentelemetry.io/otel/attribute"
 
 	"ncs-relay/config"
 	"ncs-relay/relay/ingress"
@@ -63,6 +64,7 @@ func (r *reloader) observe(m *telemetry.Metrics) {
 		m.Gauge(name, help, func(observe telemetry.Observe) { observe(value(r.status())) })
 	}
 	gauge("config_generation", "1 at start, one more for each reload.", func(s reloadState) float64 { return float64(s.Generation) })
+	m.Gauge("config_info", "1, with the hash of the configuration.", func(observe telemetry.Observe) { observe(1, attribute.String("hash", r.status().Hash)) })
 	gauge("config_last_reload_successful", "1 if the last attempt to load the configuration succeeded.", func(s reloadState) float64 {
 		if s.Error != "" {
 			return 0

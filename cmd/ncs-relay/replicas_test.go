@@ -86,6 +86,17 @@ func TestLeversReachAllReplicas(t *testing.T) {
 		}
 	}()
 	replicas[0].untilShared(3)
+	held, hashes := 0.0, make(map[string]bool)
+	for _, r := range replicas {
+		values, families := r.series()
+		require.EqualValues(t, 6, values["journal_shards{}"], values)
+		require.EqualValues(t, 1, values["journal_ready{}"])
+		require.Positive(t, values["journal_takeovers_total{}"])
+		held += values["journal_held_shards{}"]
+		hashes[families["ncs_relay_config_info"].Metric[0].Label[0].GetValue()] = true
+	}
+	require.EqualValues(t, 6, held)
+	require.Len(t, hashes, 1, "the configurations differ in names and addresses only")
 	posted := 0
 	post := func(n int) {
 		for range n {

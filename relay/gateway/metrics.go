@@ -75,9 +75,47 @@ func (g *Gateway) observe(m *telemetry.Metrics, tracing *telemetry.Tracing) {
 		observe(float64(g.trail.Lost()))
 	})
 
+	g.observeShards(m)
 	if disk, ok := g.journal.(journal.OnDisk); ok {
 		observeDisk(m, disk)
 	}
+}
+
+// observeShards shows what a journal that several relays share has to say; one on a disk is one shard, which stays.
+func (g *Gateway) observeShards(m *telemetry.Metrics) {
+	m.Gauge("journal_ready", "1 if the journal takes events, 0 if not.", func(observe telemetry.Observe) {
+		ready := 0.0
+		if g.journal.Ready() == nil {
+			ready = 1
+		}
+		observe(ready)
+	})
+	m.Gauge("journal_held_shards", "Shards of the journal that this relay has.", func(observe telemetry.Observe) {
+		held, _ := g.journal.Shards()
+		observe(float64(len(held)))
+	})
+	m.Gauge("journal_shards", "Shards of the journal; 0 while this relay has none.", func(observe telemetry.Observe) {
+		of := 0
+		if held, _ := g.journal.Shards(); len(held) > 0 {
+			of = held[0].Of
+		}
+		observe(float64(of))
+	})
+	m.Gauge("journal_unjudged", "Stored notifications of which it is not known whether they are copies.", func(observe telemetry.Observe) {
+		observe(float64(g.journal.Snapshot().Unjudged))
+	})
+	shared := func(value func(journal.SharedStats) float64) func(telemetry.Observe) {
+		return func(observe telemetry.Observe) {
+			var stats journal.SharedStats
+			if s, ok := g.journal.(journal.Shared); ok {
+				stats = s.SharedStats()
+			}
+			observe(value(stats))
+		}
+	}
+	m.CounterFunc("journal_takeovers_total", "Shards that this relay has taken over.", shared(func(s journal.SharedStats) float64 { return float64(s.TakeOvers) }))
+	m.CounterFunc("journal_takeover_seconds_total", "What taking them over took.", shared(func(s journal.SharedStats) float64 { return s.TakeOverTime.Seconds() }))
+	m.CounterFunc("journal_overlap_total", "Events written by two owners of a shard, and skipped.", shared(func(s journal.SharedStats) float64 { return float64(s.Overlap) }))
 }
 
 func observeDisk(m *telemetry.Metrics, disk journal.OnDisk) {

@@ -245,6 +245,16 @@ type Shared interface {
 	// Levers returns how often sinks were paused or resumed, and replays begun, cancelled or ended, by any of them. When it changes,
 	// every Sink.Appended is closed: look at Sink.Paused and Feeder.Replays again.
 	Levers() uint64
+
+	// SharedStats are counted since the process began.
+	SharedStats() SharedStats
+}
+
+// SharedStats say how often shards have come to this process, and what that cost.
+type SharedStats struct {
+	TakeOvers    uint64        // shards that were taken over
+	TakeOverTime time.Duration // that all of them took, from when they were given to this process
+	Overlap      uint64        // events that two owners have written, and that were skipped
 }
 
 // OnDisk is what a journal on a disk of its own can say of that.

@@ -102,6 +102,7 @@ type Journal struct {
 	accounts map[string]*sourceAccount
 	fault    error // of the last append; nil: it went well
 	frontier map[int32]int64
+	stats    journal.SharedStats // without the overlap of the shards that this replica has
 }
 
 type topics struct{ inbox, events, state, dead, control string }
@@ -236,6 +237,19 @@ func (j *Journal) wake(sinks ...string) {
 
 // Levers is how often pauses and replays have changed.
 func (j *Journal) Levers() uint64 { return j.control.levers.Load() }
+
+// SharedStats are those of this replica.
+func (j *Journal) SharedStats() journal.SharedStats {
+	var overlap uint64
+	for _, s := range j.running() {
+		overlap += s.overlap()
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	stats := j.stats
+	stats.Overlap += overlap
+	return stats
+}
 
 // Shards are those that were taken over and may be acted on.
 func (j *Journal) Shards() ([]*journal.Shard, <-chan struct{}) {

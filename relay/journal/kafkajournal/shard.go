@@ -21,6 +21,7 @@ type shard struct {
 	public *journal.Shard
 	ctx    context.Context // ends when the shard is to be let go
 	leave  context.CancelFunc
+	given  time.Time
 	work   sync.WaitGroup // what reads and writes for it in the background
 
 	taken    atomic.Bool   // core is there
@@ -51,9 +52,19 @@ type shard struct {
 
 func newShard(j *Journal, n int32) *shard {
 	ctx, leave := context.WithCancel(context.Background())
-	return &shard{j: j, n: n, public: &journal.Shard{Number: uint32(n), Of: j.opts.Shards}, ctx: ctx, leave: leave, saving: newTurn(), recalled: make(chan struct{}),
+	return &shard{j: j, n: n, public: &journal.Shard{Number: uint32(n), Of: j.opts.Shards}, ctx: ctx, leave: leave, given: time.Now(), saving: newTurn(), recalled: make(chan struct{}),
 		stateLog: j.logs.writer(j.topics.state, n), deadLog: j.logs.writer(j.topics.dead, n), idle: make(chan struct{}),
 		letters: make(map[string]*letters), lettersLost: make(map[string]uint64), changed: make(chan struct{}, 1), ring: ring{max: max(1<<20, ringBytes/j.opts.Shards)}}
+}
+
+// overlap is how many records rule E has skipped.
+func (s *shard) overlap() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.core == nil {
+		return 0
+	}
+	return s.core.overlaps
 }
 
 // ready reports whether the shard was taken over.
@@ -176,7 +187,9 @@ func (j *Journal) take(n int32, wanted bool) *shard {
 func (j *Journal) drop(s *shard) {
 	s.leave()
 	s.work.Wait()
+	overlap := s.overlap()
 	j.mu.Lock()
+	j.stats.Overlap += overlap
 	delete(j.shards, s.n)
 	j.mu.Unlock()
 	j.ids.forget(uint32(s.n))
@@ -195,7 +208,11 @@ func (s *shard) run() {
 			sleep(s.ctx, pause)
 		}
 	}
-	s.j.setHeld(func(held []*journal.Shard) []*journal.Shard { return append(held, s.public) })
+	s.j.setHeld(func(held []*journal.Shard) []*journal.Shard {
+		s.j.stats.TakeOvers++
+		s.j.stats.TakeOverTime += time.Since(s.given)
+		return append(held, s.public)
+	})
 	s.j.wake()
 	s.goes(s.judgeLoop)
 	s.goes(s.keepLoop)
