@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -77,8 +78,15 @@ func ofProduct(catalogue *ncs.Catalogue, name string) ([]ncs.Info, error) {
 	return slices.DeleteFunc(infos, func(i ncs.Info) bool { return i.ProductID != id }), nil
 }
 
-// namedTypes lists the event types of a name, which may be one in several products.
+// namedTypes lists the event types of a name or number, which may be one in several products.
 func namedTypes(catalogue *ncs.Catalogue, name string) ([]ncs.Info, error) {
+	if number, err := strconv.Atoi(name); err == nil {
+		infos := slices.DeleteFunc(catalogue.Types(), func(i ncs.Info) bool { return i.EventType != number })
+		if len(infos) == 0 {
+			return nil, usagef("no product of the catalogue has an event type %d; ncs-relay events lists them", number)
+		}
+		return infos, nil
+	}
 	selected, err := catalogue.ParseEvent(nil, name)
 	if err != nil {
 		return nil, usagef("%v; ncs-relay events lists them, with -c relay.yaml also those of its catalogue", err)
@@ -128,7 +136,8 @@ func eventsShowCommand() *cobra.Command {
 		Use:   "show EVENT",
 		Short: "Explain an event type: meaning, fields, codes, open questions, and sample bodies with what they say",
 		Long: `show explains an event type: what it means and when it comes, the fields below payload with their types, what their codes
-mean, what is undocumented or contradictory, and sample bodies with what they say. A ? behind a type: not in every event.
+mean, what is undocumented or contradictory, and sample bodies with what they say. EVENT is a name or Agora's number, also of
+several products: then it explains each. A ? behind a type: not in every event.
 ncs-relay knows it all from Agora's pages, from bodies that receivers have shown, and from the catalogue of a configuration; no
 relay is asked or needed.`,
 		Args: rangeArgs(1, 1, "an event type, such as cloud_recording.uploaded"),
