@@ -119,7 +119,7 @@ var faultsOfClusters = []clusterFault{
 		f.shared(3)
 		return shards
 	}},
-	{"a pause, a replay and a resume while shards are taken over", false, leversDuringTakeOver},
+	{"a pause and a resume while shards are taken over", false, leversDuringTakeOver},
 	{"a body of max_body, and its letter, when the owner is killed", false, largeBody},
 }
 
@@ -204,20 +204,14 @@ func secondOfOneName(f *fleet) []uint32 {
 	return nil
 }
 
-// leversDuringTakeOver pauses a sink and asks for a replay while nobody has some of the shards. What is answered as done must be
-// done in all shards once they are taken over.
+// leversDuringTakeOver pauses a sink while nobody has some of the shards. It must be paused in all of them once they are taken over.
 func leversDuringTakeOver(f *fleet) []uint32 {
 	killed := f.richest()
 	other := f.all()[slices.IndexFunc(f.all(), func(r *replica) bool { return r != killed && r.alive() })]
 	shards := killed.kill()
 	_, err := f.call("POST", other, "/api/v1/sinks/shaky/pause", `{"reason": "during a take-over"}`)
 	f.t.Logf("a pause during a take-over: %v", err)
-	answer, err := f.call("POST", other, "/api/v1/replays", `{"all": true, "sink": "service", "dry_run": true}`)
-	f.t.Logf("a replay during a take-over: %s %v", answer, err)
 	f.shared(2)
-	if err == nil {
-		require.Contains(f.t, string(answer), "unanswered", "a count without some of the shards must say so")
-	}
 	for _, r := range f.all() {
 		if !r.alive() {
 			continue
