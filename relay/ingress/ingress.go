@@ -45,6 +45,9 @@ type Settings struct {
 type Ingress struct {
 	journal journal.Appender
 	dedup   *dedup
+
+	storeFor time.Duration // how long a notification waits for the journal
+
 	loaded  []*journal.Shard // of these New loaded the known keys
 	metrics *metrics
 	tracing *telemetry.Tracing
@@ -86,6 +89,11 @@ func New(o Options) (*Ingress, error) {
 		trail:   o.Trail,
 		log:     o.Logger,
 		refused: newRefusedLimit(),
+
+		storeFor: storeTimeout,
+	}
+	if patient, ok := o.Journal.(journal.Patient); ok {
+		h.storeFor = patient.AppendsFor()
 	}
 	var err error
 	if h.dedup, err = newDedup(o.Dedup, time.Now); err != nil {
@@ -224,7 +232,7 @@ func (h *Ingress) TakeAgain(ctx context.Context, quarantined *journal.Record) (u
 
 // storeAgain appends an event that came earlier, unless it is known, and waits for the disk.
 func (h *Ingress) storeAgain(ctx context.Context, in *setup, rec *journal.Record, n *ncs.Notification, account journal.SourceAccount) error {
-	c, standing := h.claim(ncs.Identity{Key: rec.Key, ID: rec.ID}, time.Now().Add(storeTimeout))
+	c, standing := h.claim(ncs.Identity{Key: rec.Key, ID: rec.ID}, time.Now().Add(h.storeFor))
 	switch standing {
 	case isKnown:
 		return nil

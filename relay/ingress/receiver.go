@@ -21,8 +21,8 @@ import (
 	"ncs-relay/relay/trail"
 )
 
-// storeTimeout is how long a notification waits for a journal that cannot take it at the moment. NCS tries only
-// three more times and the first at once, so a short wait saves attempts; it gives up on us after 10 s.
+// storeTimeout is how long a notification waits for a journal that cannot take it at the moment, unless it is a journal.Patient. NCS
+// tries only three more times and the first at once, so a short wait saves attempts; it gives up on us after 10 s.
 const storeTimeout = 5 * time.Second
 
 // source is one ingress path, ready to serve.
@@ -127,7 +127,7 @@ func (h *Ingress) receive(in *setup, src *source, r *http.Request, c *call) (a a
 	src.metrics.signatures[signature].Add(1)
 	received := time.Now()
 	c.match, c.verified = signature, received
-	if !in.admit(received.Add(storeTimeout)) {
+	if !in.admit(received.Add(h.storeFor)) {
 		return unavailable(errBusy)
 	}
 	defer in.release()
@@ -155,7 +155,7 @@ func (h *Ingress) receive(in *setup, src *source, r *http.Request, c *call) (a a
 	}
 	rec.Key, rec.ID = id.Key, id.ID
 
-	claim, standing := h.claim(id, received.Add(storeTimeout))
+	claim, standing := h.claim(id, received.Add(h.storeFor))
 	c.standing, c.claimed = standing, time.Now()
 	switch standing {
 	case isLoading:
@@ -176,7 +176,7 @@ func (h *Ingress) receive(in *setup, src *source, r *http.Request, c *call) (a a
 	// The append owns the claim from here on, not this call: it goes on when the caller hangs up or the wait ends,
 	// and every copy that came meanwhile shares its fate.
 	wait := timers.Get().(*time.Timer)
-	wait.Reset(time.Until(received.Add(storeTimeout + time.Second)))
+	wait.Reset(time.Until(received.Add(h.storeFor + time.Second)))
 	defer timers.Put(wait)
 	defer wait.Stop()
 	select {
@@ -315,7 +315,7 @@ func (h *Ingress) logRules(in *setup, rec *journal.Record, n *ncs.Notification) 
 // store appends rec and settles the claim with the outcome. It returns as soon as the append is queued. A fault that
 // may pass, such as a journal that starts a new segment or a full queue, is tried again until the deadline; a full disk is told at once.
 func (h *Ingress) store(c *claim, rec *journal.Record, began time.Time, account journal.SourceAccount) {
-	s := &storing{h, c, rec, account, time.Now(), began.Add(storeTimeout)}
+	s := &storing{h, c, rec, account, time.Now(), began.Add(h.storeFor)}
 	s.try()
 }
 

@@ -257,5 +257,11 @@ type SharedStats struct {
 	Overlap      uint64        // events that two owners have written, and that were skipped
 }
 
+// Patient is a journal that needs longer than a disk to find out whether it can store.
+type Patient interface {
+	// AppendsFor is how long an append is tried, 7 s at most: whoever calls has 8 s.
+	AppendsFor() time.Duration
+}
+
 // OnDisk is what a journal on a disk of its own can say of that.
 type OnDisk interface{ DiskStats() DiskStats }

@@ -252,3 +252,6 @@ func (j *Journal) partitions() []int32 {
 
 // validSink reports whether a sink's name can stand in a record.
 func validSink(name string) bool { return name != "" && !strings.ContainsAny(name, " /") }
+
+// AppendsFor is how long an append is tried.
+func (j *Journal) AppendsFor() time.Duration { return appendFor }
