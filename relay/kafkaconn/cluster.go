@@ -10,6 +10,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -78,6 +79,7 @@ type look struct {
 // layout is what the cluster looked like. It is not changed after it was made.
 type layout struct {
 	at         time.Time        // when it was asked for
+	cluster    string           // its id; "" = the brokers do not tell
 	brokers    map[int32]string // addresses
 	controller string           // address; "" = unknown
 	topics     map[string]Topic
@@ -330,6 +332,11 @@ func (c *Cluster) learn(ctx context.Context) error {
 func (c *Cluster) adopt(learnt layout) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if before := c.layout.cluster; before != "" && learnt.cluster != "" && learnt.cluster != before {
+		c.log.Warn("the Kafka cluster at these brokers' addresses is another one than before: what was delivered stays in the former one",
+			"error", fmt.Errorf("brokers %s: cluster id %s, was %s", strings.Join(c.seeds, ","), learnt.cluster, before))
+	}
+	learnt.cluster = cmp.Or(learnt.cluster, c.layout.cluster)
 	for name, found := range learnt.topics {
 		known := c.layout.topics[name]
 		if found.Err == 0 && len(found.Leaders) < len(known.Leaders) && !known.doubted {
@@ -342,6 +349,7 @@ func (c *Cluster) adopt(learnt layout) {
 
 func layoutOf(response *metadata.Response) layout {
 	l := layout{
+		cluster: response.ClusterID,
 		brokers: make(map[int32]string, len(response.Brokers)),
 		topics:  make(map[string]Topic, len(response.Topics)),
 	}

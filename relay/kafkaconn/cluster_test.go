@@ -1,9 +1,11 @@
 package kafkaconn
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go/protocol"
+	"github.com/segmentio/kafka-go/protocol/metadata"
 	"github.com/segmentio/kafka-go/protocol/rawproduce"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -339,4 +342,19 @@ func TestConnectionsHaveAGreatestAge(t *testing.T) {
 	made, err := c.get(t.Context(), fake.ListenAddrs()[0])
 	require.NoError(t, err)
 	require.InDelta(t, maxAge.Seconds(), time.Until(made.session).Seconds(), maxAge.Seconds()/10+30)
+}
+
+func TestAnotherClusterIsNoticed(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	c := New(Config{Brokers: []string{"k1:9092"}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	defer c.Close()
+	for _, id := range []string{"one", "one", "", "one"} {
+		c.adopt(layoutOf(&metadata.Response{ClusterID: id}))
+	}
+	require.Empty(t, log.String())
+	c.adopt(layoutOf(&metadata.Response{ClusterID: "two"}))
+	require.Contains(t, log.String(), `is another one than before`)
+	require.Contains(t, log.String(), `cluster id two, was one`)
+	require.Contains(t, log.String(), "k1:9092")
 }
