@@ -24,7 +24,7 @@ var (
 	clusterFaults = flag.Bool("cluster.faults", false, "every fault of a cluster of relays, not only a few")
 	clusterRun    = flag.Duration("cluster.run", 0, "how long replicas and brokers are killed, frozen and stopped at random")
 	clusterSeed   = flag.Int64("cluster.seed", 0, "of that; 0 = from the clock, and logged")
-	clusterRate   = flag.Float64("cluster.rate", 80, "calls a second in the tests of a cluster's faults")
+	clusterRate   = flag.Float64("cluster.rate", 40, "calls a second in the tests of a cluster's faults")
 )
 
 // clusterFault is what happens to three replicas and three brokers under load. It returns the shards whose deliveries it delays.
@@ -37,7 +37,7 @@ type clusterFault struct {
 var faultsOfClusters = []clusterFault{
 	{"copies reach two replicas at the same instant", true, copiesAtOnce},
 	{"a second replica of one name", true, secondOfOneName},
-	{"a replica is killed, and is back at once", true, func(f *fleet) []uint32 {
+	{"a replica is killed, and is back at once", false, func(f *fleet) []uint32 {
 		r := f.richest()
 		shards := r.kill()
 		r.again()
@@ -61,7 +61,7 @@ var faultsOfClusters = []clusterFault{
 		f.shared(3)
 		return shards
 	}},
-	{"the broker that coordinates the group is killed", true, func(f *fleet) []uint32 {
+	{"the broker that coordinates the group is killed", false, func(f *fleet) []uint32 {
 		return killBroker(f, f.kafka.Leader(f.t, "__consumer_offsets", 0))
 	}},
 	{"broker 1 is killed", false, func(f *fleet) []uint32 { return killBroker(f, 1) }},
@@ -126,8 +126,9 @@ var faultsOfClusters = []clusterFault{
 // TestClusterFaults does everything that can happen to replicas with one journal on a real Kafka, under load. All of it:
 //
 //	go test ./cmd/ncs-relay -run TestClusterFaults -cluster.faults -timeout 30m -v
+//
+// It is not parallel: what it waits for takes as long as others let it, and its load would slow them.
 func TestClusterFaults(t *testing.T) {
-	t.Parallel()
 	f := newFleet(t, startFleetKafka(t), "ncs")
 	for i := range 3 {
 		f.add(fmt.Sprint("relay-", i+1))
