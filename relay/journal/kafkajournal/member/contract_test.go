@@ -191,10 +191,11 @@ func notHandedOn(t *testing.T, f *fleet) {
 func together(t *testing.T, f *fleet) {
 	looked, has := make(chan struct{}), make(chan struct{})
 	second := f.start("a", func(o *Options) {
+		asked := false
 		o.Brokers.(*way).before = func(request protocol.Message) {
-			if _, joins := request.(*joingroup.Request); joins && looked != nil {
+			if _, joins := request.(*joingroup.Request); joins && !asked {
+				asked = true
 				close(looked)
-				looked = nil
 				<-has
 			}
 		}
