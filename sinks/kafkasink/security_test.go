@@ -209,7 +209,7 @@ func (s *secured) refused(t *testing.T) {
 		"expired token":                                    {oldToken, relay.ReasonAuth, "do not accept the SASL credentials"},
 		"no token to be had":                               {badClient, relay.ReasonAuth, "the token endpoint answers 401, invalid_client"},
 		"mechanism not offered":                            {noMechanism, relay.ReasonAuth, "do not offer the SASL mechanism"},
-		"no rule for the topic":                            {s.sasl("plain", "guest", password), relay.ReasonAuth, "access rules of the cluster do not let this user write"},
+		"no rule for the topic":                            {s.sasl("plain", "guest", password), relay.ReasonAuth, "access rules of the cluster do not let this user do that with the topic"},
 		"the broker's certificate expired":                 {s.config("EXPIRED"), relay.ReasonTLS, "certificate has expired"},
 		"the broker's certificate is of another authority": {otherCA, relay.ReasonTLS, "unknown authority"},
 		"the broker's certificate is for another name":     {otherName, relay.ReasonTLS, "elsewhere.internal"},
