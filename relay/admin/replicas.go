@@ -438,26 +438,7 @@ func joinSinks(all, next []gateway.SinkStatus) []gateway.SinkStatus {
 			s.Paused, s.PausedUntil = n.Paused, n.PausedUntil
 		}
 		s.Configured, s.Owner = s.Configured || n.Configured, cmp.Or(s.Owner, n.Owner)
-		s.Errors = joinErrors(s.Errors, n.Errors)
-	}
-	return all
-}
-
-func joinErrors(all, next []deliver.ErrorGroup) []deliver.ErrorGroup {
-	for _, n := range next {
-		at := slices.IndexFunc(all, func(g deliver.ErrorGroup) bool { return g.Event == n.Event && g.Reason == n.Reason })
-		if at < 0 {
-			all = append(all, n)
-			continue
-		}
-		g := &all[at]
-		g.Failed += n.Failed
-		if n.First.Before(g.First) {
-			g.First = n.First
-		}
-		if n.Last.After(g.Last) {
-			g.Last, g.Error = n.Last, n.Error
-		}
+		s.Errors = deliver.JoinErrors(s.Errors, n.Errors)
 	}
 	return all
 }

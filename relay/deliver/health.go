@@ -226,10 +226,36 @@ func (h *health) errorGroups(now time.Time) []ErrorGroup {
 		}
 		groups = append(groups, *g)
 	}
-	slices.SortFunc(groups, func(a, b ErrorGroup) int {
-		return cmp.Or(cmp.Compare(b.Failed, a.Failed), cmp.Compare(a.Event, b.Event), cmp.Compare(a.Reason, b.Reason))
-	})
+	slices.SortFunc(groups, compareErrors)
 	return groups
+}
+
+// compareErrors puts the most frequent first.
+func compareErrors(a, b ErrorGroup) int {
+	return cmp.Or(cmp.Compare(b.Failed, a.Failed), cmp.Compare(a.Event, b.Event), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Product, b.Product))
+}
+
+// JoinErrors adds the failures that another process met at the same sink.
+func JoinErrors(all, more []ErrorGroup) []ErrorGroup {
+	for _, m := range more {
+		at := slices.IndexFunc(all, func(g ErrorGroup) bool {
+			return g.Product == m.Product && g.Event == m.Event && g.Reason == m.Reason
+		})
+		if at < 0 {
+			all = append(all, m)
+			continue
+		}
+		g := &all[at]
+		g.Failed += m.Failed
+		if m.First.Before(g.First) {
+			g.First = m.First
+		}
+		if m.Last.After(g.Last) {
+			g.Last, g.Error = m.Last, m.Error
+		}
+	}
+	slices.SortFunc(all, compareErrors)
+	return all
 }
 
 func troubleOf(err error, now time.Time) Trouble {
