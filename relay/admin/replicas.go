@@ -96,11 +96,16 @@ var joints = map[string]joint{
 	"GET /api/v1/inspect":                        joined((*lifeList).add),
 }
 
+// alone reports whether a request is for this relay only: it shares no journal, or another replica asks.
+func (s *Server) alone(r *http.Request) bool {
+	return s.options.Sharing == nil || r.Header.Get(asAReplica) != ""
+}
+
 // everywhere runs an operation here and, where several relays share the journal, at the others. An answer that is without some
 // of the shards says so, in its member "unanswered".
 func (s *Server) everywhere(r *http.Request, body []byte, op operation) (any, error) {
 	join, shared := joints[r.Method+" "+r.Pattern]
-	if !shared || s.options.Sharing == nil || r.Header.Get(asAReplica) != "" {
+	if !shared || s.alone(r) {
 		return op(r, body)
 	}
 	fleet, err := s.options.Sharing.Fleet(r.Context())
@@ -119,7 +124,7 @@ func (s *Server) everywhere(r *http.Request, body []byte, op operation) (any, er
 	if err != nil || len(missing) == 0 {
 		return answer, err
 	}
-	return with(answer, "unanswered", missing)
+	return with(answer, members{"unanswered": missing})
 }
 
 // collect returns what the replicas answer, this one first: at least one of them, or why there is none.
@@ -150,7 +155,7 @@ func limitOf(r *http.Request) int {
 // replayElsewhere counts what a replay is about in the shards of the other replicas. There must be none that does not answer: the
 // replay would be told to be about less than it is. What was quarantined is taken up again by each replica for itself.
 func (s *Server) replayElsewhere(r *http.Request, in replayInput, routed bool) (result gateway.ReplayResult, err error) {
-	if s.options.Sharing == nil || r.Header.Get(asAReplica) != "" {
+	if s.alone(r) {
 		return result, nil
 	}
 	in.DryRun = in.DryRun || !routed
@@ -194,12 +199,12 @@ type ReplicaStatus struct {
 
 // statusEverywhere is the status of this replica, with the sinks of all and what each says of itself.
 func (s *Server) statusEverywhere(r *http.Request, own any) (any, error) {
-	if s.options.Sharing == nil || r.Header.Get(asAReplica) != "" {
+	if s.alone(r) {
 		return own, nil
 	}
 	fleet, err := s.options.Sharing.Fleet(r.Context())
 	if err != nil { // whoever looks at the status wants to know this, and what there is
-		return with(own, "unanswered", []Unanswered{{Shards: []uint32{}, Error: err.Error()}})
+		return with(own, members{"unanswered": []Unanswered{{Shards: []uint32{}, Error: err.Error()}}})
 	}
 	parts, missing, err := s.collect(r, nil, fleet, own, nil)
 	if err != nil {
@@ -216,14 +221,11 @@ func (s *Server) statusEverywhere(r *http.Request, own any) (any, error) {
 			replicas[i].Status = parts[at].answer
 		}
 	}
-	answer, err := with(own, "sinks", all.(sinkList).Sinks)
-	if err == nil {
-		answer, err = with(answer, "replicas", replicas)
+	others := members{"sinks": all.(sinkList).Sinks, "replicas": replicas}
+	if len(missing) > 0 {
+		others["unanswered"] = missing
 	}
-	if err == nil && len(missing) > 0 {
-		answer, err = with(answer, "unanswered", missing)
-	}
-	return answer, err
+	return with(own, others)
 }
 
 // partOf makes of an answer what another replica would have sent.
@@ -362,21 +364,28 @@ func sortOut(all []part, fleet Fleet) (answered []part, missing []Unanswered, no
 	return answered, missing, notFound
 }
 
-// with adds a member to an answer.
-func with(answer any, name string, value any) (any, error) {
-	members := make(map[string]json.RawMessage)
-	if answer != nil {
-		b, err := json.Marshal(answer)
-		if err == nil {
-			err = json.Unmarshal(b, &members)
-		}
-		if err != nil {
-			return nil, err
+// members are those of a JSON object.
+type members map[string]any
+
+// with adds members to an answer, or puts them in the place of what it has.
+func with(answer any, more members) (any, error) {
+	if answer == nil {
+		return more, nil
+	}
+	b, err := json.Marshal(answer)
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[string]json.RawMessage)
+	if err := json.Unmarshal(b, &all); err != nil {
+		return nil, err
+	}
+	for name, own := range all {
+		if _, replaced := more[name]; !replaced {
+			more[name] = own
 		}
 	}
-	b, err := json.Marshal(value)
-	members[name] = b
-	return members, err
+	return more, nil
 }
 
 // joined puts answers of one type together: add takes the next one, and how long a list may be.
@@ -444,10 +453,10 @@ func joinSinks(all, next []gateway.SinkStatus) []gateway.SinkStatus {
 }
 
 // joinPages puts two lists in the order of pages, and says where the whole goes on if there is more than fits.
-func joinPages[T any](all, next []T, pageOf func(T) gateway.Page, limit int, more bool) (list []T, cursorNext string) {
-	all = append(all, next...)
+func joinPages[T interface{ Page() gateway.Page }](all, next []T, limit int, more bool) (list []T, cursorNext string) {
+	all = append(orEmpty(all), next...)
 	slices.SortFunc(all, func(a, b T) int {
-		p, q := pageOf(a), pageOf(b)
+		p, q := a.Page(), b.Page()
 		return cmp.Or(cmp.Compare(p.Sink, q.Sink), p.After.Compare(q.After))
 	})
 	if len(all) > limit {
@@ -456,7 +465,7 @@ func joinPages[T any](all, next []T, pageOf func(T) gateway.Page, limit int, mor
 	if !more || len(all) == 0 {
 		return all, ""
 	}
-	last := pageOf(all[len(all)-1])
+	last := all[len(all)-1].Page()
 	return all, cursor(&last)
 }
 
@@ -466,9 +475,7 @@ type pendingList struct {
 }
 
 func (l *pendingList) add(next pendingList, limit int) {
-	l.Pending, l.Next = joinPages(orEmpty(l.Pending), next.Pending, func(d gateway.Delivery) gateway.Page {
-		return gateway.Page{Sink: d.Sink, After: d.Position}
-	}, limit, l.Next != "" || next.Next != "")
+	l.Pending, l.Next = joinPages(l.Pending, next.Pending, limit, l.Next != "" || next.Next != "")
 }
 
 type letterList struct {
@@ -477,9 +484,7 @@ type letterList struct {
 }
 
 func (l *letterList) add(next letterList, limit int) {
-	l.DeadLetters, l.Next = joinPages(orEmpty(l.DeadLetters), next.DeadLetters, func(d gateway.DeadLetter) gateway.Page {
-		return gateway.Page{Sink: d.Sink, After: d.Position}
-	}, limit, l.Next != "" || next.Next != "")
+	l.DeadLetters, l.Next = joinPages(l.DeadLetters, next.DeadLetters, limit, l.Next != "" || next.Next != "")
 }
 
 type groupList struct {

@@ -35,13 +35,7 @@ func (g *Gateway) DeadLetterGroups(ctx context.Context, f relay.Filter) ([]Lette
 			group = &LetterGroup{Sink: k.sink, Product: k.product, Event: k.event, Cause: k.cause, First: d.At}
 			groups[k] = group
 		}
-		group.Count++
-		if d.At.Before(group.First) {
-			group.First = d.At
-		}
-		if !d.At.Before(group.Last) {
-			group.Last, group.Reason = d.At, d.Reason
-		}
+		group.add(LetterGroup{Count: 1, First: d.At, Last: d.At, Reason: d.Reason})
 		return ctx.Err() == nil
 	})
 	if err := cmp.Or(err, ctx.Err()); err != nil {
@@ -53,6 +47,17 @@ func (g *Gateway) DeadLetterGroups(ctx context.Context, f relay.Filter) ([]Lette
 	}
 	slices.SortFunc(list, compareGroups)
 	return list, nil
+}
+
+// add counts what else is of the group.
+func (g *LetterGroup) add(m LetterGroup) {
+	g.Count += m.Count
+	if m.First.Before(g.First) {
+		g.First = m.First
+	}
+	if !m.Last.Before(g.Last) {
+		g.Last, g.Reason = m.Last, m.Reason
+	}
 }
 
 // compareGroups puts the most frequent first.
@@ -70,14 +75,7 @@ func JoinGroups(all, more []LetterGroup) []LetterGroup {
 			all = append(all, m)
 			continue
 		}
-		g := &all[at]
-		g.Count += m.Count
-		if m.First.Before(g.First) {
-			g.First = m.First
-		}
-		if m.Last.After(g.Last) {
-			g.Last, g.Reason = m.Last, m.Reason
-		}
+		all[at].add(m)
 	}
 	slices.SortFunc(all, compareGroups)
 	return all

@@ -118,6 +118,12 @@ type DeadLetter struct {
 	Body []byte `json:"-"` // only from DeadLetter, not in lists
 }
 
+// Page is where a list goes on behind a delivery.
+func (d Delivery) Page() Page { return Page{d.Sink, d.Position} }
+
+// Page is where a list goes on behind a dead letter.
+func (d DeadLetter) Page() Page { return Page{d.Sink, d.Position} }
+
 // Page is where a list goes on: at the sink and after the position. The zero Page is the beginning.
 type Page struct {
 	Sink  string           `json:"sink,omitempty"`
@@ -214,8 +220,8 @@ func (g *Gateway) sinkNames(f relay.Filter) ([]string, error) {
 func (g *Gateway) Pending(f relay.Filter, page Page, n int) (list []Delivery, next *Page, err error) {
 	err = g.eachPending(f, page, func(sink string, p journal.Pending, r *journal.Record) bool {
 		if len(list) == n {
-			last := list[n-1]
-			next = &Page{last.Sink, last.Position}
+			last := list[n-1].Page()
+			next = &last
 			return false
 		}
 		d := Delivery{sink, g.infoOf(r), historyOf(p.Retry)}
@@ -292,8 +298,8 @@ func (g *Gateway) SkipPending(ctx context.Context, f relay.Filter) (skipped int,
 func (g *Gateway) DeadLetters(f relay.Filter, page Page, n int) (list []DeadLetter, next *Page, err error) {
 	err = g.eachDeadLetter(f, page, func(d DeadLetter) bool {
 		if len(list) == n {
-			last := list[n-1]
-			next = &Page{last.Sink, last.Position}
+			last := list[n-1].Page()
+			next = &last
 			return false
 		}
 		d.decode(g.Catalogue(), d.Body, false)
