@@ -45,21 +45,13 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, calm, frozen time.Duration, rate float64) (err error) {
-	dir, err := os.MkdirTemp("", "ncs-relay-cluster-")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		switch {
-		case err == nil:
-			err = os.RemoveAll(dir)
-		case ctx.Err() != nil: // whatever broke off because of it
-			err = errors.Join(errors.New("interrupted"), os.RemoveAll(dir))
-		default:
-			err = fmt.Errorf("%w\n(the logs of the relays are left in %s)", err, dir)
-		}
-	}()
+func run(ctx context.Context, calm, frozen time.Duration, rate float64) error {
+	return process.InTempDir(ctx, "ncs-relay-cluster-", "the logs of the relays are", func(dir string) error {
+		return runIn(ctx, dir, calm, frozen, rate)
+	})
+}
+
+func runIn(ctx context.Context, dir string, calm, frozen time.Duration, rate float64) (err error) {
 	brokers, err := kfake.NewCluster(kfake.NumBrokers(3))
 	if err != nil {
 		return fmt.Errorf("start the cluster: %w", err)
@@ -87,13 +79,13 @@ func run(ctx context.Context, calm, frozen time.Duration, rate float64) (err err
 	for i := range replicas {
 		name := replicaName(i)
 		r, err := process.Start(ctx, binary, dir, name, relayConfig,
-			"NCS_SECRET="+secret, "DEMO_KAFKA="+kafka, "DEMO_RECEIVER="+receiver.addr, "DEMO_REPLICA="+name)
+			"NCS_SECRET="+secret, "DEMO_KAFKA="+kafka, "DEMO_RECEIVER="+receiver.Addr, "DEMO_REPLICA="+name)
 		if err != nil {
 			return err
 		}
 		relays = append(relays, r)
 	}
-	front, err := startBalancer(relays)
+	front, err := startBalancer(ctx, relays)
 	if err != nil {
 		return fmt.Errorf("start the balancer: %w", err)
 	}
@@ -102,13 +94,13 @@ func run(ctx context.Context, calm, frozen time.Duration, rate float64) (err err
 	if err != nil {
 		return err
 	}
-	fmt.Printf("Kafka     %s\nreplicas  %s\nbalancer  http://%s\nreceiver  http://%s\n\n", kafka, owners, front.addr, receiver.addr)
+	fmt.Printf("Kafka     %s\nreplicas  %s\nbalancer  http://%s\nreceiver  http://%s\n\n", kafka, owners, front.Addr, receiver.Addr)
 
-	tally, err := play(ctx, "http://"+front.addr+"/ncs/recording", rate, books, func(ctx context.Context) error {
+	tally, err := play(ctx, "http://"+front.Addr+"/ncs/recording", rate, books, func(ctx context.Context) error {
 		return disturb(ctx, relays, books, owners, calm, frozen)
 	})
 	if err == nil {
-		err = relays[2].Poll(ctx, 90*time.Second, "deliveries are still pending", func() bool { return settled(relays[2]) })
+		err = relays[2].Poll(ctx, 90*time.Second, "deliveries are still pending", relays[2].Settled)
 	}
 	if err != nil {
 		return err

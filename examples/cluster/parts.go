@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -17,25 +16,9 @@ import (
 	"ncs-relay/examples/internal/process"
 )
 
-// server answers at a loopback address.
-type server struct {
-	*http.Server
-	addr string
-}
-
-func startServer(h http.HandlerFunc) (*server, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	s := &server{&http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}, l.Addr().String()}
-	go s.Serve(l)
-	return s, nil
-}
-
 // startReceiver starts a service as it would be written for Agora: it checks Agora's signature over the raw body.
-func startReceiver(books *books) (*server, error) {
-	return startServer(func(w http.ResponseWriter, r *http.Request) {
+func startReceiver(books *books) (*process.Server, error) {
+	return process.Serve(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
 		mac := hmac.New(sha256.New, []byte(secret))
 		mac.Write(body)
@@ -50,12 +33,12 @@ func startReceiver(books *books) (*server, error) {
 }
 
 // startBalancer passes each call to one of the relays that say they are ready, in turn. It tries no second one: what a relay that
-// died has left unanswered is for the sender to send again.
-func startBalancer(relays []*process.Relay) (*server, error) {
+// died has left unanswered is for the sender to send again. It looks who is ready until ctx ends.
+func startBalancer(ctx context.Context, relays []*process.Relay) (*process.Server, error) {
 	var ready [replicas]atomic.Bool
 	var turn atomic.Uint64
 	client := &http.Client{Timeout: 8 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
-	s, err := startServer(func(w http.ResponseWriter, r *http.Request) {
+	s, err := process.Serve(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
 		if err != nil {
 			return
@@ -81,8 +64,6 @@ func startBalancer(relays []*process.Relay) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s.RegisterOnShutdown(cancel)
 	for i, r := range relays {
 		go func() {
 			for ctx.Err() == nil {
@@ -92,13 +73,6 @@ func startBalancer(relays []*process.Relay) (*server, error) {
 		}()
 	}
 	return s, nil
-}
-
-// Close ends the server and what looks after it.
-func (s *server) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	return s.Shutdown(ctx)
 }
 
 // owners are the shards of each replica, by name.
@@ -127,7 +101,6 @@ func (o owners) String() string {
 // status is what a relay says of all.
 type status struct {
 	Replicas   owners
-	Sinks      []struct{ Pending int }
 	Unanswered []struct{ Error string }
 }
 
@@ -139,18 +112,4 @@ func waitShared(ctx context.Context, r *process.Relay, count int) (owners, error
 		return r.Status(&s) == nil && len(s.Unanswered) == 0 && len(s.Replicas) >= count
 	})
 	return s.Replicas, err
-}
-
-// settled reports whether all shards have an owner, and none owes anything.
-func settled(r *process.Relay) bool {
-	var s status
-	if r.Status(&s) != nil || len(s.Unanswered) > 0 {
-		return false
-	}
-	for _, sink := range s.Sinks {
-		if sink.Pending > 0 {
-			return false
-		}
-	}
-	return len(s.Sinks) > 0
 }

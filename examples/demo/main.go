@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"ncs-relay/examples/internal/process"
 	"ncs-relay/relay/simulate"
 )
 
@@ -36,22 +37,13 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, recordings int, keep bool) (err error) {
-	dir, err := os.MkdirTemp("", "ncs-relay-demo-")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		switch {
-		case err == nil:
-			err = os.RemoveAll(dir)
-		case ctx.Err() != nil: // whatever broke off because of it
-			err = errors.Join(errors.New("interrupted"), os.RemoveAll(dir))
-		default:
-			err = fmt.Errorf("%w\n(data and the relay's log are left in %s)", err, dir)
-		}
-	}()
+func run(ctx context.Context, recordings int, keep bool) error {
+	return process.InTempDir(ctx, "ncs-relay-demo-", "data and the relay's log are", func(dir string) error {
+		return runIn(ctx, dir, recordings, keep)
+	})
+}
 
+func runIn(ctx context.Context, dir string, recordings int, keep bool) (err error) {
 	broker, err := startBroker()
 	if err != nil {
 		return fmt.Errorf("start the broker: %w", err)
@@ -64,13 +56,13 @@ func run(ctx context.Context, recordings int, keep bool) (err error) {
 	defer service.Close()
 
 	fmt.Println("building ncs-relay ...")
-	relay, err := startRelay(ctx, dir, broker.Addr(), service.Addr())
+	relay, err := startRelay(ctx, dir, broker.Addr(), service.Addr)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, relay.Stop()) }()
 	url := "http://" + relay.Listen + "/ncs/recording"
-	fmt.Printf("relay     %s (admin %s)\nKafka     %s\nreceiver  http://%s\n\n", url, relay.Admin, broker.Addr(), service.Addr())
+	fmt.Printf("relay     %s (admin %s)\nKafka     %s\nreceiver  http://%s\n\n", url, relay.Admin, broker.Addr(), service.Addr)
 
 	books := newBooks()
 	progress, done := showProgress(os.Stdout, service, filepath.Join(dir, "archive/events.jsonl"))
@@ -80,7 +72,7 @@ func run(ctx context.Context, recordings int, keep bool) (err error) {
 		OnAccepted: books.accepted,
 	}, progress)
 	if err == nil {
-		err = waitSettled(ctx, relay, 60*time.Second)
+		err = relay.Poll(ctx, 60*time.Second, "deliveries are still pending", relay.Settled)
 	}
 	done()
 	if err != nil {

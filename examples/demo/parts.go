@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -68,8 +67,7 @@ func (b *broker) records(ctx context.Context) ([]*kgo.Record, error) {
 // service is a receiver as it would be written for Agora: it checks Agora's signature over the raw body, and knows
 // nothing of the relay. One call in thirty it fails, as services do.
 type service struct {
-	server *http.Server
-	addr   string
+	*process.Server
 
 	mu       sync.Mutex
 	got      []arrival
@@ -77,19 +75,11 @@ type service struct {
 	failures int
 }
 
-func startService() (*service, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	s := &service{addr: l.Addr().String()}
-	s.server = &http.Server{Handler: s, ReadHeaderTimeout: 5 * time.Second}
-	go s.server.Serve(l)
-	return s, nil
+func startService() (s *service, err error) {
+	s = new(service)
+	s.Server, err = process.Serve(s.receive)
+	return s, err
 }
-
-func (s *service) Addr() string { return s.addr }
-func (s *service) Close()       { s.server.Close() }
 
 func (s *service) count() int {
 	s.mu.Lock()
@@ -97,7 +87,7 @@ func (s *service) count() int {
 	return len(s.got)
 }
 
-func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (s *service) receive(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
 	if err != nil {
 		w.WriteHeader(http.StatusBadRequest)
@@ -127,22 +117,4 @@ func startRelay(ctx context.Context, dir, kafka, receiver string) (*process.Rela
 	}
 	return process.Start(ctx, binary, dir, "relay", relayConfig,
 		"NCS_SECRET="+secret, "DEMO_DATA="+dir, "DEMO_KAFKA="+kafka, "DEMO_RECEIVER="+receiver)
-}
-
-// waitSettled waits until the relay owes nothing to any sink.
-func waitSettled(ctx context.Context, r *process.Relay, most time.Duration) error {
-	return r.Poll(ctx, most, "deliveries are still pending", func() bool {
-		var status struct {
-			Sinks []struct{ Pending int }
-		}
-		if r.Status(&status) != nil {
-			return false
-		}
-		for _, s := range status.Sinks {
-			if s.Pending > 0 {
-				return false
-			}
-		}
-		return len(status.Sinks) > 0
-	})
 }

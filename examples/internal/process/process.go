@@ -1,4 +1,5 @@
-// Package process builds the relay and runs it for examples, as a child that can be stopped, killed and frozen.
+// Package process runs for examples what they need on this machine: the relay, as a child that can be stopped, killed and frozen,
+// and servers.
 package process
 
 import (
@@ -23,6 +24,40 @@ func Build(ctx context.Context, dir string) (string, error) {
 		return "", fmt.Errorf("build ncs-relay: %w\n%s", err, out)
 	}
 	return binary, nil
+}
+
+// InTempDir calls run with a directory that it removes if all went well, or run broke off because ctx ended. Otherwise it stays, and
+// the error says what is left there.
+func InTempDir(ctx context.Context, pattern, left string, run func(dir string) error) error {
+	dir, err := os.MkdirTemp("", pattern)
+	if err != nil {
+		return err
+	}
+	err = run(dir)
+	switch {
+	case err == nil:
+		return os.RemoveAll(dir)
+	case ctx.Err() != nil: // whatever broke off because of it
+		return errors.Join(errors.New("interrupted"), os.RemoveAll(dir))
+	}
+	return fmt.Errorf("%w\n(%s left in %s)", err, left, dir)
+}
+
+// Server answers at a loopback address until it is closed.
+type Server struct {
+	*http.Server
+	Addr string
+}
+
+// Serve starts a server.
+func Serve(h http.HandlerFunc) (*Server, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{&http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}, l.Addr().String()}
+	go s.Serve(l)
+	return s, nil
 }
 
 // FreeAddress is a loopback address that is free at the moment.
@@ -102,6 +137,23 @@ func (r *Relay) Status(answer any) error {
 		return errors.New(resp.Status)
 	}
 	return json.NewDecoder(resp.Body).Decode(answer)
+}
+
+// Settled reports whether no sink is owed anything by the relay or, where several share a journal, by any of them.
+func (r *Relay) Settled() bool {
+	var status struct {
+		Sinks      []struct{ Pending int }
+		Unanswered []struct{}
+	}
+	if r.Status(&status) != nil || len(status.Unanswered) > 0 {
+		return false
+	}
+	for _, s := range status.Sinks {
+		if s.Pending > 0 {
+			return false
+		}
+	}
+	return len(status.Sinks) > 0
 }
 
 // Poll waits until done says so.
