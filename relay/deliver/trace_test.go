@@ -6,11 +6,9 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -71,52 +69,23 @@ func TestSpansOfABatchTellWhatBecameOfEach(t *testing.T) {
 	}
 }
 
-// BenchmarkTrace measures what the spans of one event cost: those of its delivery, in batches of 50. It makes them no
-// faster than they are exported, for what is lost is not paid for.
+// BenchmarkTrace measures what the spans of one event's delivery cost, in batches of 50.
 func BenchmarkTrace(b *testing.B) {
-	off, err := telemetry.NewTracing(b.Context(), telemetry.Options{})
-	require.NoError(b, err)
-	for _, tt := range []struct{ name, ratio string }{{"off", ""}, {"ratio=1%", "0.01"}, {"ratio=100%", "1"}} {
-		b.Run(tt.name, func(b *testing.B) {
-			exported := make(chan struct{}, 1<<16)
-			server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-				_, _ = io.Copy(io.Discard, r.Body)
-				exported <- struct{}{}
-			}))
-			defer server.Close()
-			tracing := off
-			if tt.ratio != "" {
-				tracing = relaytest.ExportTo(b, server.URL, "traceidratio", tt.ratio)
+	relaytest.MeasureTraces(b, func(b *testing.B, tracing *telemetry.Tracing) func(int) bool {
+		spec := &SinkSpec{Name: "kafka", PropagateTrace: true, SpanKind: trace.SpanKindProducer, SpanAttrs: telemetry.ToKafka([]string{"k:9092"})}
+		lane := relay.Lane{Group: "ncs.cloud_recording.uploader", Key: "1"}
+		batch := make([]relay.Attempt, 50)
+		return func(n int) bool {
+			id := ncs.IdentifyOpaque("recording", []byte{byte(n), byte(n >> 8), byte(n >> 16)}).ID
+			event := &relay.Event{ID: id, Entity: "recording", Trace: tracing.Accepted(id)}
+			batch[n%50] = relay.Attempt{Event: event, Number: 1}
+			if n%50 == 49 {
+				_, end := traceDelivery(b.Context(), tracing, spec, lane, batch)
+				end(sendResult{batch: batch, taken: 50})
 			}
-			spec := &SinkSpec{Name: "kafka", PropagateTrace: true, SpanKind: trace.SpanKindProducer, SpanAttrs: telemetry.ToKafka([]string{"k:9092"})}
-			lane := relay.Lane{Group: "ncs.cloud_recording.uploader", Key: "1"}
-			batch := make([]relay.Attempt, 50)
-			var before, after syscall.Rusage
-			_ = syscall.Getrusage(syscall.RUSAGE_SELF, &before)
-			b.ReportAllocs()
-			n, waiting := 0, 0
-			for b.Loop() {
-				id := ncs.IdentifyOpaque("recording", []byte{byte(n), byte(n >> 8), byte(n >> 16)}).ID
-				batch[n%50] = relay.Attempt{Event: &relay.Event{ID: id, Entity: "recording", Trace: tracing.Accepted(id)}, Number: 1}
-				if batch[n%50].Trace.IsSampled() {
-					waiting++
-				}
-				if n++; n%50 == 0 {
-					_, end := traceDelivery(b.Context(), tracing, spec, lane, batch)
-					end(sendResult{batch: batch, taken: 50})
-				}
-				for ; waiting > 2048; waiting -= 512 { // of the 8192 that are held; the SDK exports up to 512 at once
-					<-exported
-				}
-			}
-			runtime.KeepAlive(batch)
-			require.NoError(b, tracing.Shutdown(b.Context()))
-			_ = syscall.Getrusage(syscall.RUSAGE_SELF, &after)
-			cpu := func(u syscall.Rusage) int64 { return u.Utime.Nano() + u.Stime.Nano() }
-			b.ReportMetric(float64(cpu(after)-cpu(before))/float64(n), "cpu-ns/event")
-			require.Zero(b, tracing.LostSpans())
-		})
-	}
+			return event.Trace.IsSampled()
+		}
+	})
 }
 
 func TestTracingThatIsOffCostsNothing(t *testing.T) {

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -104,14 +103,14 @@ func BenchmarkIsolation(b *testing.B) {
 				specs = append(specs, spec)
 			}
 			f := start(b, fixture{}, nil, specs...)
-			cpu := cpuTime()
+			cpu := relaytest.CPU(b)
 			load(b, f.url)
 			began := time.Now()
 			for _, s := range living {
 				s.WaitFor(b, b.N)
 			}
 			b.ReportMetric(float64(time.Since(began).Milliseconds()), "ms-until-all-delivered")
-			b.ReportMetric(float64((cpuTime()-cpu).Microseconds())/float64(b.N), "cpu-µs/op")
+			b.ReportMetric(float64((relaytest.CPU(b)-cpu).Microseconds())/float64(b.N), "cpu-µs/op")
 		})
 	}
 }
@@ -166,13 +165,6 @@ func (s *deadService) Close() error                    { return nil }
 func (s *deadService) Send(context.Context, relay.Lane, []relay.Attempt) (int, error) {
 	s.tries.Add(1)
 	return 0, errors.New(`Post "https://billing.internal/hooks/agora": dial tcp 10.0.0.1:443: connect: connection refused`)
-}
-
-// cpuTime is what the process has used.
-func cpuTime() time.Duration {
-	var u syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func heapSize() int64 {

@@ -25,7 +25,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -34,6 +33,7 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/keyfile"
+	"ncs-relay/relay/relaytest"
 	"ncs-relay/sinks/httpsink"
 	"ncs-relay/sinks/sinktest"
 )
@@ -1016,7 +1016,7 @@ func BenchmarkSend(b *testing.B) {
 // parallel also reports the CPU time of a call, which other work on the machine changes less than its wall time.
 func parallel(b *testing.B, call func() error) {
 	b.ReportAllocs()
-	began := cpuTime(b)
+	began := relaytest.CPU(b)
 	b.SetParallelism(16 / runtime.GOMAXPROCS(0))
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
@@ -1027,11 +1027,5 @@ func parallel(b *testing.B, call func() error) {
 		}
 	})
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
-	b.ReportMetric(float64((cpuTime(b)-began).Microseconds())/float64(b.N), "cpu-µs/op")
-}
-
-func cpuTime(b *testing.B) time.Duration {
-	var used syscall.Rusage
-	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &used))
-	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+	b.ReportMetric(float64((relaytest.CPU(b)-began).Microseconds())/float64(b.N), "cpu-µs/op")
 }

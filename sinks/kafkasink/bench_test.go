@@ -2,9 +2,7 @@ package kafkasink_test
 
 import (
 	"fmt"
-	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -12,6 +10,7 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/kafkaconn/kafkatest"
+	"ncs-relay/relay/relaytest"
 	"ncs-relay/sinks/kafkasink"
 	"ncs-relay/sinks/sinktest"
 )
@@ -102,32 +101,5 @@ func measure(b *testing.B, partitions, perBatch int, send func(partition int) er
 			b.Fatal(err)
 		}
 	}
-	var left atomic.Int64
-	left.Store(int64((b.N + perBatch - 1) / perBatch))
-	var senders sync.WaitGroup
-	b.ReportAllocs()
-	b.ResetTimer()
-	before := cpu(b)
-	for partition := range partitions {
-		senders.Go(func() {
-			for left.Add(-1) >= 0 {
-				if err := send(partition); err != nil {
-					b.Error(err)
-					return
-				}
-			}
-		})
-	}
-	senders.Wait()
-	b.StopTimer()
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")
-	b.ReportMetric(float64(cpu(b)-before)/float64(b.N), "cpu-ns/op")
-}
-
-func cpu(b *testing.B) time.Duration {
-	var used syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+	relaytest.MeasureSenders(b, partitions, perBatch, send)
 }

@@ -2,17 +2,14 @@ package kafkalog_test
 
 import (
 	"fmt"
-	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay/kafkaconn/batch"
 	"ncs-relay/relay/kafkaconn/kafkalog"
 	"ncs-relay/relay/kafkaconn/kafkatest"
+	"ncs-relay/relay/relaytest"
 )
 
 // BenchmarkRealKafka appends records of a notification's size to 24 partitions of three real brokers, each by a Writer, with
@@ -39,32 +36,11 @@ func BenchmarkRealKafka(b *testing.B) {
 					_, err := writers[i].Append(b.Context(), records)
 					require.NoError(b, err)
 				}
-				var left atomic.Int64
-				left.Store(int64((b.N + perBatch - 1) / perBatch))
-				var appending sync.WaitGroup
-				b.ResetTimer()
-				before := cpu(b)
-				for _, w := range writers {
-					appending.Go(func() {
-						for left.Add(-1) >= 0 {
-							if _, err := w.Append(b.Context(), records); err != nil {
-								b.Error(err)
-								return
-							}
-						}
-					})
-				}
-				appending.Wait()
-				b.StopTimer()
-				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")
-				b.ReportMetric(float64(cpu(b)-before)/float64(b.N), "cpu-ns/op")
+				relaytest.MeasureSenders(b, partitions, perBatch, func(partition int) error {
+					_, err := writers[partition].Append(b.Context(), records)
+					return err
+				})
 			})
 		}
 	}
-}
-
-func cpu(b *testing.B) time.Duration {
-	var used syscall.Rusage
-	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &used))
-	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
