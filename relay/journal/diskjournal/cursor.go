@@ -155,10 +155,7 @@ func (c *Cursor) writeOff() {
 		return
 	}
 	c.tally.Dropped += lost
-	c.tally.SettledBytes = c.tally.OwedBytes
-	for _, d := range c.unsettled.Saved() {
-		c.tally.SettledBytes -= uint64(d.Size)
-	}
+	c.tally.SettledBytes = c.tally.OwedBytes - c.unsettled.Bytes()
 	c.touch()
 	c.j.logger.Error("deliveries are lost to damage on disk", "sink", c.name, "deliveries", lost)
 }
@@ -232,10 +229,6 @@ func (c *Cursor) Totals() journal.Totals {
 	defer c.j.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.totals()
-}
-
-func (c *Cursor) totals() journal.Totals { // Journal.mu and c.mu are held
 	return c.tally.Totals()
 }
 

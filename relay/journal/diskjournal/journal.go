@@ -306,7 +306,7 @@ func (j *Journal) accountPayload(pos position, payload []byte) error {
 	j.countOwed(sinks, int64(len(body)), payloadTime(payload))
 	a := j.accountOf(r.Source)
 	a.Received() // by a process that did not live to save it
-	a.stored(r.Quarantine != "")
+	a.Stored(r.Quarantine != "")
 	j.noteKey(pos, payload)
 	return nil
 }
@@ -428,7 +428,7 @@ func (j *Journal) account(entries []*entry, frames []frame, seg position, end in
 	defer j.mu.Unlock()
 	for i, e := range entries {
 		j.countOwed(e.sinks, e.size, payloadTime(e.payload()))
-		e.account.stored(e.quarantined)
+		e.account.Stored(e.quarantined)
 		j.noteKey(frames[i].pos, e.payload())
 	}
 	j.known = durable{mark{frames[len(frames)-1].pos, end}, seg}

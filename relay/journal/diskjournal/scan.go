@@ -167,16 +167,7 @@ func (j *Journal) Standing(sink string, pos journal.Position) (journal.Standing,
 func (c *Cursor) standing(pos position) journal.Standing {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	d := c.unsettled.Get(pos)
-	switch {
-	case d != nil && d.Retry != nil:
-		return journal.Standing{State: journal.StatePending, Retry: *d.Retry}
-	case d != nil:
-		return journal.Standing{State: journal.StatePending}
-	case c.read < pos:
-		return journal.Standing{State: journal.StateWaiting}
-	}
-	return journal.Standing{State: journal.StateSettled}
+	return c.unsettled.Standing(pos, c.read)
 }
 
 // settledAt reports whether a delivery that the sink is, or was, owed has an outcome.

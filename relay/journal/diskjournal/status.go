@@ -36,7 +36,7 @@ func (j *Journal) Snapshot() journal.Snapshot {
 	cursors := slices.SortedFunc(maps.Values(j.byID), func(a, b *Cursor) int { return strings.Compare(a.name, b.name) })
 	snap := journal.Snapshot{Accounts: make(map[string]journal.Account, len(j.accounts)), Sinks: make([]journal.SinkStatus, len(cursors))}
 	for name, a := range j.accounts {
-		snap.Accounts[name] = a.read()
+		snap.Accounts[name] = a.Read()
 	}
 	for i, c := range cursors {
 		snap.Sinks[i] = c.status()
@@ -56,7 +56,7 @@ func (j *Journal) Sinks() []journal.SinkStatus { return j.Snapshot().Sinks }
 func (c *Cursor) status() journal.SinkStatus { // Journal.mu is held
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := journal.SinkStatus{Name: c.name, Open: c.opened, Totals: c.totals(), PendingBytes: c.tally.PendingBytes(),
+	s := journal.SinkStatus{Name: c.name, Open: c.opened, Totals: c.tally.Totals(), PendingBytes: c.tally.PendingBytes(),
 		Letters: c.tally.Letters + uint64(len(c.buried)), LettersLost: c.lettersLost, Paused: c.paused, Oldest: c.unsettled.Oldest()}
 	if unread := ledger.ReceivedAt(c.unread); c.unreadCount() > 0 && !unread.IsZero() && (c.unsettled.Len() == 0 || unread.Before(s.Oldest)) {
 		s.Oldest = unread

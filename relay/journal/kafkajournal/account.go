@@ -4,69 +4,20 @@ import (
 	"encoding/binary"
 	"maps"
 	"slices"
-	"sync"
 
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/journal/ledger"
 )
 
-// sourceAccount is a journal.SourceAccount of this replica. Each replica keeps its own in ncs.control; what a source has is the sum.
-type sourceAccount struct {
-	j *Journal
-
-	mu  sync.Mutex // guards now
-	now journal.Account
-}
-
-// Received counts a call.
-func (a *sourceAccount) Received() { a.count(&a.now.Received) }
-
-// Rejected counts a call that was refused.
-func (a *sourceAccount) Rejected() { a.end(&a.now.Rejected) }
-
-// Unavailable counts a call whose record was not stored.
-func (a *sourceAccount) Unavailable() { a.end(&a.now.Unavailable) }
-
-// Test counts a test call.
-func (a *sourceAccount) Test() { a.end(&a.now.Tests) }
-
-// Duplicate counts a copy of a known event.
-func (a *sourceAccount) Duplicate() { a.end(&a.now.Duplicates) }
-
-func (a *sourceAccount) stored(quarantined bool) {
-	if quarantined {
-		a.end(&a.now.Quarantined)
-	} else {
-		a.end(&a.now.Accepted)
-	}
-}
-
-func (a *sourceAccount) end(outcome *uint64) {
-	a.count(outcome)
-	a.j.control.touch()
-}
-
-func (a *sourceAccount) count(n *uint64) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	*n++
-}
-
-func (a *sourceAccount) read() journal.Account {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.now
-}
-
-// Account returns the account of a source.
+// Account returns the account of a source. Each replica keeps its own in ncs.control; what a source has is the sum.
 func (j *Journal) Account(source string) journal.SourceAccount { return j.account(source) }
 
-func (j *Journal) account(source string) *sourceAccount {
+func (j *Journal) account(source string) *ledger.SourceAccount {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	a := j.accounts[source]
 	if a == nil {
-		a = &sourceAccount{j: j}
+		a = ledger.NewSourceAccount(journal.Account{}, j.control.touch)
 		j.accounts[source] = a
 	}
 	return a
@@ -75,7 +26,7 @@ func (j *Journal) account(source string) *sourceAccount {
 // loadAccounts goes on with the accounts of an earlier life of this replica.
 func (j *Journal) loadAccounts() {
 	for source, n := range j.control.accountsOf(j.opts.Replica) {
-		j.account(source).now = n
+		j.accounts[source] = ledger.NewSourceAccount(n, j.control.touch)
 	}
 }
 
@@ -85,7 +36,7 @@ func (j *Journal) ownAccounts(finished bool) map[string]journal.Account {
 	defer j.mu.Unlock()
 	own := make(map[string]journal.Account, len(j.accounts))
 	for source, a := range j.accounts {
-		n := a.read()
+		n := a.Read()
 		if finished {
 			n.Received -= n.InFlight()
 		}
@@ -100,29 +51,17 @@ func (j *Journal) sumAccounts() map[string]journal.Account {
 	for _, other := range j.control.otherAccounts(j.opts.Replica) {
 		for source, n := range other {
 			total := sum[source]
-			add := outcomes(&n)
-			for i, v := range outcomes(&total) {
-				*v += *add[i]
-			}
-			total.Received += n.Received
+			ledger.AddAccount(&total, n)
 			sum[source] = total
 		}
 	}
 	return sum
 }
 
-func outcomes(a *journal.Account) [6]*uint64 {
-	return [...]*uint64{&a.Rejected, &a.Unavailable, &a.Tests, &a.Duplicates, &a.Quarantined, &a.Accepted}
-}
-
 func encodeAccounts(accounts map[string]journal.Account) []byte {
 	b := binary.AppendUvarint([]byte{stateVersion}, uint64(len(accounts)))
 	for _, source := range slices.Sorted(maps.Keys(accounts)) {
-		b = ledger.AppendText(b, source)
-		n := accounts[source]
-		for _, v := range outcomes(&n) {
-			b = binary.AppendUvarint(b, *v)
-		}
+		b = ledger.AppendAccount(ledger.AppendText(b, source), accounts[source])
 	}
 	return b
 }
@@ -134,12 +73,8 @@ func decodeAccounts(b []byte) (map[string]journal.Account, error) {
 	}
 	accounts := make(map[string]journal.Account)
 	for left := d.Uvarint(); left > 0 && d.Err == nil; left-- {
-		source, n := d.Text(), journal.Account{}
-		for _, v := range outcomes(&n) {
-			*v = d.Uvarint()
-			n.Received += *v
-		}
-		accounts[source] = n
+		source := d.Text()
+		accounts[source] = d.Account()
 	}
 	return accounts, d.Err
 }

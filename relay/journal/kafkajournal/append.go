@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/ledger"
 	"ncs-relay/relay/kafkaconn/kafkalog"
 )
 
@@ -23,7 +24,7 @@ const (
 type queued struct {
 	rec         kafkalog.Record
 	size        int
-	account     *sourceAccount
+	account     *ledger.SourceAccount
 	quarantined bool
 	until       time.Time // it is tried
 	done        func(journal.Position, error)
@@ -177,20 +178,16 @@ const locateBack = 10_000
 
 func (in *inbox) locate(ctx context.Context, recs []kafkalog.Record) (base int64, err error) {
 	topic := in.j.topics.inbox
-	ends, err := in.j.logs.ends(ctx, topic, in.partition)
-	if err != nil {
-		return 0, err
-	}
-	starts, err := in.j.logs.starts(ctx, topic, in.partition)
+	log, err := in.j.bounds(ctx, topic, in.partition)
 	if err != nil {
 		return 0, err
 	}
 	from := in.next
 	if from < 0 {
-		from = ends[in.partition] - locateBack
+		from = log.end - locateBack
 	}
 	base = -1
-	err = readTo(ctx, in.j.logs, topic, in.partition, max(from, starts[in.partition]), ends[in.partition], func(found []kafkalog.Record) error {
+	err = readTo(ctx, in.j.logs, topic, in.partition, max(from, log.start), log.end, func(found []kafkalog.Record) error {
 		for i := range found {
 			if base < 0 && sameRecord(&found[i], &recs[0]) {
 				base = found[i].Offset
@@ -222,8 +219,9 @@ func (j *Journal) stored(partition int32, entries []*queued, end int64) {
 		s.inboxEnd = max(s.inboxEnd, end)
 	}
 	for _, e := range entries {
-		e.account.stored(e.quarantined)
+		e.account.Stored(e.quarantined)
 	}
+	j.control.touch()
 }
 
 // Frontier are the ends of the inbox; where the cluster does not answer, as they were known before.

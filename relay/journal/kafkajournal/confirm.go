@@ -2,7 +2,6 @@ package kafkajournal
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 
@@ -33,10 +32,7 @@ func (j *Journal) Confirm(ctx context.Context, shard int32, remade func(topic st
 	if err != nil {
 		return "", err
 	}
-	var own life
-	if _, err := rand.Read(own[:]); err != nil {
-		return "", err
-	}
+	own := newLife()
 	c := newCore(uint32(shard), own, newIDs(false), left)
 	judge := judgeState{judged: c.judged, known: c.end(), events: c.events}
 	switch {
@@ -67,11 +63,7 @@ func (j *Journal) Confirm(ctx context.Context, shard int32, remade func(topic st
 
 // forgetUnread takes back what was counted and not read: it is counted again.
 func (c *cursor) forgetUnread() {
-	c.tally.Owed, c.tally.OwedBytes, c.unread = c.tally.Settled(), c.tally.SettledBytes, 0
-	for _, d := range c.unsettled.Saved() {
-		c.tally.Owed++
-		c.tally.OwedBytes += uint64(d.Size)
-	}
+	c.tally.Owed, c.tally.OwedBytes, c.unread = c.tally.Settled()+uint64(c.unsettled.Len()), c.tally.SettledBytes+c.unsettled.Bytes(), 0
 }
 
 // tombstones remove all records of former owners.

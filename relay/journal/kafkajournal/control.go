@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/kafkaconn"
 	"ncs-relay/relay/kafkaconn/kafkalog"
 )
 
@@ -37,14 +38,13 @@ type control struct {
 
 	mu        sync.Mutex // guards what follows
 	next      int64      // the offset to go on from
-	followed  chan struct{}
 	pauses    map[string]string
 	resumed   map[string]int64 // the offset after the newest resume of each sink
 	given     map[string]given // pauses that were given here and are not written
 	accounts  map[string]map[string]journal.Account
 	replays   map[uint32]*replay
 	cancelled map[uint32]bool // here, and not written
-	changed   bool            // accounts of this replica
+	changed   bool            // something of this replica is to be written
 	wake      chan struct{}
 }
 
@@ -55,7 +55,7 @@ type given struct {
 }
 
 func newControl(j *Journal) *control {
-	return &control{j: j, writing: newTurn(), w: j.logs.writer(j.topics.control, 0), followed: make(chan struct{}), pauses: make(map[string]string),
+	return &control{j: j, writing: newTurn(), w: j.logs.writer(j.topics.control, 0), pauses: make(map[string]string),
 		resumed: make(map[string]int64), given: make(map[string]given), accounts: make(map[string]map[string]journal.Account),
 		replays: make(map[uint32]*replay), cancelled: make(map[uint32]bool), wake: make(chan struct{}, 1)}
 }
@@ -91,7 +91,7 @@ func (c *control) follow(ctx context.Context) {
 		}
 		if err != nil && ctx.Err() == nil {
 			c.j.logger.Error("what the replicas share cannot be followed", "topic", c.j.topics.control, "error", err)
-			sleep(ctx, pause)
+			kafkaconn.Pause(ctx, pause)
 		}
 	}
 }
@@ -103,7 +103,7 @@ func (c *control) keep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		sleep(ctx, checkpointInterval)
+		kafkaconn.Pause(ctx, checkpointInterval)
 		within, cancel := context.WithTimeout(ctx, operationTimeout)
 		err := c.flush(within)
 		cancel()
@@ -111,13 +111,6 @@ func (c *control) keep(ctx context.Context) {
 			c.j.logger.Error("pauses and accounts cannot be stored", "topic", c.j.topics.control, "error", err)
 			c.touch()
 		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
 	}
 }
 
@@ -160,10 +153,6 @@ func (c *control) applyAll(recs []kafkalog.Record) (pulled bool, err error) {
 		}
 		pulled = pulled || !strings.HasPrefix(string(rec.Key), controlAccount)
 		c.next = rec.Offset + 1
-	}
-	if len(recs) > 0 {
-		close(c.followed)
-		c.followed = make(chan struct{})
 	}
 	return pulled, nil
 }

@@ -130,28 +130,14 @@ func (c *cursor) writeOff() uint64 {
 	lost := c.unreadCount()
 	if lost > 0 {
 		c.tally.Dropped += lost
-		c.tally.SettledBytes = c.tally.OwedBytes
-		for _, d := range c.unsettled.Saved() {
-			c.tally.SettledBytes -= uint64(d.Size)
-		}
+		c.tally.SettledBytes = c.tally.OwedBytes - c.unsettled.Bytes()
 		c.unread, c.dirty = 0, true
 	}
 	return lost
 }
 
 // standing knows of no dead letters: those are settled.
-func (c *cursor) standing(pos offset) journal.Standing {
-	d := c.unsettled.Get(pos)
-	switch {
-	case d != nil && d.Retry != nil:
-		return journal.Standing{State: journal.StatePending, Retry: *d.Retry}
-	case d != nil:
-		return journal.Standing{State: journal.StatePending}
-	case c.read.top < pos:
-		return journal.Standing{State: journal.StateWaiting}
-	}
-	return journal.Standing{State: journal.StateSettled}
-}
+func (c *cursor) standing(pos offset) journal.Standing { return c.unsettled.Standing(pos, c.read.top) }
 
 // settledAt reports whether a delivery that the sink is, or was, owed has an outcome.
 func (c *cursor) settledAt(pos offset) bool { return c.standing(pos).State == journal.StateSettled }

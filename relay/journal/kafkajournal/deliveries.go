@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/ledger"
 	"ncs-relay/relay/kafkaconn/kafkalog"
 )
 
@@ -209,7 +210,8 @@ func (d *deliveries) events() ([]entry, bool) {
 	}
 	if !d.fetching {
 		d.fetching = true
-		d.s.goes(func(ctx context.Context) { d.fetch(ctx, d.c.read) })
+		from := d.c.read
+		d.s.goes(func(ctx context.Context) { d.fetch(ctx, from) })
 	}
 	return nil, false
 }
@@ -306,8 +308,5 @@ func (s *shard) oldestUnread(c *cursor) time.Time {
 			}
 		}
 	}
-	if c.unread == 0 {
-		return time.Time{}
-	}
-	return time.UnixMilli(c.unread)
+	return ledger.ReceivedAt(c.unread)
 }

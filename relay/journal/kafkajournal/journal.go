@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/ledger"
 	"ncs-relay/relay/kafkaconn"
 )
 
@@ -99,7 +100,7 @@ type Journal struct {
 	held     []*journal.Shard // of shards, what was taken over
 	changed  chan struct{}    // closed when held changes
 	sinks    map[string]*sink // all that were opened in this life of the process
-	accounts map[string]*sourceAccount
+	accounts map[string]*ledger.SourceAccount
 	fault    error // of the last append; nil: it went well
 	frontier map[int32]int64
 	stats    journal.SharedStats // without the overlap of the shards that this replica has
@@ -141,7 +142,7 @@ func Open(ctx context.Context, opts Options) (*Journal, error) {
 	j := &Journal{opts: opts, logs: opts.logs, own: opts.Ownership, logger: opts.Logger, ids: newIDs(opts.CopiesByKey),
 		topics: topics{name("inbox"), name("events"), name("state"), name("dead"), name("control")},
 		shards: make(map[int32]*shard), changed: make(chan struct{}), sinks: make(map[string]*sink),
-		accounts: make(map[string]*sourceAccount), frontier: make(map[int32]int64)}
+		accounts: make(map[string]*ledger.SourceAccount), frontier: make(map[int32]int64)}
 	j.closing, j.close = context.WithCancel(context.Background())
 	for n := range opts.Shards {
 		j.inbox = append(j.inbox, newInbox(j, int32(n)))
@@ -285,7 +286,7 @@ func (j *Journal) Ready() error {
 // probeLoop finds out, while appends fail, whether they would work: perhaps none comes because Ready says so.
 func (j *Journal) probeLoop(ctx context.Context) {
 	for ctx.Err() == nil {
-		sleep(ctx, probeInterval)
+		kafkaconn.Pause(ctx, probeInterval)
 		if !j.faulty() {
 			continue
 		}

@@ -67,19 +67,20 @@ func letterKey(sink string, r *journal.Record) []byte {
 	return fmt.Appendf(nil, "%s/%d/%x", sink, r.Position.Offset, r.ID)
 }
 
-func parseLetterKey(key []byte) (sink string, pos offset, id [16]byte, err error) {
+func parseLetterKey(key []byte) (sink string, pos offset, err error) {
 	parts := strings.Split(string(key), "/")
 	if len(parts) != 3 {
-		return "", 0, id, fmt.Errorf("key %q is not that of a dead letter", key)
+		return "", 0, fmt.Errorf("key %q is not that of a dead letter", key)
 	}
 	n, err := strconv.ParseUint(parts[1], 10, 64)
 	if err == nil {
+		var id [16]byte
 		err = decodeHex(id[:], parts[2])
 	}
 	if err != nil {
-		return "", 0, id, fmt.Errorf("key %q is not that of a dead letter: %w", key, err)
+		return "", 0, fmt.Errorf("key %q is not that of a dead letter: %w", key, err)
 	}
-	return parts[0], offset(n), id, nil
+	return parts[0], offset(n), nil
 }
 
 // encodeLetter makes the record of a letter.
@@ -92,7 +93,7 @@ func encodeLetter(sink string, l *journal.DeadLetter, r *journal.Record) kafkalo
 
 // decodeLetter reads a record of ncs.dead that has a value.
 func decodeLetter(shard uint32, rec *kafkalog.Record) (sink string, l letter, err error) {
-	sink, pos, _, err := parseLetterKey(rec.Key)
+	sink, pos, err := parseLetterKey(rec.Key)
 	if err != nil {
 		return "", letter{}, err
 	}
@@ -153,7 +154,9 @@ func (s *shard) inter(ctx context.Context, list func() []grave) (any bool, err e
 func (s *shard) fillGraves(graves []grave) error {
 	positions := make([]journal.Position, len(graves))
 	for i, g := range graves {
-		positions[i] = journal.Position{Shard: uint32(s.n), Offset: uint64(g.pos)}
+		if g.letter != nil { // one that is to be removed needs no event
+			positions[i] = journal.Position{Shard: uint32(s.n), Offset: uint64(g.pos)}
+		}
 	}
 	recs, err := s.j.load(positions)
 	if err != nil {
@@ -270,7 +273,7 @@ func (s *shard) readDead(ctx context.Context, from int64) error {
 func (s *shard) applyDead(rec *kafkalog.Record) error {
 	s.deadNext = rec.Offset + 1
 	if rec.Value == nil {
-		sink, pos, _, err := parseLetterKey(rec.Key)
+		sink, pos, err := parseLetterKey(rec.Key)
 		if err == nil && s.letters[sink] != nil {
 			s.letters[sink].remove(pos)
 		}

@@ -86,10 +86,16 @@ func encodeRecord(r *journal.Record) kafkalog.Record {
 
 // entry is a record of the inbox or of the events that was understood. Its Record must not be changed.
 type entry struct {
-	at   int64  // its offset in the topic that it was read from
-	pos  offset // in the journal
-	time time.Time
-	rec  *journal.Record
+	at  int64  // its offset in the topic that it was read from
+	pos offset // in the journal
+	rec *journal.Record
+}
+
+// wants asks about a record without its body.
+func wants(want func(header *journal.Record) bool, r *journal.Record) bool {
+	header := *r
+	header.Body = nil
+	return want(&header)
 }
 
 // decodeInbox reads a record of the inbox of a shard. What cannot be read is quarantined.
@@ -121,7 +127,7 @@ func decodeEvent(shard uint32, rec *kafkalog.Record) (entry, error) {
 
 func newEntry(shard uint32, rec *kafkalog.Record, r *journal.Record, pos offset) entry {
 	r.Position = journal.Position{Shard: shard, Offset: uint64(pos)}
-	return entry{at: rec.Offset, pos: pos, time: rec.Time, rec: r}
+	return entry{at: rec.Offset, pos: pos, rec: r}
 }
 
 // unreadable is the event of a record that is not ours, or damaged.

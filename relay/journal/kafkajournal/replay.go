@@ -358,11 +358,7 @@ func (r *replay) In(public *journal.Shard, want func(header *journal.Record) boo
 	defer s.mu.Unlock()
 	s.opened++
 	w := &replayed{r: r, deliveries: &deliveries{s: s, c: r.cursor(s), to: r.spec.Sink}}
-	w.wants = func(e *entry) bool {
-		header := *e.rec
-		header.Body = nil
-		return want(&header)
-	}
+	w.wants = func(e *entry) bool { return wants(want, e.rec) }
 	return w
 }
 
@@ -605,9 +601,7 @@ func (j *Journal) CountReplay(ctx context.Context, spec journal.ReplaySpec, want
 	r := &replay{j: j, spec: spec}
 	n := 0
 	wanted := func(rec *journal.Record) {
-		header := *rec
-		header.Body = nil
-		if want(&header) {
+		if wants(want, rec) {
 			n++
 		}
 	}

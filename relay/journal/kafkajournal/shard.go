@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/kafkaconn"
 	"ncs-relay/relay/kafkaconn/kafkalog"
 )
 
@@ -205,7 +206,7 @@ func (s *shard) run() {
 		}
 		s.note(err)
 		if err != nil {
-			sleep(s.ctx, pause)
+			kafkaconn.Pause(s.ctx, pause)
 		}
 	}
 	s.j.setHeld(func(held []*journal.Shard) []*journal.Shard {
@@ -223,13 +224,7 @@ func (s *shard) run() {
 		return // whoever delivers goes on settling until Close
 	}
 	s.j.setHeld(func(held []*journal.Shard) []*journal.Shard {
-		kept := held[:0]
-		for _, h := range held {
-			if h != s.public {
-				kept = append(kept, h)
-			}
-		}
-		return kept
+		return slices.DeleteFunc(held, func(h *journal.Shard) bool { return h == s.public })
 	})
 	s.letGo()
 }
@@ -257,7 +252,7 @@ func (s *shard) letGo() {
 			return
 		}
 		s.j.logger.Error("what sinks have settled cannot be stored, and the shard cannot be let go", "shard", s.n, "error", err)
-		sleep(s.j.closing, pause)
+		kafkaconn.Pause(s.j.closing, pause)
 	}
 }
 
@@ -274,7 +269,7 @@ func (s *shard) judgeLoop(ctx context.Context) {
 		}
 		s.note(err)
 		if err != nil {
-			sleep(ctx, pause)
+			kafkaconn.Pause(ctx, pause)
 		}
 	}
 }
@@ -349,7 +344,7 @@ func (s *shard) writeRow(ctx context.Context, events writer, row []item) error {
 			return ctx.Err()
 		}
 		s.note(fmt.Errorf("write to topic %s: %w", s.j.topics.events, err))
-		sleep(ctx, pause)
+		kafkaconn.Pause(ctx, pause)
 	}
 }
 
@@ -367,7 +362,7 @@ func (s *shard) wrote(ctx context.Context, row []item, base int64) error {
 			return ctx.Err()
 		}
 		s.note(err)
-		sleep(ctx, pause)
+		kafkaconn.Pause(ctx, pause)
 	}
 	return nil
 }
@@ -434,7 +429,7 @@ func (s *shard) keepLoop(ctx context.Context) {
 		all := false
 		select {
 		case <-s.changed:
-			sleep(ctx, checkpointInterval)
+			kafkaconn.Pause(ctx, checkpointInterval)
 		case <-refresh.C:
 			all = true
 		case <-ctx.Done():
@@ -454,7 +449,7 @@ func (s *shard) keepLoop(ctx context.Context) {
 			s.j.logger.Info("what sinks have settled is stored again", "shard", s.n)
 		}
 		if failing = err != nil; failing {
-			sleep(ctx, pause)
+			kafkaconn.Pause(ctx, pause)
 		}
 	}
 }

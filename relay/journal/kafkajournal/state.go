@@ -1,6 +1,7 @@
 package kafkajournal
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -28,6 +29,11 @@ const (
 const stateVersion = 1
 
 type life [8]byte
+
+func newLife() (l life) {
+	_, _ = rand.Read(l[:]) // never fails
+	return l
+}
 
 // stateKey is the key of a record of ncs.state.
 type stateKey struct {

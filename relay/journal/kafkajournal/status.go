@@ -242,9 +242,7 @@ func (j *Journal) scanLetters(ctx context.Context, n int32, want func(header *jo
 			if r == nil {
 				continue
 			}
-			header := *r
-			header.Body = nil
-			if want(&header) && !fn(r) || ctx.Err() != nil {
+			if wants(want, r) && !fn(r) || ctx.Err() != nil {
 				return false, ctx.Err()
 			}
 		}
@@ -284,16 +282,12 @@ var errEnough = errors.New("enough")
 
 func (j *Journal) scanShard(ctx context.Context, n int32, want func(header *journal.Record) bool, fn func(*journal.Record) bool) (on bool, err error) {
 	topic := j.topics.events
-	starts, err := j.logs.starts(ctx, topic, n)
-	if err != nil {
-		return false, err
-	}
-	ends, err := j.logs.ends(ctx, topic, n)
+	log, err := j.bounds(ctx, topic, n)
 	if err != nil {
 		return false, err
 	}
 	var rule ruleE
-	err = readTo(ctx, j.logs, topic, n, starts[n], ends[n], func(recs []kafkalog.Record) error {
+	err = readTo(ctx, j.logs, topic, n, log.start, log.end, func(recs []kafkalog.Record) error {
 		for i := range recs {
 			e, err := decodeEvent(uint32(n), &recs[i])
 			if err != nil {
@@ -302,9 +296,7 @@ func (j *Journal) scanShard(ctx context.Context, n int32, want func(header *jour
 			if !rule.accepts(e.pos) {
 				continue
 			}
-			header := *e.rec
-			header.Body = nil
-			if want(&header) && !fn(e.rec) || ctx.Err() != nil {
+			if wants(want, e.rec) && !fn(e.rec) || ctx.Err() != nil {
 				return errEnough
 			}
 		}
@@ -319,16 +311,11 @@ func (j *Journal) scanShard(ctx context.Context, n int32, want func(header *jour
 	return true, nil
 }
 
-// errElsewhere is the error of questions about a shard that this replica does not have.
-func (j *Journal) errElsewhere(shard uint32) error {
-	return fmt.Errorf("shard %d is not this replica's", shard)
-}
-
 // Standing returns how a delivery stands in a shard that this replica has.
 func (j *Journal) Standing(sink string, pos journal.Position) (journal.Standing, error) {
 	s := j.shard(pos.Shard)
 	if s == nil {
-		return journal.Standing{}, j.errElsewhere(pos.Shard)
+		return journal.Standing{}, fmt.Errorf("shard %d is not this replica's", pos.Shard)
 	}
 	s.mu.Lock()
 	c := s.core.cursors[cursorName{kindSink, sink}]

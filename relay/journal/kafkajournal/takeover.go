@@ -2,7 +2,6 @@ package kafkajournal
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 
@@ -12,16 +11,20 @@ import (
 // bounds are the first offset and the end of a log.
 type bounds struct{ start, end int64 }
 
-func (s *shard) bounds(ctx context.Context, topic string) (b bounds, err error) {
-	starts, err := s.j.logs.starts(ctx, topic, s.n)
+func (j *Journal) bounds(ctx context.Context, topic string, shard int32) (b bounds, err error) {
+	starts, err := j.logs.starts(ctx, topic, shard)
 	if err != nil {
 		return b, fmt.Errorf("the start of topic %s: %w", topic, err)
 	}
-	ends, err := s.j.logs.ends(ctx, topic, s.n)
+	ends, err := j.logs.ends(ctx, topic, shard)
 	if err != nil {
 		return b, fmt.Errorf("the end of topic %s: %w", topic, err)
 	}
-	return bounds{starts[s.n], ends[s.n]}, nil
+	return bounds{starts[shard], ends[shard]}, nil
+}
+
+func (s *shard) bounds(ctx context.Context, topic string) (bounds, error) {
+	return s.j.bounds(ctx, topic, s.n)
 }
 
 // errForeignLog is the error of topics that are not those of the state.
@@ -51,11 +54,7 @@ func (s *shard) takeOver(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var own life
-	if _, err := rand.Read(own[:]); err != nil {
-		return err
-	}
-	c := newCore(uint32(s.n), own, s.j.ids, left)
+	c := newCore(uint32(s.n), newLife(), s.j.ids, left)
 	if err := s.sameLogs(c, left, events, inbox); err != nil {
 		return err
 	}

@@ -133,6 +133,29 @@ func (u *Unsettled) Pending(shard uint32) []journal.Pending {
 	return list
 }
 
+// Bytes are the bodies of all.
+func (u *Unsettled) Bytes() (n uint64) {
+	u.compact()
+	for _, d := range u.list {
+		n += uint64(d.Size)
+	}
+	return n
+}
+
+// Standing returns how a delivery stands of whoever has read up to a position. It knows of no dead letters: those are settled.
+func (u *Unsettled) Standing(pos, read Offset) journal.Standing {
+	d := u.Get(pos)
+	switch {
+	case d != nil && d.Retry != nil:
+		return journal.Standing{State: journal.StatePending, Retry: *d.Retry}
+	case d != nil:
+		return journal.Standing{State: journal.StatePending}
+	case read < pos:
+		return journal.Standing{State: journal.StateWaiting}
+	}
+	return journal.Standing{State: journal.StateSettled}
+}
+
 // Saved returns a copy of them, ascending.
 func (u *Unsettled) Saved() []Delivery {
 	u.compact()
