@@ -7,6 +7,7 @@ import (
 	"sort"
 	"time"
 
+	"ncs-relay/relay"
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/kafkaconn/kafkalog"
 )
@@ -19,7 +20,7 @@ const (
 	lateAfter = 10 * time.Minute
 
 	causeRetention = "retention"
-	causeBacklog   = "backlog"
+	causeBacklog   = string(relay.ReasonBacklog)
 )
 
 // sweepLoop makes dead letters of what the topics will not keep for much longer, drops dead letters beyond their limits, and
@@ -241,7 +242,7 @@ func (s *shard) forgetLives(ctx context.Context, now time.Time) error {
 	}
 	defer s.saving.giveBack()
 	own := s.stateWrote
-	if s.refreshed.IsZero() || s.merged == 0 {
+	if s.merged == 0 {
 		return nil
 	}
 	type newest struct {

@@ -32,9 +32,8 @@ type shard struct {
 	saving     turn // one flush at a time; taken before mu; guards what follows
 	stateLog   writer
 	deadLog    writer
-	refreshed  time.Time // when all records of ncs.state were written
-	stateWrote int64     // the offset after the last record written
-	merged     int64     // records of other owners before this offset were merged; 0: there are none any more
+	stateWrote int64 // the offset after the last record written
+	merged     int64 // records of other owners before this offset were merged; 0: there are none any more
 
 	mu          sync.Mutex // guards what follows
 	core        *core      // nil until it was taken over
@@ -508,7 +507,6 @@ func (s *shard) flush(ctx context.Context, all bool) (err error) {
 // flushState writes the records of ncs.state. s.saving is held.
 func (s *shard) flushState(ctx context.Context, since time.Time, all bool) error {
 	s.mu.Lock()
-	all = all || s.refreshed.IsZero()
 	for name, c := range s.core.cursors {
 		if name.kind == kindSink && (all || c.dirty) && c.unreadCount() > 0 {
 			s.oldestUnread(c) // while it is in memory
@@ -524,9 +522,6 @@ func (s *shard) flushState(ctx context.Context, since time.Time, all bool) error
 	s.mu.Unlock()
 	err := s.writeState(ctx, recs)
 	if err == nil {
-		if all {
-			s.refreshed = time.Now()
-		}
 		s.wakeStalled(since)
 		return nil
 	}
