@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net/http"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -47,13 +49,11 @@ func (a *answerer) Header() http.Header         { return a.header }
 func (a *answerer) Write(b []byte) (int, error) { return len(b), nil }
 func (a *answerer) WriteHeader(status int)      { a.status = status }
 
-// Garbage was a quarter of the processor time of a busy relay. What net/http and the journal allocate is not counted.
-func TestACallCostsFewAllocations(t *testing.T) {
-	if underRace {
-		t.Skip("the race detector makes pools forget")
-	}
-	const secret, runs = "secret", 200
-	o := Options{Journal: storedAtOnce{relaytest.NewAssigned()}, Logger: slog.New(slog.DiscardHandler)}
+const secret = "secret"
+
+// newOn makes an Ingress with one source on a journal.
+func newOn(t *testing.T, j journal.Appender) *Ingress {
+	o := Options{Journal: j, Logger: slog.New(slog.DiscardHandler)}
 	o.Dedup.SetDefaults()
 	o.Limits.SetDefaults()
 	o.Sources = []SourceConfig{{Name: "main", Path: "/ncs", Secrets: []relay.Secret{relay.NewSecret(secret)}, Signature: "v2", MaxBody: 1 << 20}}
@@ -65,6 +65,58 @@ func TestACallCostsFewAllocations(t *testing.T) {
 	require.NoError(t, err)
 	in, err := New(o)
 	require.NoError(t, err)
+	return in
+}
+
+func signed(t *testing.T, body []byte) *http.Request {
+	call, err := http.NewRequest(http.MethodPost, "http://relay/ncs", io.NopCloser(bytes.NewReader(body)))
+	require.NoError(t, err)
+	call.ContentLength = int64(len(body))
+	call.Header.Set(ncs.HeaderV2, ncs.SignV2(secret, body))
+	return call
+}
+
+// hung is a journal that does not say whether it stores.
+type hung struct{ storedAtOnce }
+
+func (hung) Append(context.Context, *journal.Record, func(journal.Position, error)) error { return nil }
+
+// hungOnKafka is one that needs longer to find out.
+type hungOnKafka struct{ hung }
+
+func (hungOnKafka) AppendsFor() time.Duration { return 7 * time.Second }
+
+func TestCallersAreAnsweredWithinEightSeconds(t *testing.T) {
+	t.Parallel()
+	disk := hung{storedAtOnce{relaytest.NewAssigned()}}
+	for _, tt := range []struct {
+		journal journal.Appender
+		size    int
+		within  time.Duration
+	}{
+		{disk, 100, 6 * time.Second},
+		{disk, uncountedBody + 1, 8*time.Second - bodyWait},
+		{hungOnKafka{disk}, 100, 8 * time.Second},
+		{hungOnKafka{disk}, uncountedBody + 1, 8*time.Second - bodyWait},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			in := newOn(t, tt.journal)
+			to := &answerer{header: make(http.Header)}
+			began := time.Now()
+			in.ServeHTTP(to, signed(t, fmt.Appendf(nil, `{"noticeId":"n","fill":"%0*d"}`, tt.size, 0)))
+			require.Equal(t, http.StatusServiceUnavailable, to.status)
+			require.Equal(t, tt.within, time.Since(began), "%T, %d bytes", tt.journal, tt.size)
+		})
+	}
+}
+
+// Garbage was a quarter of the processor time of a busy relay. What net/http and the journal allocate is not counted.
+func TestACallCostsFewAllocations(t *testing.T) {
+	if underRace {
+		t.Skip("the race detector makes pools forget")
+	}
+	const runs = 200
+	in := newOn(t, storedAtOnce{relaytest.NewAssigned()})
 	for _, c := range []struct {
 		name     string
 		sequence func(i int) int
@@ -77,11 +129,7 @@ func TestACallCostsFewAllocations(t *testing.T) {
 		for i := range runs + 1 {
 			body := fmt.Appendf(nil, `{"noticeId":"n","notifyMs":1596555306283,"eventType":40,"sid":"s","payload":{"serviceType":1,"uid":"1001","sequence":%d,`+
 				`"sendts":1596555306257,"cname":"channel","details":{"status":0,"msgName":"recorder_started"},"sid":"s"},"productId":3}`, c.sequence(i))
-			call, err := http.NewRequest(http.MethodPost, "http://relay/ncs", io.NopCloser(bytes.NewReader(body)))
-			require.NoError(t, err)
-			call.ContentLength = int64(len(body))
-			call.Header.Set(ncs.HeaderV2, ncs.SignV2(secret, body))
-			calls = append(calls, call)
+			calls = append(calls, signed(t, body))
 		}
 		to := &answerer{header: make(http.Header)}
 		next := 0

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -47,6 +48,7 @@ type Ingress struct {
 	dedup   *dedup
 
 	storeFor time.Duration // how long a notification waits for the journal
+	timers   sync.Pool     // stopped ones: one for each call would be a tenth of what a call allocates
 
 	loaded  []*journal.Shard // of these New loaded the known keys
 	metrics *metrics
@@ -91,6 +93,7 @@ func New(o Options) (*Ingress, error) {
 		refused: newRefusedLimit(),
 
 		storeFor: storeTimeout,
+		timers:   sync.Pool{New: newStoppedTimer},
 	}
 	if patient, ok := o.Journal.(journal.Patient); ok {
 		h.storeFor = patient.AppendsFor()

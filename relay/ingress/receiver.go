@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"ncs-relay/relay"
@@ -24,6 +23,15 @@ import (
 // storeTimeout is how long a notification waits for a journal that cannot take it at the moment, unless it is a journal.Patient. NCS
 // tries only three more times and the first at once, so a short wait saves attempts; it gives up on us after 10 s.
 const storeTimeout = 5 * time.Second
+
+// answersWithin is how long after its body a call is answered at the latest. It is 8 s at most, since callers give up at 10; a large
+// body may have waited bodyWait of that for its share of memory.
+func (h *Ingress) answersWithin(size int) time.Duration {
+	if size > uncountedBody {
+		return storeTimeout + time.Second
+	}
+	return h.storeFor + time.Second
+}
 
 // source is one ingress path, ready to serve.
 type source struct {
@@ -175,9 +183,9 @@ func (h *Ingress) receive(in *setup, src *source, r *http.Request, c *call) (a a
 
 	// The append owns the claim from here on, not this call: it goes on when the caller hangs up or the wait ends,
 	// and every copy that came meanwhile shares its fate.
-	wait := timers.Get().(*time.Timer)
-	wait.Reset(time.Until(received.Add(h.storeFor + time.Second)))
-	defer timers.Put(wait)
+	wait := h.timers.Get().(*time.Timer)
+	wait.Reset(time.Until(received.Add(h.answersWithin(len(body)))))
+	defer h.timers.Put(wait)
 	defer wait.Stop()
 	select {
 	case <-claim.done:
@@ -195,12 +203,12 @@ func (h *Ingress) receive(in *setup, src *source, r *http.Request, c *call) (a a
 	return h.accepted(src, rec, n, claim, c.sinks)
 }
 
-// timers are stopped. One for each call would be a tenth of what a call allocates.
-var timers = sync.Pool{New: func() any {
+// newStoppedTimer makes what Ingress.timers hold.
+func newStoppedTimer() any {
 	t := time.NewTimer(time.Hour)
 	t.Stop()
 	return t
-}}
+}
 
 // admit waits for one of the places of limits.in_flight. They are given out after the signature was verified, so that
 // strangers and slow senders cannot hold them.

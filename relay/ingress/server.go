@@ -26,7 +26,7 @@ const (
 	maxHeader = 32 << 10
 )
 
-// Server is the public listener in front of a Gateway: its limits, time-outs and TLS. Whatever strangers and slow
+// Server is the public listener in front of an Ingress: its limits, time-outs and TLS. Whatever strangers and slow
 // clients do, honest calls get through: see connections and bodies.
 type Server struct {
 	http        *http.Server
