@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -11,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -39,8 +39,8 @@ type kafkaJournal struct {
 	cluster *kafkaconn.Cluster
 }
 
-func journalOf(cfg *config.Config) *kafkaJournal {
-	return &kafkaJournal{cfg.Topics(), cfg, cfg.Meta(), cfg.Journal.Kafka.Dial("ncs-relay-cluster", slog.New(slog.DiscardHandler))}
+func journalOf(cfg *config.Config, log *slog.Logger) *kafkaJournal {
+	return &kafkaJournal{cfg.Topics(), cfg, cfg.Meta(), cfg.Journal.Kafka.Dial(log)}
 }
 
 // clusterCommandOf makes a command that works on the journal of a configuration.
@@ -55,7 +55,7 @@ func clusterCommandOf(use, short, long string, run func(ctx context.Context, cmd
 		if cfg.Journal.Kafka == nil {
 			return fmt.Errorf("%s has no journal.kafka: its journal is in %s", file, cfg.DataDir)
 		}
-		j := journalOf(cfg)
+		j := journalOf(cfg, nil)
 		defer j.cluster.Close()
 		ctx, cancel := context.WithTimeout(cmd.Context(), clusterTime)
 		defer cancel()
@@ -71,34 +71,37 @@ func clusterInitCommand() *cobra.Command {
 the constants that all replicas must share, if none are there. It never alters a topic, and may be run again at any time.`,
 		func(ctx context.Context, cmd *cobra.Command, j *kafkaJournal) error {
 			out := cmd.OutOrStdout()
-			checked, err := j.Verify(ctx, j.cluster, j.mine)
+			checked, err := j.create(ctx, out)
 			if err != nil {
 				return err
-			}
-			if checked.Missing(j.Prefix) && j.cfg.Journal.Kafka.CreateTopics != nil {
-				if checked, err = j.create(ctx, out, checked); err != nil {
-					return err
-				}
 			}
 			if !printProblems(out, cmd.ErrOrStderr(), checked.Problems) {
 				return errReported
 			}
-			state, wrote, err := topics.Agree(ctx, j.cluster, j.Prefix, j.mine.Of(j.Prefix, checked.Found))
-			if err != nil {
-				return err
-			}
-			if wrote {
-				fmt.Fprintf(out, "wrote what all replicas share to %s: cluster %s, format %d, %d shards\n", topics.NamesOf(j.Prefix).Control, state.Meta.Cluster, state.Meta.Format, state.Meta.Shards)
-			} else if !printProblems(out, cmd.ErrOrStderr(), state.Check(j.Prefix, j.mine, checked.Found)) { // another was faster
-				return errReported
+			state := checked.State
+			if state.Key == "" {
+				var wrote bool
+				if state, wrote, err = topics.Agree(ctx, j.cluster, j.Prefix, j.mine.Of(j.Prefix, checked.Found)); err != nil {
+					return err
+				}
+				if wrote {
+					fmt.Fprintf(out, "wrote what all replicas share to %s: cluster %s, format %d, %d shards\n", topics.NamesOf(j.Prefix).Control, state.Meta.Cluster, state.Meta.Format, state.Meta.Shards)
+				} else if !printProblems(out, cmd.ErrOrStderr(), state.Check(j.Prefix, j.mine, checked.Found)) { // another was faster
+					return errReported
+				}
 			}
 			fmt.Fprintf(out, "the topics of cluster %s are ready: %d shards\n", state.Meta.Cluster, state.Meta.Shards)
 			return nil
 		})
 }
 
-// create makes the missing topics and says what was made. Of topics that are there, what would be another journal's stops it.
-func (j *kafkaJournal) create(ctx context.Context, out io.Writer, checked topics.Checked) (topics.Checked, error) {
+// create makes the topics that are missing, if the configuration wants that, and says what was made; and returns what there is then. Of topics
+// that are there, what would be another journal's stops it.
+func (j *kafkaJournal) create(ctx context.Context, out io.Writer) (topics.Checked, error) {
+	checked, err := j.Verify(ctx, j.cluster, j.mine)
+	if err != nil || !checked.Missing(j.Prefix) || j.cfg.Journal.Kafka.CreateTopics == nil {
+		return checked, err
+	}
 	if shards := checked.Found.Shards(j.Prefix); shards != 0 && shards != j.Shards {
 		return checked, nil // which is said: the new ones would not go with those that are there
 	}
@@ -160,7 +163,7 @@ func journalTopics(ctx context.Context, cfg *config.Config, out io.Writer) (foun
 	const setting = "journal.kafka"
 	ctx, cancel := context.WithTimeout(ctx, clusterTime)
 	defer cancel()
-	j := journalOf(cfg)
+	j := journalOf(cfg, nil)
 	defer j.cluster.Close()
 	problems, checked, err := j.all(ctx)
 	if err != nil {
@@ -309,30 +312,27 @@ func (s *clusterStatus) print(out io.Writer) error {
 	for _, p := range s.Problems {
 		fmt.Fprintf(out, "PROBLEM: %s\n", clean(p))
 	}
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "\nTOPIC\tPARTITIONS\tREPLICAS\tRECORDS AT MOST")
-	for _, t := range s.Topics {
-		fmt.Fprintf(table, "%s\t%d\t%d\t%d\n", t.Name, t.Partitions, t.Replicas, t.Records)
-	}
-	fmt.Fprintln(table, "\nREPLICA\tSHARDS\tADMIN\tVERSION")
-	for _, r := range s.Replicas {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", clean(r.Name), numbers(r.Shards), clean(r.Admin), clean(r.Version))
-	}
+	fmt.Fprintln(out)
+	err := table(out, "TOPIC,PARTITIONS,REPLICAS,RECORDS AT MOST", func(row func(...any)) {
+		for _, t := range s.Topics {
+			row(t.Name, t.Partitions, t.Replicas, t.Records)
+		}
+	})
+	fmt.Fprintln(out)
+	err = errors.Join(err, table(out, "REPLICA,SHARDS,ADMIN,VERSION", func(row func(...any)) {
+		for _, r := range s.Replicas {
+			row(clean(r.Name), numbers(r.Shards), clean(r.Admin), clean(r.Version))
+		}
+	}))
 	if s.Unknown != "" {
-		fmt.Fprintf(table, "not known: %s\n", clean(s.Unknown))
+		fmt.Fprintf(out, "not known: %s\n", clean(s.Unknown))
 	}
-	fmt.Fprintln(table, "\nSHARD\tOWNER\tEPOCH\tENDS")
-	for _, shard := range s.Shards {
-		fmt.Fprintf(table, "%d\t%s\t%d\t%s\n", shard.Shard, clean(ownerOf(shard.Owner)), shard.Epoch, ends(shard.Ends))
-	}
-	return table.Flush()
-}
-
-func ownerOf(name string) string {
-	if name == "" {
-		return "none"
-	}
-	return name
+	fmt.Fprintln(out)
+	return errors.Join(err, table(out, "SHARD,OWNER,EPOCH,ENDS", func(row func(...any)) {
+		for _, shard := range s.Shards {
+			row(shard.Shard, clean(cmp.Or(shard.Owner, "none")), shard.Epoch, ends(shard.Ends))
+		}
+	}))
 }
 
 func numbers[T int32 | uint32](list []T) string {
@@ -408,7 +408,7 @@ func (j *kafkaJournal) stopped(ctx context.Context) error {
 // restart makes the states of shards fit their topics.
 func (j *kafkaJournal) restart(ctx context.Context, out io.Writer, checked topics.Checked, shards []int32) error {
 	journal, err := kafkajournal.Open(ctx, kafkajournal.Options{
-		Cluster: j.cluster, Prefix: j.Prefix, Shards: int(checked.State.Meta.Shards), Replica: "cluster-confirm", MaxRecord: int(j.InboxBytes())})
+		Cluster: j.cluster, Prefix: j.Prefix, Shards: checked.State.Meta.Shards, Replica: "cluster-confirm", MaxRecord: int(j.InboxBytes())})
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,7 @@ const (
 type journalOpener struct {
 	open    func(ctx context.Context) (journal.Opened, error)
 	lasting func(err error) bool
+	key     string // of the log
 	where   string
 }
 
@@ -42,7 +43,7 @@ func diskOpener(cfg *config.Config, log *slog.Logger) journalOpener {
 		lasting: func(err error) bool {
 			return errors.Is(err, diskjournal.ErrLocked) || errors.Is(err, diskjournal.ErrForeign) || errors.Is(err, diskjournal.ErrNewer) || errors.Is(err, diskjournal.ErrDamaged)
 		},
-		where: cfg.DataDir,
+		key: "data_dir", where: cfg.DataDir,
 	}
 }
 
@@ -64,7 +65,7 @@ func openJournal(ctx context.Context, o journalOpener, log *slog.Logger, failed 
 		err = rightsHint(err)
 		cannot("the journal cannot be opened: " + err.Error())
 		if suppressed, ok := said.Allow(time.Now()); ok {
-			log.Error("the journal cannot be opened; answering 503 and trying again", "data_dir", o.where, "error", err, "suppressed", suppressed)
+			log.Error("the journal cannot be opened; answering 503 and trying again", o.key, o.where, "error", err, "suppressed", suppressed)
 		}
 		select {
 		case <-ctx.Done():

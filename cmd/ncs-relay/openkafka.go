@@ -20,6 +20,7 @@ import (
 	"ncs-relay/relay/journal/kafkajournal"
 	"ncs-relay/relay/journal/kafkajournal/member"
 	"ncs-relay/relay/journal/kafkajournal/topics"
+	"ncs-relay/relay/kafkaconn"
 )
 
 // sharedJournal is a journal on Kafka, with what this replica has of it.
@@ -45,13 +46,13 @@ func kafkaOpener(cfg *config.Config, start, adminAddr string, log *slog.Logger) 
 			return openShared(ctx, cfg, start, adminAddr, log)
 		},
 		lasting: func(err error) bool { return errors.Is(err, errForeignTopics) },
-		where:   cfg.Journal.Kafka.Prefix,
+		key:     "path", where: "journal.kafka",
 	}
 }
 
 // openShared opens the journal on Kafka. An error that is not in the chain of errForeignTopics may pass.
 func openShared(ctx context.Context, cfg *config.Config, start, adminAddr string, log *slog.Logger) (*sharedJournal, error) {
-	k := journalOf(cfg)
+	k := journalOf(cfg, log)
 	j := &sharedJournal{kafka: k, name: cfg.ReplicaName(), log: log}
 	state, err := j.prepare(ctx)
 	if err != nil {
@@ -83,15 +84,12 @@ func (j *sharedJournal) prepare(ctx context.Context) (state topics.State, err er
 	ctx, cancel := context.WithTimeout(ctx, clusterTime)
 	defer cancel()
 	k := j.kafka
-	checked, err := k.Verify(ctx, k.cluster, k.mine)
-	if err == nil && checked.Missing(k.Prefix) && k.cfg.Journal.Kafka.CreateTopics != nil {
-		checked, err = k.create(ctx, io.Discard, checked)
-	}
+	checked, err := k.create(ctx, io.Discard)
 	if err != nil {
 		return state, err
 	}
-	if err := j.judge(checked.Problems, checked.State); err != nil {
-		return state, err
+	if err := j.judge(checked.Problems, checked.State); err != nil || checked.State.Key != "" {
+		return checked.State, err
 	}
 	state, _, err = topics.Agree(ctx, k.cluster, k.Prefix, k.mine.Of(k.Prefix, checked.Found))
 	if err != nil {
@@ -143,12 +141,7 @@ func (j *sharedJournal) Run(ctx context.Context) error {
 
 // verify looks at the topics now and then. While one is wrong nothing is taken: somebody has altered it.
 func (j *sharedJournal) verify(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(verifyInterval):
-		}
+	for kafkaconn.Pause(ctx, verifyInterval) {
 		look, cancel := context.WithTimeout(ctx, clusterTime)
 		checked, err := j.kafka.Verify(look, j.kafka.cluster, j.kafka.mine)
 		cancel()
@@ -230,13 +223,16 @@ func sharing(j journal.Opened) admin.Sharing {
 // newStart names this start of the process.
 func newStart() string { return rand.Text() }
 
+// replicas calls the admin addresses of others.
+var replicas = admin.NewClient()
+
 // askStart asks the relay at an admin address which start of its process it is.
 func askStart(ctx context.Context, address string) (string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/livez", nil)
 	if err != nil {
 		return "", err
 	}
-	resp, err := http.DefaultTransport.RoundTrip(req)
+	resp, err := replicas.Do(req)
 	if err != nil {
 		return "", err
 	}

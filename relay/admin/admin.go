@@ -31,7 +31,7 @@ const (
 	closeTimeout   = 5 * time.Second // for answers under way when Run's context ends
 )
 
-// Options of New. All but Gateway are required. The functions are called concurrently, once per request.
+// Options of New. All but Gateway, Start and Sharing are required. The functions are called concurrently, once per request.
 type Options struct {
 	Metrics http.Handler                           // the metrics page
 	Ready   func() (ready bool, reason string)     // reason says why not; it is shown to anybody
@@ -58,7 +58,7 @@ type Server struct {
 
 // New makes a server; Listen and Run start it.
 func New(cfg Config, options Options) *Server {
-	s := &Server{cfg: cfg, options: options, others: newOthers(), ending: make(chan struct{})}
+	s := &Server{cfg: cfg, options: options, others: NewClient(), ending: make(chan struct{})}
 	s.attached.Store(options.Gateway != nil)
 	return s
 }

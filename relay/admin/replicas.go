@@ -53,8 +53,8 @@ type Unanswered struct {
 	Error   string   `json:"error"`
 }
 
-// newOthers makes what calls other replicas. They are called by the addresses that they told the group, never through a proxy.
-func newOthers() *http.Client {
+// NewClient makes what calls other replicas. They are called by the addresses that they told the group, never through a proxy.
+func NewClient() *http.Client {
 	return &http.Client{
 		Transport:     &http.Transport{DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

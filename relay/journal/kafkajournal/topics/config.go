@@ -95,6 +95,6 @@ func (c *Config) Options(retention time.Duration, maxBody int64) Options {
 }
 
 // Dial makes the way to the cluster. It opens no connection; the first request does.
-func (c *Config) Dial(clientID string, log *slog.Logger) *kafkaconn.Cluster {
-	return kafkaconn.New(kafkaconn.Config{Brokers: kafkaconn.SplitBrokers(c.Brokers), ClientID: clientID, TLS: c.TLS, SASL: c.SASL, Logger: log})
+func (c *Config) Dial(log *slog.Logger) *kafkaconn.Cluster {
+	return kafkaconn.New(kafkaconn.Config{Brokers: kafkaconn.SplitBrokers(c.Brokers), ClientID: "ncs-relay-journal", TLS: c.TLS, SASL: c.SASL, Logger: log})
 }
