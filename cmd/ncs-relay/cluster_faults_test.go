@@ -196,7 +196,7 @@ func secondOfOneName(f *fleet) []uint32 {
 	second.launch()
 	select {
 	case <-second.ended:
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute): // on a busy machine its start alone may take half of one
 		require.FailNow(f.t, "the second relay-1 goes on", "%s", second.tail())
 	}
 	require.Error(f.t, second.err)

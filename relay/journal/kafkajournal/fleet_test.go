@@ -324,7 +324,9 @@ func (f *fleet) append(r *replica, n int) {
 			f.accepted[uint64(n)] = true
 		}
 	})
-	if err != nil {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err != nil && !r.dead { // it may have been killed since it was chosen
 		f.Errorf("append: %v", err)
 	}
 }
