@@ -7,7 +7,12 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
+	"strings"
 	"testing"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"ncs-relay/relay/kafkaconn/kafkatest"
 )
@@ -40,8 +45,45 @@ func (h *host) end() {
 	}
 }
 
-// startKafka starts one real broker, as the tests do.
-func startKafka(h *host) (cluster *kafkatest.Cluster, err error) {
+// cluster is a running Kafka.
+type cluster struct {
+	addresses []string
+	brokers   []int // processes
+	admin     *kadm.Client
+	end       func()
+}
+
+// startCluster starts real brokers, as the tests do. Its files are in dir, which must not exist.
+func startCluster(ctx context.Context, dir string, brokers int) (*cluster, error) {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	others, err := brokersOf(os.Getpid())
+	if err != nil {
+		return nil, err
+	}
+	h := &host{ctx: ctx, dir: dir}
+	started, err := startKafka(h, kafkatest.Options{Brokers: brokers, Config: map[string]string{"num.network.threads": "3", "num.io.threads": "8"}})
+	if err != nil {
+		h.end()
+		return nil, err
+	}
+	c := &cluster{addresses: started.Addresses()}
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.addresses...))
+	if err != nil {
+		h.end()
+		return nil, err
+	}
+	c.admin = kadm.NewClient(client)
+	c.end = func() { client.Close(); h.end() }
+	all, err := brokersOf(os.Getpid())
+	c.brokers = slices.DeleteFunc(all, func(pid int) bool { return slices.Contains(others, pid) })
+	return c, err
+}
+
+func (c *cluster) list() string { return `["` + strings.Join(c.addresses, `","`) + `"]` }
+
+func startKafka(h *host, opts kafkatest.Options) (started *kafkatest.Cluster, err error) {
 	testing.Init() // the starter asks for -test.short
 	if err := flag.CommandLine.Parse(nil); err != nil {
 		return nil, err
@@ -49,11 +91,11 @@ func startKafka(h *host) (cluster *kafkatest.Cluster, err error) {
 	done := make(chan struct{})
 	go func() { // which Fatalf may end
 		defer close(done)
-		cluster = kafkatest.Start(h, kafkatest.Options{Config: map[string]string{"num.network.threads": "3", "num.io.threads": "8"}})
+		started = kafkatest.Start(h, opts)
 	}()
 	<-done
-	if cluster == nil {
+	if started == nil {
 		return nil, errors.Join(errors.New("no Kafka could be started"), h.err)
 	}
-	return cluster, nil
+	return started, nil
 }

@@ -32,7 +32,7 @@ func (a *answers) percentile(p float64) time.Duration {
 
 // load sends calls over a fixed number of connections, on which one call follows the other.
 type load struct {
-	address     string
+	addresses   []string // which the connections take in turn
 	connections int
 	calls       *calls
 	next        atomic.Int64 // the next call
@@ -81,7 +81,7 @@ func (l *load) run(ctx context.Context, take func() (call int, since time.Time, 
 	errs := make([]error, l.connections)
 	var wg sync.WaitGroup
 	for i := range l.connections {
-		wg.Go(func() { errs[i] = l.connection(ctx, &each[i], take) })
+		wg.Go(func() { errs[i] = l.connection(ctx, l.addresses[i%len(l.addresses)], &each[i], take) })
 	}
 	wg.Wait()
 	all := &answers{}
@@ -103,8 +103,8 @@ func (l *load) run(ctx context.Context, take func() (call int, since time.Time, 
 	return all, nil
 }
 
-func (l *load) connection(ctx context.Context, a *answers, take func() (int, time.Time, bool)) error {
-	conn, err := net.Dial("tcp", l.address)
+func (l *load) connection(ctx context.Context, address string, a *answers, take func() (int, time.Time, bool)) error {
+	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		return err
 	}

@@ -12,15 +12,11 @@ import (
 	"maps"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
-
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // settings are what a user may choose.
@@ -83,32 +79,16 @@ func benchmark(ctx context.Context, s settings, only, binary, out string) (err e
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	b := &bench{settings: s, dir: dir, binary: binary}
+	b := &bench{settings: s, dir: dir, binary: binary, clusters: map[int]*cluster{}}
 	if binary == "" {
 		if b.binary, err = build(ctx, dir); err != nil {
 			return err
 		}
 	}
-	h := &host{ctx: ctx, dir: filepath.Join(dir, "kafka")}
-	if err := os.Mkdir(h.dir, 0o700); err != nil {
+	defer b.end()
+	if _, err := b.cluster(ctx, 1); err != nil {
 		return err
 	}
-	cluster, err := startKafka(h)
-	if err != nil {
-		return err
-	}
-	defer h.end()
-	if b.broker, err = brokerOf(os.Getpid()); err != nil {
-		return err
-	}
-	b.brokers = cluster.Addresses()[0]
-	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.Addresses()...))
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	b.kafka = kadm.NewClient(client)
-
 	fmt.Fprintln(os.Stderr, "warming up the broker, whose code is compiled while it runs")
 	if _, err := b.full(s.size, false, benthosToKafka)(ctx); err != nil {
 		return err
@@ -146,6 +126,7 @@ func (b *bench) measurements(found results) []measurement {
 	}
 	half := func() float64 { return last(nameOfKafka) / 2 }
 	tenth := func() float64 { return last(nameOfKafka) / 10 }
+	halfOfTwo := func() float64 { return last(nameOfTwo) / 2 }
 	list := []measurement{
 		{"a bare server", false, b.full(b.size, false, bareServer)},
 		{nameOfNothingOwed, false, b.full(b.size, false, relayOwing(relayOptions{}))},
@@ -159,7 +140,7 @@ func (b *bench) measurements(found results) []measurement {
 		{"i bare server, a tenth", false, b.steady(tenth, bareServer)},
 		{"i relay, a tenth", false, b.steady(tenth, relayToKafka(relayOptions{}))},
 		{"i benthos, a tenth", false, b.steady(tenth, benthosToKafka)},
-		{"j relay at rest, to a consumer", true, b.rest},
+		{"j relay at rest, to a consumer", true, b.rest(toConsumer)},
 	}
 	for _, rules := range []int{10, 100, 1000} {
 		list = append(list, measurement{fmt.Sprintf("k relay, %d rules", rules), false, b.full(b.size, false, relayOwing(relayOptions{rules: rules}))})
@@ -170,8 +151,13 @@ func (b *bench) measurements(found results) []measurement {
 	return append(list,
 		measurement{"m relay to Kafka, one core", false, b.full(b.size, false, relayToKafka(relayOptions{cores: 1}))},
 		measurement{"m relay to Kafka, two cores", false, b.full(b.size, false, relayToKafka(relayOptions{cores: 2}))},
-		measurement{nameOfShared, false, b.full(b.size, false, relayOnKafka)},
-		measurement{"p journal on Kafka, half the load", false, b.steady(func() float64 { return last(nameOfShared) / 2 }, relayOnKafka)},
+		measurement{nameOfShared, false, b.full(b.size, false, relaysOnKafka(1))},
+		measurement{"p journal on Kafka, half the load", false, b.steady(func() float64 { return last(nameOfShared) / 2 }, relaysOnKafka(1))},
+		measurement{nameOfTwo, false, b.full(b.size, false, onThree(relaysOnKafka(2)))},
+		measurement{nameOfHalf, false, b.steady(halfOfTwo, onThree(relaysOnKafka(2)))},
+		measurement{nameOfDisk, false, b.steady(halfOfTwo, onThree(relayToKafka(relayOptions{})))},
+		measurement{"r at rest, two replicas, over HTTP", true, b.rest(toReceiver(onThree(relaysOnKafka(2))))},
+		measurement{"r at rest, one on a disk, over HTTP", true, b.rest(toReceiver(onThree(relayToKafka(relayOptions{}))))},
 		measurement{"n backlog to a file", true, b.backlog(relayToFile)},
 		measurement{"n backlog to Kafka", true, b.backlog(relayToKafka(relayOptions{}))},
 		measurement{"o memory of keys", true, b.keys},
@@ -183,6 +169,9 @@ const (
 	nameOfHTTP        = "d relay to HTTP"
 	nameOfKafka       = "e relay to Kafka"
 	nameOfShared      = "p journal on Kafka, to Kafka"
+	nameOfTwo         = "q two replicas, three brokers"
+	nameOfHalf        = "q two replicas, half of that"
+	nameOfDisk        = "q one on a disk, half of that"
 )
 
 // results are the figures of all rounds.
@@ -246,6 +235,9 @@ var ratios = []quotient{
 	{"events a CPU second of the server: (f)/(a)", "a bare server", "cpu bare", "f relay, half copies", "cpu relay"},
 	{"(p)/(e) journal on Kafka beside that on a disk", nameOfShared, "rate", nameOfKafka, "rate"},
 	{"(p)/(e) CPU an event of the relay", nameOfShared, "cpu relay", nameOfKafka, "cpu relay"},
+	{"(q) p50, two replicas and three brokers beside a disk", nameOfHalf, "p50", nameOfDisk, "p50"},
+	{"(q) p99, two replicas and three brokers beside a disk", nameOfHalf, "p99", nameOfDisk, "p99"},
+	{"(q) CPU an event of the relays", nameOfHalf, "cpu relay", nameOfDisk, "cpu relay"},
 	{"(i) CPU an event at a tenth: relay / bare server", "i relay, a tenth", "cpu relay", "i bare server, a tenth", "cpu bare"},
 	{"(i) CPU an event at a tenth: relay / Benthos", "i relay, a tenth", "cpu relay", "i benthos, a tenth", "cpu benthos"},
 }

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,27 +24,44 @@ type figures map[string]float64
 // bench is what all measurements share.
 type bench struct {
 	settings
-	dir    string
-	binary string
-	broker int // process
-	brokers,
-	topic string
-	kafka *kadm.Client
+	dir      string
+	binary   string
+	clusters map[int]*cluster // by their number of brokers
 
 	used   int // events made, so that each measurement has its own
 	topics int
 }
 
+// cluster returns the one that has so many brokers, which may have to be started.
+func (b *bench) cluster(ctx context.Context, brokers int) (*cluster, error) {
+	if c := b.clusters[brokers]; c != nil {
+		return c, nil
+	}
+	c, err := startCluster(ctx, filepath.Join(b.dir, fmt.Sprint("kafka-", brokers)), brokers)
+	if c != nil {
+		b.clusters[brokers] = c
+	}
+	return c, err
+}
+
+func (b *bench) end() {
+	for _, c := range b.clusters {
+		c.end()
+	}
+}
+
 // fixture is one system under test with all that belongs to it.
 type fixture struct {
 	*bench
-	dir     string
-	address string              // of the ingress
-	pids    map[string]int      // whose processor time is told
-	out     func() (int, error) // events that reached the destination; nil: none is to
-	relay   *relay
-	ends    []func()
-	load    *load
+	dir   string
+	kafka *cluster
+	topic string
+	sink  string              // YAML of where events go, if not to the topic
+	pids  map[string][]int    // whose processor time is told
+	out   func() (int, error) // events that reached the destination; nil: none is to
+	relay *relay              // the first, which answers for all
+	ends  []func()
+	load  *load
 }
 
 func (f *fixture) end() {
@@ -57,7 +76,7 @@ func (b *bench) fixture(size, n int, copies bool) (*fixture, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &fixture{bench: b, dir: dir, pids: map[string]int{}}
+	f := &fixture{bench: b, dir: dir, kafka: b.clusters[1], pids: map[string][]int{}}
 	f.load = &load{connections: b.connections, calls: prepare(b.used, n, size, copies)}
 	b.used += n
 	return f, nil
@@ -68,22 +87,29 @@ func (f *fixture) startRole(ctx context.Context, name string, args ...string) (a
 	p, address, err := role(ctx, f.dir, name, args...)
 	if p != nil {
 		f.ends = append(f.ends, p.kill)
-		f.pids[name] = p.cmd.Process.Pid
+		f.pids[name] = []int{p.cmd.Process.Pid}
 	}
 	return address, err
 }
 
 // startRelay adds a relay.
 func (f *fixture) startRelay(ctx context.Context, opts relayOptions) error {
-	r, err := newRelay(f.binary, f.dir, opts)
+	dir, err := os.MkdirTemp(f.dir, "relay")
+	if err != nil {
+		return err
+	}
+	r, err := newRelay(f.binary, dir, opts)
 	if err != nil {
 		return err
 	}
 	if err := r.start(ctx); err != nil {
 		return err
 	}
-	f.ends = append(f.ends, func() { f.relay.kill() })
-	f.relay, f.address, f.pids["relay"] = r, r.address, r.cmd.Process.Pid
+	f.ends = append(f.ends, func() { r.kill() })
+	f.load.addresses, f.pids["relay"] = append(f.load.addresses, r.address), append(f.pids["relay"], r.cmd.Process.Pid)
+	if f.relay == nil {
+		f.relay = r
+	}
 	return nil
 }
 
@@ -91,14 +117,13 @@ func (f *fixture) startRelay(ctx context.Context, opts relayOptions) error {
 func (f *fixture) startTopic(ctx context.Context) error {
 	f.topics++
 	f.topic = fmt.Sprint("bench-", f.topics)
-	if _, err := f.kafka.CreateTopic(ctx, 12, 1, nil, f.topic); err != nil {
+	if _, err := f.kafka.admin.CreateTopic(ctx, 12, int16(len(f.kafka.brokers)), nil, f.topic); err != nil {
 		return err
 	}
-	topic := f.topic
-	f.ends = append(f.ends, func() { _, _ = f.kafka.DeleteTopics(context.WithoutCancel(ctx), topic) })
-	f.pids["broker"] = f.broker
+	f.ends = append(f.ends, func() { _, _ = f.kafka.admin.DeleteTopics(context.WithoutCancel(ctx), f.topic) })
+	f.pids["broker"] = f.kafka.brokers
 	f.out = func() (n int, err error) {
-		ends, err := f.kafka.ListEndOffsets(ctx, topic)
+		ends, err := f.kafka.admin.ListEndOffsets(ctx, f.topic)
 		if err != nil {
 			return 0, err
 		}
@@ -111,9 +136,20 @@ func (f *fixture) startTopic(ctx context.Context) error {
 // A subject builds a system to be measured.
 type subject func(ctx context.Context, f *fixture) error
 
-func bareServer(ctx context.Context, f *fixture) (err error) {
-	f.address, err = f.startRole(ctx, "bare")
+func bareServer(ctx context.Context, f *fixture) error {
+	address, err := f.startRole(ctx, "bare")
+	f.load.addresses = []string{address}
 	return err
+}
+
+// onThree builds on a cluster of three brokers.
+func onThree(build subject) subject {
+	return func(ctx context.Context, f *fixture) (err error) {
+		if f.kafka, err = f.cluster(ctx, 3); err != nil {
+			return err
+		}
+		return build(ctx, f)
+	}
 }
 
 func relayOwing(opts relayOptions) subject {
@@ -160,28 +196,40 @@ func relayToKafka(opts relayOptions) subject {
 		if err := f.startTopic(ctx); err != nil {
 			return err
 		}
-		opts.sink = fmt.Sprintf("kafka: {brokers: [%q], topic: %q}", f.brokers, f.topic)
+		opts.sink = f.destination()
 		return f.startRelay(ctx, opts)
 	}
 }
 
-// relayOnKafka has its journal on the same broker: one replica with six shards.
-func relayOnKafka(ctx context.Context, f *fixture) error {
-	if err := f.startTopic(ctx); err != nil {
-		return err
-	}
-	return f.startRelay(ctx, relayOptions{
-		sink: fmt.Sprintf("kafka: {brokers: [%q], topic: %q}", f.brokers, f.topic),
-		journal: fmt.Sprintf("replica: bench\njournal:\n  kafka: {brokers: [%q], cluster: bench, prefix: %q, create_topics: {shards: 6, replication: 1}, unsafe: true}\n",
-			f.brokers, "journal-of-"+f.topic),
-	})
+func (f *fixture) destination() string {
+	return cmp.Or(f.sink, fmt.Sprintf("kafka: {brokers: %s, topic: %q}", f.kafka.list(), f.topic))
 }
 
-func benthosToKafka(ctx context.Context, f *fixture) (err error) {
+// relaysOnKafka have their journal, of six shards, on the cluster that they deliver to.
+func relaysOnKafka(replicas int) subject {
+	return func(ctx context.Context, f *fixture) error {
+		if err := f.startTopic(ctx); err != nil {
+			return err
+		}
+		brokers := len(f.kafka.brokers)
+		for i := range replicas {
+			err := f.startRelay(ctx, relayOptions{sink: f.destination(), journal: fmt.Sprintf("replica: bench-%d\n"+
+				"journal:\n  kafka: {brokers: %s, cluster: bench, prefix: %q, create_topics: {shards: 6, replication: %d}, unsafe: %t}\n",
+				i+1, f.kafka.list(), "journal-of-"+f.topic, brokers, brokers == 1)})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+func benthosToKafka(ctx context.Context, f *fixture) error {
 	if err := f.startTopic(ctx); err != nil {
 		return err
 	}
-	f.address, err = f.startRole(ctx, "benthos", f.brokers, f.topic)
+	address, err := f.startRole(ctx, "benthos", f.kafka.addresses[0], f.topic)
+	f.load.addresses = []string{address}
 	return err
 }
 
@@ -195,8 +243,8 @@ type meter struct {
 
 func (f *fixture) meter() (m meter, err error) {
 	m = meter{cpu: map[string]time.Duration{}}
-	for name, pid := range f.pids {
-		if m.cpu[name], err = cpu(pid); err != nil {
+	for name, pids := range f.pids {
+		if m.cpu[name], err = cpu(pids...); err != nil {
 			return m, err
 		}
 	}
@@ -290,7 +338,6 @@ func (b *bench) full(size int, copies bool, build subject) func(context.Context)
 		if err := build(ctx, f); err != nil {
 			return nil, err
 		}
-		f.load.address = f.address
 		return f.run(ctx,
 			func() (*answers, error) { return f.load.closed(ctx, min(b.duration, time.Second)) },
 			func() (*answers, error) { return f.load.closed(ctx, b.duration) })
@@ -320,47 +367,77 @@ func (b *bench) steady(rate func() float64, build subject) func(context.Context)
 		if err := build(ctx, f); err != nil {
 			return nil, err
 		}
-		f.load.address = f.address
 		return f.run(ctx,
 			func() (*answers, error) { return f.load.open(ctx, rate, time.Second) },
 			func() (*answers, error) { return f.load.open(ctx, rate, b.duration) })
 	}
 }
 
-// rest measures how long a lone event takes from its answer to a consumer of the topic.
-func (b *bench) rest(ctx context.Context) (figures, error) {
+// rest measures how long a lone event takes from its answer to its destination, of which build returns what waits for the next.
+func (b *bench) rest(build func(context.Context, *fixture) (arrives func(context.Context) error, err error)) func(context.Context) (figures, error) {
 	const first = 20 // not told: they find the topic, its partitions and the consumer's place in each
-	f, err := b.fixture(b.size, b.lone+first, false)
-	if err != nil {
-		return nil, err
+	return func(ctx context.Context) (figures, error) {
+		f, err := b.fixture(b.size, b.lone+first, false)
+		if err != nil {
+			return nil, err
+		}
+		defer f.end()
+		arrives, err := build(ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		f.load.connections = 1
+		all := &answers{}
+		for i := range b.lone + first {
+			if _, err := f.load.count(ctx, 1); err != nil {
+				return nil, err
+			}
+			answered := time.Now()
+			if err := arrives(ctx); err != nil {
+				return nil, err
+			}
+			if i >= first {
+				all.latencies = append(all.latencies, time.Since(answered))
+			}
+			time.Sleep(b.pause)
+		}
+		slices.Sort(all.latencies)
+		return figures{"p50": ms(all.percentile(50)), "p99": ms(all.percentile(99))}, nil
 	}
-	defer f.end()
+}
+
+// toConsumer waits at a consumer of the topic.
+func toConsumer(ctx context.Context, f *fixture) (func(context.Context) error, error) {
 	if err := relayToKafka(relayOptions{})(ctx, f); err != nil {
 		return nil, err
 	}
-	consumer, err := kgo.NewClient(kgo.SeedBrokers(f.brokers), kgo.ConsumeTopics(f.topic), kgo.FetchMaxWait(100*time.Millisecond))
+	consumer, err := kgo.NewClient(kgo.SeedBrokers(f.kafka.addresses...), kgo.ConsumeTopics(f.topic), kgo.FetchMaxWait(100*time.Millisecond))
 	if err != nil {
 		return nil, err
 	}
-	defer consumer.Close()
-	f.load.address, f.load.connections = f.address, 1
-	all := &answers{}
-	for i := range b.lone + first {
-		if _, err := f.load.count(ctx, 1); err != nil {
-			return nil, err
-		}
-		answered := time.Now()
+	f.ends = append(f.ends, consumer.Close)
+	return func(ctx context.Context) error {
 		fetches := consumer.PollFetches(ctx)
-		if err := fetches.Err(); err != nil {
-			return nil, err
-		}
-		if i >= first {
-			all.latencies = append(all.latencies, time.Since(answered))
-		}
-		time.Sleep(b.pause)
+		return fetches.Err()
+	}, nil
+}
+
+// toReceiver waits at an HTTP service, to which a subject delivers instead of its topic.
+func toReceiver(build subject) func(context.Context, *fixture) (func(context.Context) error, error) {
+	return func(ctx context.Context, f *fixture) (func(context.Context) error, error) {
+		arrived := make(chan struct{}, f.load.calls.len())
+		receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { arrived <- struct{}{} }))
+		f.ends = append(f.ends, receiver.Close)
+		f.sink = fmt.Sprintf("http: {url: %q}", receiver.URL)
+		return func(ctx context.Context) error {
+			select {
+			case <-arrived:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}, build(ctx, f)
 	}
-	slices.Sort(all.latencies)
-	return figures{"p50": ms(all.percentile(50)), "p99": ms(all.percentile(99))}, nil
 }
 
 // backlog measures a start with many undelivered events: when the first call is answered, and how fast they go.
@@ -377,7 +454,6 @@ func (b *bench) backlog(build subject) func(context.Context) (figures, error) {
 		if err := f.relay.lever(ctx, "pause"); err != nil {
 			return nil, err
 		}
-		f.load.address = f.address
 		if _, err := f.load.count(ctx, b.events); err != nil {
 			return nil, err
 		}
@@ -408,13 +484,13 @@ func (b *bench) backlog(build subject) func(context.Context) (figures, error) {
 
 // first starts the relay again and returns when it has answered a call with 200.
 func (f *fixture) first(ctx context.Context) error {
-	p, err := spawn(ctx, filepath.Join(f.dir, "relay.log"), nil, f.relay.binary, "serve", "-c", filepath.Join(f.dir, "relay.yaml"))
+	p, err := spawn(ctx, filepath.Join(f.relay.dir, "relay.log"), nil, f.relay.binary, "serve", "-c", filepath.Join(f.relay.dir, "relay.yaml"))
 	if err != nil {
 		return err
 	}
 	f.relay.process = p
 	request := f.load.calls.appendRequest(nil, f.events)
-	return p.await(ctx, func() bool { return answered(f.address, request) })
+	return p.await(ctx, func() bool { return answered(f.relay.address, request) })
 }
 
 // keys measures what a known key costs in memory.
@@ -427,15 +503,14 @@ func (b *bench) keys(ctx context.Context) (figures, error) {
 	if err := f.startRelay(ctx, relayOptions{}); err != nil {
 		return nil, err
 	}
-	before, err := memory(f.pids["relay"])
+	before, err := memory(f.relay.cmd.Process.Pid)
 	if err != nil {
 		return nil, err
 	}
-	f.load.address = f.address
 	if _, err := f.load.count(ctx, b.events); err != nil {
 		return nil, err
 	}
-	loaded, err := memory(f.pids["relay"])
+	loaded, err := memory(f.relay.cmd.Process.Pid)
 	if err != nil {
 		return nil, err
 	}

@@ -97,8 +97,19 @@ func (p *process) kill() {
 	<-p.ended
 }
 
-// cpu returns the processor time that the process has used, to a hundredth of a second.
-func cpu(pid int) (time.Duration, error) {
+// cpu returns the processor time that processes have used, to a hundredth of a second each.
+func cpu(pids ...int) (sum time.Duration, err error) {
+	for _, pid := range pids {
+		used, err := cpuOf(pid)
+		if err != nil {
+			return 0, err
+		}
+		sum += used
+	}
+	return sum, nil
+}
+
+func cpuOf(pid int) (time.Duration, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
@@ -143,11 +154,11 @@ func memory(pid int) (int64, error) {
 	return 0, io.ErrUnexpectedEOF
 }
 
-// brokerOf returns the Java process that this one has started.
-func brokerOf(parent int) (int, error) {
+// brokersOf returns the Java processes that a process has started.
+func brokersOf(parent int) (pids []int, err error) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	for _, stat := range stats {
 		text, err := os.ReadFile(stat)
@@ -158,8 +169,12 @@ func brokerOf(parent int) (int, error) {
 		name, rest, _ := strings.Cut(rest, ") ")
 		fields := strings.Fields(rest)
 		if name == "(java" && len(fields) > 1 && fields[1] == strconv.Itoa(parent) {
-			return strconv.Atoi(pid)
+			n, err := strconv.Atoi(pid)
+			if err != nil {
+				return nil, err
+			}
+			pids = append(pids, n)
 		}
 	}
-	return 0, errors.New("no broker among the children")
+	return pids, nil
 }
