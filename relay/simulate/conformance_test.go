@@ -18,7 +18,7 @@ import (
 const conformanceSecret = "secret-for-tests"
 
 // receiver answers as spoil says, or as a right receiver does where that says 0.
-func receiver(t *testing.T, spoil func(r *http.Request, body string, verified bool) (status int, answer string)) simulate.Conformance {
+func receiver(t *testing.T, spoil func(r *http.Request, body string, verified bool) (status int, answer string), products ...string) simulate.Conformance {
 	t.Helper()
 	verifier, err := ncs.NewVerifier([]string{conformanceSecret}, false)
 	require.NoError(t, err)
@@ -36,7 +36,7 @@ func receiver(t *testing.T, spoil func(r *http.Request, body string, verified bo
 		io.WriteString(w, answer)
 	}))
 	defer far.Close()
-	found, err := simulate.Conform(t.Context(), simulate.Config{URL: far.URL, Secret: conformanceSecret})
+	found, err := simulate.Conform(t.Context(), simulate.Config{URL: far.URL, Secret: conformanceSecret, Products: products})
 	require.NoError(t, err)
 	return found
 }
@@ -59,6 +59,17 @@ func TestARightReceiverConforms(t *testing.T) {
 	found := receiver(t, func(*http.Request, string, bool) (int, string) { return 0, "" })
 	require.True(t, found.OK, found.Checks)
 	require.GreaterOrEqual(t, len(found.Checks), 11)
+}
+
+func TestConformanceSendsOnlyTheProductsItWasGiven(t *testing.T) {
+	t.Parallel()
+	found := receiver(t, func(_ *http.Request, body string, verified bool) (int, string) {
+		if n, err := ncs.Builtin().Parse([]byte(body)); verified && err == nil && n.Info.Product != "" && n.Info.Product != "rtc" {
+			t.Errorf("sent %s.%s", n.Info.Product, n.Info.Event)
+		}
+		return 0, ""
+	}, "rtc")
+	require.True(t, found.OK, found.Checks)
 }
 
 // Each fault is found by the check that is about it, which names event and answer and says what to do.

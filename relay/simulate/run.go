@@ -178,24 +178,24 @@ func (p *player) notify(ctx context.Context, s *entityState, event int, count fu
 			return
 		}
 		p.tally.add(count)
-		done, body, status, answer := p.call(ctx, s, event)
-		if done {
+		sent, answer := p.call(ctx, s, event)
+		if sent.Status == http.StatusOK {
 			return
 		}
 		if attempt == maxRetries {
-			p.failed(WrongGivenUp, s.Name, body, status, answer)
+			p.failed(WrongGivenUp, s.Name, sent.Body, sent.Status, answer)
 		}
 		count = func(t *Tally) { t.Retries++ }
 	}
 	p.tally.add(func(t *Tally) { t.GivenUp++ })
 }
 
-// call makes one rightly signed call and reports whether it was answered 200, and what was sent and answered.
-func (p *player) call(ctx context.Context, s *entityState, event int) (done bool, body []byte, status int, answer []byte) {
+// call makes one rightly signed call, and returns what was sent and answered.
+func (p *player) call(ctx context.Context, s *entityState, event int) (sent Sent, answer []byte) {
 	notifyMs := s.nextNotifyMs(event)
-	body = s.Events[event].Body(notifyMs)
-	status, answer = p.send(ctx, body, signed(p.Secret, body))
-	sent := Sent{Entity: s.Name, Index: event, Body: body, Status: status, NotifyMs: notifyMs}
+	body := s.Events[event].Body(notifyMs)
+	status, answer := p.send(ctx, body, signed(p.Secret, body))
+	sent = Sent{Entity: s.Name, Index: event, Body: body, Status: status, NotifyMs: notifyMs}
 	if status == http.StatusOK {
 		sent.Outcome, sent.EventID = parseAnswer(answer)
 	}
@@ -206,7 +206,7 @@ func (p *player) call(ctx context.Context, s *entityState, event int) (done bool
 	if p.OnAccepted != nil && sent.Outcome == Accepted {
 		p.OnAccepted(sent)
 	}
-	return status == http.StatusOK, body, status, answer
+	return sent, answer
 }
 
 // nextNotifyMs is now, but never the same twice for an event: NCS renews it with each sending.
