@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 	"go.uber.org/goleak"
 
 	"ncs-relay/relay/kafkaconn"
@@ -355,6 +356,42 @@ func TestAProducerThatIsForgottenTakesANewIDIfNothingIsUnanswered(t *testing.T) 
 	require.False(t, errorsAsRefused(err))
 	_, err = w.Append(soon(t), texts("z"))
 	require.NoError(t, err, "a new producer's")
+}
+
+// A request that nobody waits for any more may still be on its way: of one key the older value would be the one that stays.
+func TestWhatWasBrokenOffDoesNotLandBehindWhatIsWrittenNext(t *testing.T) {
+	t.Parallel()
+	cluster := fake(t, 1)
+	c := connect(t, cluster.ListenAddrs())
+	w := kafkalog.NewWriter(c, topic, 0, kafkalog.WriterOptions{})
+	_, err := w.Append(soon(t), texts("first"))
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	var late kmsg.Request
+	cluster.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		late = r
+		cancel()
+		return nil, fmt.Errorf("it is held up on its way"), true
+	})
+	_, err = w.Append(ctx, texts("old"))
+	require.Error(t, err)
+	base, err := w.Append(soon(t), texts("new"))
+	require.NoError(t, err)
+	require.EqualValues(t, 1, base)
+	require.Equal(t, kerr.InvalidProducerEpoch, arrive(t, cluster.ListenAddrs(), cluster.LeaderFor(topic, 0), late))
+	_, err = w.Append(soon(t), texts("last"))
+	require.NoError(t, err)
+	require.Equal(t, []string{"first", "new", "last"}, values(readAll(t, c, topic, 0)))
+}
+
+// arrive lets a request arrive now, and returns what the broker answers for its partition.
+func arrive(t *testing.T, brokers []string, leader int32, produce kmsg.Request) error {
+	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.MaxVersions(kversion.V3_0_0())) // requests name topics there
+	require.NoError(t, err)
+	defer client.Close()
+	response, err := client.Broker(int(leader)).Request(t.Context(), produce)
+	require.NoError(t, err)
+	return kerr.ErrorForCode(response.(*kmsg.ProduceResponse).Topics[0].Partitions[0].ErrorCode)
 }
 
 func errorsAsRefused(err error) bool {

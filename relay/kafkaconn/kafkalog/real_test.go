@@ -11,6 +11,8 @@ import (
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/compress"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"ncs-relay/relay/kafkaconn"
 	"ncs-relay/relay/kafkaconn/batch"
@@ -26,6 +28,7 @@ func TestRealKafka(t *testing.T) {
 	}})
 	t.Run("compaction", func(t *testing.T) { realCompaction(t, cluster) })
 	t.Run("refusals", func(t *testing.T) { realRefusals(t, cluster) })
+	t.Run("late", func(t *testing.T) { realLate(t, cluster) })
 	t.Run("faults", func(t *testing.T) { realFaults(t, cluster) })
 }
 
@@ -85,6 +88,31 @@ func realRefusals(t *testing.T, cluster *kafkatest.Cluster) {
 		require.NoError(t, err)
 		require.Equal(t, i, base, "nothing of what was refused is there")
 	}
+}
+
+// realLate lets a batch arrive behind one of a later epoch of its producer, which nobody has announced: it is refused.
+func realLate(t *testing.T, cluster *kafkatest.Cluster) {
+	cluster.CreateTopic(t, "late", 1, nil)
+	c := connect(t, cluster.Addresses())
+	producer, epoch, err := c.NewProducerID(soon(t))
+	require.NoError(t, err)
+	send := func(epoch int16, sequence int32, value string) error {
+		var b batch.Builder
+		b.Reset()
+		b.Add([]byte("\x00\x00\x00\x01\x06" + value + "\x00")) // a record without a key or headers
+		now := time.Now().UnixMilli()
+		built, err := b.Build(batch.Head{Producer: producer, Epoch: epoch, Sequence: sequence, First: now, Newest: now}, compress.None)
+		require.NoError(t, err)
+		request := kmsg.NewPtrProduceRequest()
+		request.Acks, request.TimeoutMillis = -1, 5000
+		request.Topics = []kmsg.ProduceRequestTopic{{Topic: "late", Partitions: []kmsg.ProduceRequestTopicPartition{{Records: built[batch.SizeBytes:]}}}}
+		return arrive(t, cluster.Addresses(), int32(cluster.Leader(t, "late", 0)), request)
+	}
+	require.NoError(t, send(epoch, 0, "one"))
+	require.NoError(t, send(epoch+1, 0, "new"))
+	require.Equal(t, kerr.InvalidProducerEpoch, send(epoch, 1, "old"))
+	require.NoError(t, send(epoch+1, 1, "end"))
+	require.Equal(t, []string{"one", "new", "end"}, values(readAll(t, c, "late", 0)))
 }
 
 // realFaults writes and reads three partitions without a pause while their leaders are killed and paused.

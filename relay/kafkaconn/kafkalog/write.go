@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -49,7 +50,7 @@ func NewWriter(c *kafkaconn.Cluster, topic string, partition int32, o WriterOpti
 // -1 if the broker only says that it has them already. Their Offset and Time are not used.
 //
 // A *Refused in the error's chain says that none was written. After any other error nobody knows whether they were, or will
-// be; the next Append is then a new producer's.
+// be until the next batch is: what is still on its way is refused then.
 func (w *Writer) Append(ctx context.Context, recs []Record) (base int64, err error) {
 	if len(recs) == 0 {
 		return 0, errors.New("BUG: an empty batch")
@@ -60,7 +61,7 @@ func (w *Writer) Append(ctx context.Context, recs []Record) (base int64, err err
 			return base, nil
 		}
 		if !errors.As(err, new(*Refused)) {
-			w.id = batch.Anonymous
+			w.outdate(err)
 		}
 		if !fresh || !batch.LostIdentity(err) || try == enoughDoubts {
 			return 0, fmt.Errorf("append to %s/%d: %w", w.lane.Topic, w.lane.Partition, err)
@@ -99,6 +100,16 @@ func (w *Writer) append(ctx context.Context, recs []Record) (base int64, fresh b
 	}
 	w.next = int32((int64(w.next) + int64(len(recs))) & 0x7fffffff) // after the greatest sequence comes 0
 	return base, true, nil
+}
+
+// outdate makes the next batch one of a later epoch: brokers refuse of a producer what is older than what they have of it. A broker
+// that has forgotten the producer is told of another.
+func (w *Writer) outdate(err error) {
+	if batch.LostIdentity(err) || w.epoch == math.MaxInt16 {
+		w.id = batch.Anonymous
+		return
+	}
+	w.epoch, w.next = w.epoch+1, 0
 }
 
 // identify gives w an id, if it has none.
