@@ -226,11 +226,20 @@ func (j *Journal) stored(partition int32, entries []*queued, end int64) {
 
 // Frontier are the ends of the inbox; where the cluster does not answer, as they were known before.
 func (j *Journal) Frontier() journal.Cut {
+	cut, err := j.frontiers()
+	if err != nil {
+		j.logger.Warn("the frontier is an earlier one", "error", err)
+	}
+	return cut
+}
+
+// frontiers are the ends of the inbox. With the error they are those that were known before.
+func (j *Journal) frontiers() (journal.Cut, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
 	ends, err := j.logs.ends(ctx, j.topics.inbox, j.partitions()...)
 	if err != nil {
-		j.logger.Warn("the ends of the inbox are not known", "error", err)
+		err = fmt.Errorf("the ends of topic %s: %w", j.topics.inbox, err)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -240,7 +249,7 @@ func (j *Journal) Frontier() journal.Cut {
 		j.frontier[n] = max(j.frontier[n], ends[n])
 		cut[i] = journal.Position{Shard: uint32(i), Offset: uint64(j.frontier[n])}
 	}
-	return cut
+	return cut, err
 }
 
 func (j *Journal) partitions() []int32 {

@@ -62,14 +62,11 @@ func newControl(j *Journal) *control {
 
 // catchUp follows the topic to the end that it has now.
 func (c *control) catchUp(ctx context.Context) error {
-	ends, err := c.j.logs.ends(ctx, c.j.topics.control, 0)
-	if err != nil {
-		return err
-	}
 	c.mu.Lock()
 	next := c.next
 	c.mu.Unlock()
-	return readTo(ctx, c.j.logs, c.j.topics.control, 0, next, ends[0], c.apply)
+	_, err := readToEnd(ctx, c.j.logs, c.j.topics.control, 0, next, c.apply)
+	return err
 }
 
 // run follows the topic, and writes what was given here, until ctx ends.

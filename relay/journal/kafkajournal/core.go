@@ -136,6 +136,7 @@ func (c *core) end() place { return place{c.next, c.rule.top} }
 // of them if all is true. The judge's comes last: from where it says that events are known the next owner looks for names
 // of sinks, and any before has a state then.
 func (c *core) records(all bool) (recs []kafkalog.Record, of []*cursor) {
+	unfit := false
 	for _, cur := range c.cursors {
 		if !all && !cur.dirty {
 			continue
@@ -143,11 +144,15 @@ func (c *core) records(all bool) (recs []kafkalog.Record, of []*cursor) {
 		value := c.encodeState(cur)
 		if value == nil { // what is written says less, and is as true, until its letters are
 			c.relieve(cur)
+			unfit = true
 			continue
 		}
 		recs = append(recs, kafkalog.Record{Key: cur.key.encode(), Value: value})
 		of = append(of, cur)
 		cur.dirty = false
+	}
+	if unfit { // perhaps nothing is written of it
+		return recs, of
 	}
 	s := &judgeState{judged: c.judged, known: c.end(), events: c.events}
 	return append(recs, kafkalog.Record{Key: stateKey{kind: kindJudge, life: c.life}.encode(), Value: s.encode()}), of

@@ -96,11 +96,10 @@ func (k *sink) Release() {
 }
 
 func (j *Journal) deliveries(public *journal.Shard, to string) journal.Deliveries {
-	s := j.shard(public.Number)
-	if s == nil || s.public != public {
+	s := j.enter(public)
+	if s == nil {
 		return nothing{}
 	}
-	s.mu.Lock()
 	defer s.mu.Unlock()
 	name := cursorName{kindSink, to}
 	c := s.core.cursors[name]
@@ -108,7 +107,6 @@ func (j *Journal) deliveries(public *journal.Shard, to string) journal.Deliverie
 		c = s.core.begin(name, s.core.end())
 		s.touch()
 	}
-	s.opened++
 	return &deliveries{s: s, c: c, to: to, owed: func(e *entry) bool { return owedTo(e.rec, to) }}
 }
 
@@ -164,7 +162,7 @@ func (d *deliveries) Next(maxBytes int) ([]*journal.Record, error) {
 		}
 		for i := range events {
 			e := &events[i]
-			if !d.c.take(e, d.owed(e)) {
+			if !d.s.handOut(d.c, e, d.owed(e)) {
 				continue
 			}
 			r := *e.rec
@@ -181,6 +179,19 @@ func (d *deliveries) Next(maxBytes int) ([]*journal.Record, error) {
 	err := d.err
 	d.err = nil
 	return nil, err
+}
+
+// handOut takes an event for a cursor, and reports whether it is to be delivered. Of a sink it may be a dead letter: a former owner
+// could write that, and nothing more. s.mu is held.
+func (s *shard) handOut(c *cursor, e *entry, owed bool) bool {
+	if !c.take(e, owed) {
+		return false
+	}
+	if s.letters[c.key.name].get(e.pos) != nil {
+		c.interred(e.pos)
+		return false
+	}
+	return true
 }
 
 // writeOff counts as dropped what the sink is owed and nobody will ever find: it has read everything else.

@@ -258,6 +258,9 @@ func (j *Journal) Shards() ([]*journal.Shard, <-chan struct{}) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if !leased {
+		for _, s := range j.shards { // whoever is told so hears of it when they come back
+			s.leave()
+		}
 		return nil, j.changed
 	}
 	return j.held, j.changed

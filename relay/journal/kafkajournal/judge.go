@@ -31,13 +31,15 @@ type judge struct {
 	shard uint32
 	ids   *ids
 
-	picked offset // what is up to here in the inbox was looked at
-	judged offset // and its events are in ncs.events: the mark that the next owner begins from
+	picked offset   // what is up to here in the inbox was looked at
+	looked [16]byte // the id of the last of that; zero: not known
+	judged offset   // and its events are in ncs.events: the mark that the next owner begins from
 
 	// As far as ncs.events is known:
 	next     int64 // its first offset that is not
 	rule     ruleE
 	overlaps uint64 // records that rule E skipped
+	foreign  uint64 // records that no owner has written
 }
 
 // item is a record for ncs.events.
@@ -56,7 +58,7 @@ func (j *judge) pick(recs []kafkalog.Record) (row []item, err error) {
 		if e.pos <= j.picked {
 			continue
 		}
-		j.picked = e.pos
+		j.picked, j.looked = e.pos, e.rec.ID
 		if j.ids.copyOf(j.shard, &e) {
 			continue
 		}
@@ -100,6 +102,10 @@ func (j *judge) follow(recs []kafkalog.Record) (events []entry, err error) {
 
 func (j *judge) accept(e *entry) bool {
 	j.next = e.at + 1
+	if e.pos == 0 {
+		j.foreign++
+		return false
+	}
 	if !j.rule.accepts(e.pos) {
 		j.overlaps++
 		return false
@@ -111,8 +117,7 @@ func (j *judge) accept(e *entry) bool {
 // caughtUp says that ncs.events was followed to its end, and whatever was picked is in it. What others have judged need not be
 // judged again.
 func (j *judge) caughtUp() {
-	j.picked = max(j.picked, j.rule.top)
-	j.judged = j.picked
+	j.passTo(j.rule.top)
 }
 
 func rowRecords(row []item) []kafkalog.Record {
@@ -123,8 +128,10 @@ func rowRecords(row []item) []kafkalog.Record {
 	return recs
 }
 
-// skip passes what is gone from the inbox.
-func (j *judge) skip(to offset) {
-	j.picked = max(j.picked, to)
+// passTo goes on behind a position: what is before is gone from the inbox, or judged.
+func (j *judge) passTo(pos offset) {
+	if pos > j.picked {
+		j.picked, j.looked = pos, [16]byte{}
+	}
 	j.judged = j.picked
 }

@@ -1,6 +1,7 @@
 package kafkajournal
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -97,7 +98,7 @@ func decodeLetter(shard uint32, rec *kafkalog.Record) (sink string, l letter, er
 	if err != nil {
 		return "", letter{}, err
 	}
-	l = letter{at: rec.Offset, key: rec.Key}
+	l = letter{at: rec.Offset, key: bytes.Clone(rec.Key)} // it would keep all that was read with it
 	for _, h := range rec.Headers {
 		switch {
 		case h.Key == headerFormat && string(h.Value) != format:
@@ -178,15 +179,19 @@ func (s *shard) fillGraves(graves []grave) error {
 
 // writeGraves writes records to ncs.dead and takes note of what is there then. s.saving is held.
 func (s *shard) writeGraves(ctx context.Context, graves []grave) error {
+	alone := false
 	for len(graves) > 0 {
 		recs := make([]kafkalog.Record, len(graves))
 		for i := range graves {
 			recs[i] = graves[i].rec
 		}
 		n := kafkalog.Fitting(recs, s.j.opts.MaxRecord)
+		if alone {
+			n = 1
+		}
 		base, err := s.deadLog.Append(ctx, recs[:n])
-		var refused *kafkalog.Refused
-		if errors.As(err, &refused) && s.shorten(&graves[max(0, refused.Record)]) {
+		if errors.As(err, new(*kafkalog.Refused)) && (n > 1 || s.shorten(&graves[0])) {
+			alone = true // Kafka does not say which of them is too large
 			continue
 		}
 		if err != nil {
@@ -253,11 +258,7 @@ func (s *shard) interred(ctx context.Context, graves []grave, base int64) error 
 
 // readDead follows ncs.dead from an offset to its end.
 func (s *shard) readDead(ctx context.Context, from int64) error {
-	ends, err := s.j.logs.ends(ctx, s.j.topics.dead, s.n)
-	if err != nil {
-		return err
-	}
-	return readTo(ctx, s.j.logs, s.j.topics.dead, s.n, from, ends[s.n], func(recs []kafkalog.Record) error {
+	_, err := readToEnd(ctx, s.j.logs, s.j.topics.dead, s.n, from, func(recs []kafkalog.Record) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for i := range recs {
@@ -267,6 +268,7 @@ func (s *shard) readDead(ctx context.Context, from int64) error {
 		}
 		return nil
 	})
+	return err
 }
 
 // applyDead takes note of a record of ncs.dead. s.mu is held.
@@ -409,11 +411,11 @@ func (s *shard) letterRecord(ctx context.Context, pos offset) (*journal.Record, 
 	if at < 0 {
 		return nil, nil
 	}
-	chunk, err := s.j.logs.read(ctx, s.j.topics.dead, s.n, at, 1<<10, 0)
-	if err != nil || len(chunk.Records) == 0 || chunk.Records[0].Offset != at {
+	recs, err := readThere(ctx, s.j.logs, s.j.topics.dead, s.n, at, 1<<10)
+	if err != nil || len(recs) == 0 || recs[0].Offset != at {
 		return nil, err
 	}
-	r, _, err := decodeRecord(&chunk.Records[0])
+	r, _, err := decodeRecord(&recs[0])
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,8 @@ package kafkajournal
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/segmentio/kafka-go/compress"
@@ -68,6 +70,37 @@ func readTo(ctx context.Context, l logs, topic string, partition int32, from, to
 		from = max(from, chunk.Next)
 	}
 	return nil
+}
+
+// readToEnd calls fn with the records of a partition from an offset to its end, which it returns. A record that compaction removes
+// meanwhile has a newer one, perhaps behind the end that there was at first: so the end is the one after all was read.
+func readToEnd(ctx context.Context, l logs, topic string, partition int32, from int64, fn func([]kafkalog.Record) error) (end int64, err error) {
+	for {
+		ends, err := l.ends(ctx, topic, partition)
+		if err != nil || ends[partition] <= from {
+			return from, err
+		}
+		if err := readTo(ctx, l, topic, partition, from, ends[partition], fn); err != nil {
+			return from, err
+		}
+		from = ends[partition]
+	}
+}
+
+// readThere reads from an offset at which there was a record; none are returned if it is gone for good. A leader that has just
+// become one may not show all that it has: that is an error, which passes.
+func readThere(ctx context.Context, l logs, topic string, partition int32, at int64, maxBytes int) ([]kafkalog.Record, error) {
+	chunk, err := l.read(ctx, topic, partition, at, maxBytes, 0)
+	if gone := new(kafkalog.OutOfRange); errors.As(err, &gone) && at < gone.Start {
+		return nil, nil
+	}
+	if err == nil && len(chunk.Records) == 0 {
+		err = fmt.Errorf("offset %d cannot be seen yet", at)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read topic %s, partition %d: %w", topic, partition, err)
+	}
+	return chunk.Records, nil
 }
 
 // readBytes is about how much is read at once.

@@ -24,6 +24,9 @@ type memLog struct {
 	recs  []kafkalog.Record // from start on
 }
 
+// removed is the Offset of a record that compaction has removed.
+const removed = -1
+
 func (l *memLog) end() int64 { return l.start + int64(len(l.recs)) }
 
 func newMemLogs() *memLogs {
@@ -72,9 +75,10 @@ func (m *memLogs) read(ctx context.Context, topic string, partition int32, offse
 			return c, &kafkalog.OutOfRange{Offset: offset, Start: c.Start, End: c.End}
 		}
 		for size := 0; c.Next < c.End && (size == 0 || size < maxBytes); c.Next++ {
-			r := l.recs[c.Next-l.start]
-			c.Records = append(c.Records, r)
-			size += len(r.Value) + 200
+			if r := l.recs[c.Next-l.start]; r.Offset != removed {
+				c.Records = append(c.Records, r)
+				size += len(r.Value) + 200
+			}
 		}
 		m.mu.Unlock()
 		if len(c.Records) > 0 || last {

@@ -59,7 +59,7 @@ var errNewer = errors.New("written by a newer version of ncs-relay, whose format
 
 // encodeRecord makes the record of the inbox.
 func encodeRecord(r *journal.Record) kafkalog.Record {
-	rec := kafkalog.Record{Value: slices.Concat([]byte{}, r.Body), Headers: make([]kafkalog.Header, 0, 14)}
+	rec := kafkalog.Record{Value: append([]byte{}, r.Body...), Headers: make([]kafkalog.Header, 0, 14)}
 	add := func(key, value string) {
 		if value != "" {
 			rec.Headers = append(rec.Headers, kafkalog.Header{Key: key, Value: []byte(value)})
@@ -110,14 +110,11 @@ func decodeInbox(shard uint32, rec *kafkalog.Record) (entry, error) {
 	return newEntry(shard, rec, r, offset(rec.Offset+1)), nil
 }
 
-// decodeEvent reads a record of the events of a shard.
+// decodeEvent reads a record of the events of a shard. One that no owner has written has the position 0, which rule E never accepts.
 func decodeEvent(shard uint32, rec *kafkalog.Record) (entry, error) {
 	r, inbox, err := decodeRecord(rec)
 	if errors.Is(err, errNewer) {
 		return entry{}, err
-	}
-	if inbox < 0 {
-		return entry{}, fmt.Errorf("offset %d of the events has no %s: somebody else has written it", rec.Offset, headerInbox)
 	}
 	if err != nil {
 		r = unreadable(shard, rec, err)
@@ -142,10 +139,7 @@ func unreadable(shard uint32, rec *kafkalog.Record, err error) *journal.Record {
 // decodeRecord returns a record without its position, and the offset in the inbox that a record of the events names, or -1.
 func decodeRecord(rec *kafkalog.Record) (r *journal.Record, inbox int64, err error) {
 	inbox = -1
-	r = &journal.Record{Body: rec.Value}
-	if r.Body == nil {
-		r.Body = []byte{}
-	}
+	r = &journal.Record{Body: append([]byte{}, rec.Value...)} // it outlives what was read with it
 	known := false
 	for _, h := range rec.Headers {
 		var bad error

@@ -122,7 +122,10 @@ func (j *Journal) complete(spec *journal.ReplaySpec) error {
 	if !j.knows(spec.Sink) || !j.knows(spec.Of) {
 		return fmt.Errorf("replay of %q to %q: the journal does not know both sinks", spec.Of, spec.Sink)
 	}
-	end := j.Frontier()
+	end, err := j.frontiers()
+	if err != nil {
+		return fmt.Errorf("replay of %q to %q: %w", spec.Of, spec.Sink, err)
+	}
 	for i := range end {
 		if spec.To != nil {
 			end[i].Offset = min(end[i].Offset, spec.To.In(end[i].Shard).Offset)
@@ -350,13 +353,11 @@ func (r *replay) changesLetters() bool { return r.spec.DeadLetters || r.spec.Of 
 
 // In are the deliveries in a shard that want selects.
 func (r *replay) In(public *journal.Shard, want func(header *journal.Record) bool) journal.Deliveries {
-	s := r.j.shard(public.Number)
-	if s == nil || s.public != public {
+	s := r.j.enter(public)
+	if s == nil {
 		return nothing{}
 	}
-	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.opened++
 	w := &replayed{r: r, deliveries: &deliveries{s: s, c: r.cursor(s), to: r.spec.Sink}}
 	w.wants = func(e *entry) bool { return wants(want, e.rec) }
 	return w

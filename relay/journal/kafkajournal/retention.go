@@ -142,7 +142,7 @@ func (s *shard) buryUpTo(ctx context.Context, c *cursor, last offset) error {
 		from, end := c.read, s.core.next
 		more = from.top < last && from.next < end && c.unreadCount() > 0
 		s.mu.Unlock()
-		if err := s.flush(ctx, false); err != nil {
+		if err := s.save(false); err != nil {
 			return err
 		}
 		if more {
@@ -180,7 +180,7 @@ func (s *shard) readOn(ctx context.Context, c *cursor, from place, end int64, la
 		if err != nil {
 			return err
 		}
-		c.take(&e, owedTo(e.rec, c.key.name))
+		s.handOut(c, &e, owedTo(e.rec, c.key.name))
 	}
 	c.read.next = max(c.read.next, min(chunk.Next, end))
 	return nil
@@ -314,8 +314,11 @@ func (c *core) encodeState(cur *cursor) []byte {
 	return nil
 }
 
-// relieve makes dead letters of the older half of what a sink was handed out.
+// relieve makes dead letters of the older half of what a sink was handed out, unless some are on their way.
 func (c *core) relieve(cur *cursor) {
+	if len(cur.buried) > 0 {
+		return
+	}
 	pending := cur.unsettled.Pending(c.shard)
 	for _, p := range pending[:(len(pending)+1)/2] {
 		if cur.key.kind == kindSink {

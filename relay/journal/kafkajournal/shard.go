@@ -28,6 +28,7 @@ type shard struct {
 	taken    atomic.Bool   // core is there
 	recalled chan struct{} // closed when the ids of the events before it are known
 	window   bounds        // of ncs.events: those that are not; for the judge only
+	doubted  bool          // the inbox seemed to end before what was judged; for the judge only
 
 	saving     turn // one flush at a time; taken before mu; guards what follows
 	stateLog   writer
@@ -45,6 +46,7 @@ type shard struct {
 	lettersLost map[string]uint64 // dropped by their limits
 	deadNext    int64             // what is in ncs.dead before it is in letters
 	since       time.Time         // since when something waits to be stored; zero: nothing does
+	storing     time.Time         // since when what is being stored has waited
 	changed     chan struct{}
 	trouble     error // why it is not judged
 	awaited     bool  // a replay waits for what is to be judged
@@ -75,11 +77,35 @@ func (s *shard) goes(fn func(context.Context)) { s.work.Go(func() { fn(s.ctx) })
 
 // mayHandOut reports whether what is handed out would be settled by us alone, as far as we know. s.mu is held.
 func (s *shard) mayHandOut() bool {
-	return s.ctx.Err() == nil && s.j.own.Lease() > 0 && !s.stalled()
+	if s.j.own.Lease() <= 0 {
+		s.leave() // whoever gets nothing for that is called again when the shard comes back
+	}
+	return s.ctx.Err() == nil && !s.stalled()
 }
 
 // stalled reports whether nothing could be stored for so long that it would be delivered again. s.mu is held.
-func (s *shard) stalled() bool { return !s.since.IsZero() && time.Since(s.since) > stallAfter }
+func (s *shard) stalled() bool {
+	since := s.storing
+	if since.IsZero() {
+		since = s.since
+	}
+	return !since.IsZero() && time.Since(since) > stallAfter
+}
+
+// enter returns the shard, with its mutex, for deliveries that End; nil: it is being let go.
+func (j *Journal) enter(public *journal.Shard) *shard {
+	s := j.shard(public.Number)
+	if s == nil || s.public != public {
+		return nil
+	}
+	s.mu.Lock()
+	if s.ctx.Err() != nil {
+		s.mu.Unlock()
+		return nil
+	}
+	s.opened++
+	return s
+}
 
 // touch says that something waits to be stored. s.mu is held.
 func (s *shard) touch() {
@@ -244,9 +270,7 @@ func (s *shard) letGo() {
 		}
 	}
 	for s.j.closing.Err() == nil {
-		ctx, cancel := context.WithTimeout(s.j.closing, operationTimeout)
-		err := s.flush(ctx, false)
-		cancel()
+		err := s.save(false)
 		if err == nil {
 			return
 		}
@@ -267,6 +291,9 @@ func (s *shard) judgeLoop(ctx context.Context) {
 			return
 		}
 		s.note(err)
+		if errors.Is(err, errForeignLog) && !s.doubted {
+			return // until an operator has decided
+		}
 		if err != nil {
 			kafkaconn.Pause(ctx, pause)
 		}
@@ -299,14 +326,24 @@ func (s *shard) judgeSome(ctx context.Context, events writer) error {
 	s.mu.Lock()
 	from := int64(s.core.picked)
 	s.mu.Unlock()
+	if s.doubted {
+		if err := s.sameInbox(ctx, from); err != nil {
+			return err
+		}
+		s.doubted = false
+	}
 	chunk, err := s.j.logs.read(ctx, s.j.topics.inbox, s.n, from, readBytes, time.Second)
 	var gone *kafkalog.OutOfRange
 	if errors.As(err, &gone) && from < gone.Start {
 		s.j.logger.Error("accepted records are gone from the topic before they were judged", "topic", s.j.topics.inbox, "shard", s.n, "from", from, "to", gone.Start)
 		s.mu.Lock()
-		s.core.skip(offset(gone.Start))
+		s.core.passTo(offset(gone.Start))
 		s.mu.Unlock()
 		return nil
+	}
+	if errors.As(err, &gone) && from > gone.End {
+		s.doubted = true
+		return fmt.Errorf("topic %s, partition %d, ends at %d, and %d were judged: %w", s.j.topics.inbox, s.n, gone.End, from, errForeignLog)
 	}
 	if err != nil {
 		return fmt.Errorf("read topic %s: %w", s.j.topics.inbox, err)
@@ -332,6 +369,21 @@ func (s *shard) judgeSome(ctx context.Context, events writer) error {
 	return nil
 }
 
+// sameInbox returns an error unless the inbox has at its place what was looked at last: one that has lost its end has something else
+// there, or soon will, and all that is new before from would never be judged.
+func (s *shard) sameInbox(ctx context.Context, from int64) error {
+	rec, err := s.recordAt(ctx, s.j.topics.inbox, from-1)
+	if err != nil {
+		return err
+	}
+	if rec != nil && rec.Offset == from-1 {
+		if e, err := decodeInbox(uint32(s.n), rec); err != nil || e.rec.ID == s.core.looked || s.core.looked == [16]byte{} {
+			return err
+		}
+	}
+	return fmt.Errorf("topic %s, partition %d, has lost its end: %w", s.j.topics.inbox, s.n, errForeignLog)
+}
+
 // writeRow has a row in ncs.events when it returns, or ctx has ended: nothing behind it may be written before.
 func (s *shard) writeRow(ctx context.Context, events writer, row []item) error {
 	for {
@@ -350,13 +402,20 @@ func (s *shard) writeRow(ctx context.Context, events writer, row []item) error {
 // wrote takes the offset of a row, and reads what others have written before it.
 func (s *shard) wrote(ctx context.Context, row []item, base int64) error {
 	s.mu.Lock()
+	known := s.core.next
 	accepted, expected := s.core.wrote(row, base)
 	if expected {
 		s.accepted(accepted)
 	}
 	s.mu.Unlock()
+	if base >= 0 && base < known {
+		return fmt.Errorf("topic %s, partition %d, takes events at %d, and has had %d: %w", s.j.topics.events, s.n, base, known, errForeignLog)
+	}
 	for !expected {
 		err := s.catchUp(ctx)
+		if err == nil && !s.knows(base+int64(len(row))) {
+			err = fmt.Errorf("topic %s does not show yet what was written to it", s.j.topics.events)
+		}
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -366,17 +425,20 @@ func (s *shard) wrote(ctx context.Context, row []item, base int64) error {
 	return nil
 }
 
+// knows reports whether the events before an offset are known.
+func (s *shard) knows(end int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.core.next >= end
+}
+
 // catchUp follows ncs.events to its end.
 func (s *shard) catchUp(ctx context.Context) error {
 	topic := s.j.topics.events
-	ends, err := s.j.logs.ends(ctx, topic, s.n)
-	if err != nil {
-		return fmt.Errorf("the end of topic %s: %w", topic, err)
-	}
 	s.mu.Lock()
 	from := s.core.next
 	s.mu.Unlock()
-	err = readTo(ctx, s.j.logs, topic, s.n, from, ends[s.n], func(recs []kafkalog.Record) error {
+	_, err := readToEnd(ctx, s.j.logs, topic, s.n, from, func(recs []kafkalog.Record) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		accepted, err := s.core.follow(recs)
@@ -388,8 +450,17 @@ func (s *shard) catchUp(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.warnOfForeign(s.core)
 	s.core.caughtUp()
 	return nil
+}
+
+// warnOfForeign says that there are records in the events that no owner has written. They are passed.
+func (s *shard) warnOfForeign(c *core) {
+	if c.foreign > 0 {
+		s.j.logger.Error("somebody else writes to the topic: these records are passed", "topic", s.j.topics.events, "shard", s.n, "records", c.foreign)
+		c.foreign = 0
+	}
 }
 
 // accepted takes events that are in ncs.events. s.mu is held.
@@ -434,10 +505,7 @@ func (s *shard) keepLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		// What is broken off when the shard is let go may land after what letGo writes, and hide it from the next owner.
-		within, cancel := context.WithTimeout(s.j.closing, operationTimeout)
-		err := s.flush(within, all)
-		cancel()
+		err := s.save(all)
 		if ctx.Err() != nil {
 			return
 		}
@@ -457,6 +525,14 @@ func (s *shard) retouch() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.touch()
+}
+
+// save is flush, which is not broken off when the shard is let go: it might land after what letGo writes, and hide it from the next
+// owner.
+func (s *shard) save(all bool) error {
+	ctx, cancel := context.WithTimeout(s.j.closing, operationTimeout)
+	defer cancel()
+	return s.flush(ctx, all)
 }
 
 // flush stores what was settled before it was called: first the letters, then the states; all of them if all is true.
@@ -513,7 +589,7 @@ func (s *shard) flushState(ctx context.Context, since time.Time, all bool) error
 		}
 	}
 	recs, of := s.core.records(all)
-	s.since = time.Time{}
+	s.storing, s.since = since, time.Time{}
 	for _, c := range s.core.cursors {
 		if c.dirty { // its record was too large: it comes with the next, when it has been relieved
 			s.touch()
@@ -521,12 +597,16 @@ func (s *shard) flushState(ctx context.Context, since time.Time, all bool) error
 	}
 	s.mu.Unlock()
 	err := s.writeState(ctx, recs)
-	if err == nil {
-		s.wakeStalled(since)
-		return nil
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	stalled := s.stalled()
+	s.storing = time.Time{}
+	if err == nil {
+		if stalled { // those go on who got nothing
+			s.j.wake()
+		}
+		return nil
+	}
 	s.core.notWritten(of)
 	s.since = since
 	if since.IsZero() {
@@ -535,16 +615,12 @@ func (s *shard) flushState(ctx context.Context, since time.Time, all bool) error
 	return fmt.Errorf("topic %s: %w", s.j.topics.state, err)
 }
 
-// wakeStalled lets those go on who got nothing because nothing could be stored.
-func (s *shard) wakeStalled(since time.Time) {
-	if !since.IsZero() && time.Since(since) > stallAfter {
-		s.j.wake()
-	}
-}
+// mostOfState bounds a batch of states: what a topic takes that has Kafka's own max.message.bytes.
+const mostOfState = 1_000_000
 
 func (s *shard) writeState(ctx context.Context, recs []kafkalog.Record) error {
 	for len(recs) > 0 {
-		n := kafkalog.Fitting(recs, s.j.opts.MaxRecord)
+		n := kafkalog.Fitting(recs, mostOfState)
 		base, err := s.stateLog.Append(ctx, recs[:n])
 		if err != nil {
 			return err

@@ -170,23 +170,20 @@ func (j *Journal) loadFrom(ctx context.Context, n uint32, wanted []journal.Posit
 		}
 		s.mu.Unlock()
 	}
-	var chunk kafkalog.Chunk
+	var near []kafkalog.Record
 	for _, p := range wanted {
 		at := int64(p.Offset) - 1
 		if found[p] != nil || at < 0 || int(n) >= len(j.inbox) {
 			continue
 		}
-		if !holds(chunk, at) {
+		if !holds(near, at) {
 			var err error
-			chunk, err = j.logs.read(ctx, j.topics.inbox, int32(n), at, readBytes/4, 0)
-			if gone := new(kafkalog.OutOfRange); errors.As(err, &gone) {
-				chunk = kafkalog.Chunk{}
-			} else if err != nil {
-				return fmt.Errorf("read topic %s, partition %d: %w", j.topics.inbox, n, err)
+			if near, err = readThere(ctx, j.logs, j.topics.inbox, int32(n), at, readBytes/4); err != nil {
+				return err
 			}
 		}
-		for i := range chunk.Records {
-			if rec := &chunk.Records[i]; rec.Offset == at {
+		for i := range near {
+			if rec := &near[i]; rec.Offset == at {
 				e, err := decodeInbox(n, rec)
 				if err != nil {
 					return err
@@ -205,8 +202,8 @@ func (j *Journal) loadFrom(ctx context.Context, n uint32, wanted []journal.Posit
 	return nil
 }
 
-func holds(c kafkalog.Chunk, at int64) bool {
-	return len(c.Records) > 0 && c.Records[0].Offset <= at && at <= c.Records[len(c.Records)-1].Offset
+func holds(recs []kafkalog.Record, at int64) bool {
+	return len(recs) > 0 && recs[0].Offset <= at && at <= recs[len(recs)-1].Offset
 }
 
 // Scan calls fn with the events, each shard's in order, and before them those of dead letters whose events are gone.

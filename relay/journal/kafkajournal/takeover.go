@@ -75,9 +75,8 @@ func (s *shard) readState(ctx context.Context) (*legacy, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.merged = state.end
 	left := newLegacy()
-	err = readTo(ctx, s.j.logs, s.j.topics.state, s.n, state.start, state.end, left.add)
+	s.merged, err = readToEnd(ctx, s.j.logs, s.j.topics.state, s.n, state.start, left.add)
 	if err != nil {
 		return nil, fmt.Errorf("topic %s, partition %d: %w", s.j.topics.state, s.n, err)
 	}
@@ -106,21 +105,16 @@ func (s *shard) count(ctx context.Context, c *core, events bounds) error {
 	}
 	s.ring.from, s.ring.entries, s.ring.bytes = c.next, nil, 0
 	s.window = bounds{max(events.start, min(c.next, events.end-int64(s.j.ids.share(s.j.opts.Shards)))), c.next}
-	for end := events.end; c.next < end; {
-		err := readTo(ctx, s.j.logs, s.j.topics.events, s.n, c.next, end, func(recs []kafkalog.Record) error {
-			accepted, err := c.followed(recs)
-			s.ring.push(accepted)
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("topic %s: %w", s.j.topics.events, err)
-		}
-		again, err := s.bounds(ctx, s.j.topics.events) // a former owner may still write
-		if err != nil {
-			return err
-		}
-		c.next, end = max(c.next, end), again.end
+	end, err := readToEnd(ctx, s.j.logs, s.j.topics.events, s.n, c.next, func(recs []kafkalog.Record) error { // a former owner may still write
+		accepted, err := c.followed(recs)
+		s.ring.push(accepted)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("topic %s: %w", s.j.topics.events, err)
 	}
+	c.next = max(c.next, end)
+	s.warnOfForeign(c)
 	c.caughtUp()
 	return nil
 }
@@ -176,7 +170,7 @@ func (s *shard) isRecalled() bool {
 func (s *shard) adopt(ctx context.Context, c *core, inbox bounds) error {
 	if int64(c.judged) < inbox.start {
 		s.j.logger.Error("accepted records are gone from the topic before they were judged", "topic", s.j.topics.inbox, "shard", s.n, "from", c.judged, "to", inbox.start)
-		c.skip(offset(inbox.start))
+		c.passTo(offset(inbox.start))
 	}
 	clear(c.counted)
 	for _, name := range s.j.openSinks() {

@@ -1,0 +1,590 @@
+package kafkajournal
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/journaltest"
+	"ncs-relay/relay/kafkaconn/kafkalog"
+)
+
+// veiled are logs whose ends are behind for a while, as a new leader's are.
+type veiled struct {
+	logs
+	mu   sync.Mutex
+	most map[string]int64 // by topic: nothing from there on is seen
+	fail map[string]error // by topic: of asking for ends
+	then func(topic string)
+}
+
+func veil(o *Options) *veiled {
+	v := &veiled{logs: o.logs, most: make(map[string]int64), fail: make(map[string]error)}
+	o.logs = v
+	return v
+}
+
+func (v *veiled) hide(topic string, from int64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.most[topic] = from
+}
+
+func (v *veiled) show() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	clear(v.most)
+	clear(v.fail)
+}
+
+func (v *veiled) read(ctx context.Context, topic string, partition int32, offset int64, maxBytes int, wait time.Duration) (kafkalog.Chunk, error) {
+	v.mu.Lock()
+	most, hidden := v.most[topic]
+	then := v.then
+	v.mu.Unlock()
+	if then != nil {
+		then(topic)
+	}
+	if hidden && offset >= most {
+		time.Sleep(wait)
+		return kafkalog.Chunk{Next: offset, End: most}, nil
+	}
+	return v.logs.read(ctx, topic, partition, offset, maxBytes, wait)
+}
+
+func (v *veiled) ends(ctx context.Context, topic string, partitions ...int32) (map[int32]int64, error) {
+	v.mu.Lock()
+	most, hidden := v.most[topic]
+	err := v.fail[topic]
+	v.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	ends, err := v.logs.ends(ctx, topic, partitions...)
+	for p := range ends {
+		if hidden {
+			ends[p] = min(ends[p], most)
+		}
+	}
+	return ends, err
+}
+
+// forgetful lets a journal know nothing of its newest events by heart.
+func forgetful(j *Journal) {
+	s := j.shard(0)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ring = ring{from: s.core.next, max: 1}
+}
+
+// A new leader may need a moment until it shows what it has. What is dropped for that is lost.
+func TestWhatCannotBeSeenYetIsNotTakenForLost(t *testing.T) {
+	var v *veiled
+	alone(t, func(o *Options) { v = veil(o) }, func(j *Journal, _ *link, m *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		recs := journaltest.Fill(t, j, 0, 4, "a")
+		journaltest.Drain(t, a, 1<<20)
+		a.Bury(journal.DeadLetter{Position: recs[0].Position, Reason: "no"})
+		require.NoError(t, j.Flush())
+		forgetful(j)
+		v.hide("ncs.inbox", 2)
+		_, err := j.Load(journaltest.Positions(recs[3:]))
+		require.Error(t, err, "it is there")
+		v.show()
+		got, err := j.Load(journaltest.Positions(recs[3:]))
+		require.NoError(t, err)
+		require.Equal(t, recs[3:], got)
+
+		m.cut("ncs.inbox", 0, 2)
+		v.hide("ncs.dead", 0)
+		_, err = j.Load(journaltest.Positions(recs[:1]))
+		require.Error(t, err, "its letter is there")
+		v.show()
+		got, err = j.Load(journaltest.Positions(recs[:2]))
+		require.NoError(t, err)
+		require.Equal(t, recs[0], got[0])
+		require.Nil(t, got[1])
+	})
+}
+
+// Kafka removes a record from a compacted topic when it has a newer one of the same key: perhaps while the topic is being read.
+func TestAStateThatIsCompactedWhileItIsReadIsRead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLogs()
+		j := mustOpen(t, testOptions(t, m, 1))
+		stop := journaltest.Start(t, j)
+		a := journaltest.Sink(t, j, "a")
+		recs := journaltest.Fill(t, j, 0, 5, "a")
+		journaltest.Drain(t, a, 1<<20)
+		stop()
+
+		opts := testOptions(t, m, 1)
+		v := veil(&opts)
+		var once sync.Once
+		v.then = func(topic string) {
+			if topic == "ncs.state" {
+				once.Do(func() { m.rewrite(topic, 0, "sink/a/") })
+			}
+		}
+		j = mustOpen(t, opts)
+		stop = journaltest.Start(t, j)
+		require.Equal(t, journaltest.Positions(recs), pendingAt(j, "a"))
+		stop()
+	})
+}
+
+// rewrite appends the newest record of each key with a prefix again, and removes it where it was.
+func (m *memLogs) rewrite(topic string, partition int32, prefix string) {
+	m.mu.Lock()
+	l := m.log(topic, partition)
+	newest := make(map[string]kafkalog.Record)
+	for i, r := range l.recs {
+		if strings.HasPrefix(string(r.Key), prefix) {
+			newest[string(r.Key)] = r
+			l.recs[i].Offset = removed
+		}
+	}
+	m.mu.Unlock()
+	for _, r := range newest {
+		m.append(topic, partition, []kafkalog.Record{r})
+	}
+}
+
+// How far events are known must not be stored before the states of the sinks that they name.
+func TestASinkWhoseFirstStateDoesNotFitLosesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLogs()
+		l := &link{logs: m}
+		opts := testOptions(t, l, 1)
+		own := newTenure(0)
+		opts.Ownership = own
+		j := mustOpen(t, opts)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- j.Run(ctx) }()
+		time.Sleep(time.Second)
+		_, err := j.Sink("a")
+		require.NoError(t, err)
+		m.refuse("ncs.dead", func([]kafkalog.Record) error { return errors.New("no leader") })
+		s := j.shard(0)
+		s.mu.Lock()
+		s.core.largest = 300
+		delete(s.core.cursors, cursorName{kindSink, "b"})
+		j.mu.Lock()
+		j.sinks["b"] = &sink{j: j, name: "b", appended: make(chan struct{}), open: true} // it was opened before the shard was taken
+		j.mu.Unlock()
+		s.mu.Unlock()
+		require.NoError(t, s.saving.take(ctx))
+		recs := journaltest.Fill(t, j, 0, 200, "b")
+		shard := journaltest.Shard(t, j)
+		d := j.sinks["b"].Owed(shard)
+		require.Len(t, journaltest.Drain(t, d, 1<<20), 200)
+		s.saving.giveBack()
+		time.Sleep(3 * time.Minute) // those of all other sinks are written again
+		l.mu.Lock()
+		l.cut = errors.New("killed")
+		l.mu.Unlock()
+		cancel()
+		<-ended
+		_ = j.Close()
+
+		m.refuse("", nil)
+		j = mustOpen(t, testOptions(t, m, 1))
+		stop := journaltest.Start(t, j)
+		b := journaltest.Sink(t, j, "b")
+		got := append(journaltest.Pending(b), journaltest.Positions(journaltest.Drain(t, b, 1<<20))...)
+		letters, err := j.DeadLetters("b", journal.Position{}, 1000)
+		require.NoError(t, err)
+		require.Equal(t, len(recs), len(got)+len(letters))
+		stop()
+	})
+}
+
+// Whatever is handed out while a broker does not answer would come again after a crash.
+func TestShardWhoseStateHangsHandsOutNothing(t *testing.T) {
+	alone(t, nil, func(j *Journal, l *link, _ *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		recs := journaltest.Fill(t, j, 0, 30, "a")
+		first, err := a.Next(1)
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		letGo := l.hold()
+		a.Settle(first[0].Position, journal.Delivered)
+		time.Sleep(30 * time.Second)
+		none, err := a.Next(1)
+		require.NoError(t, err)
+		require.Empty(t, none, "nothing could be stored for half a minute")
+		letGo()
+		time.Sleep(12 * time.Second)
+		require.Equal(t, journaltest.Positions(recs[1:]), journaltest.Positions(journaltest.Drain(t, a, 1<<20)))
+	})
+}
+
+// Who asks late for the deliveries of a shard that is being let go must not get them: the next owner will.
+func TestNobodyGetsDeliveriesOfAShardThatIsLetGo(t *testing.T) {
+	var own *tenure
+	alone(t, func(o *Options) { own = newTenure(0); o.Ownership = own }, func(j *Journal, l *link, _ *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		shard := journaltest.Shard(t, j)
+		recs := journaltest.Fill(t, j, 0, 3, "a")
+		journaltest.Drain(t, a, 1<<20)
+		r, err := j.AddReplay(journal.ReplaySpec{Sink: "a"})
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		letGo := l.hold()
+		a.Settle(recs[0].Position, journal.Delivered)
+		a.End()
+		own.set(true)
+		time.Sleep(time.Second)
+		require.Empty(t, journaltest.Pending(a.Sink.Owed(shard)))
+		require.Equal(t, nothing{}, r.In(shard, func(*journal.Record) bool { return true }))
+		letGo()
+		time.Sleep(time.Second)
+		require.EqualValues(t, 0, <-own.released)
+	})
+}
+
+// A lease may be over for an instant, and who looks then must not wait for ever.
+func TestALeaseThatWasOverForAnInstantStallsNothing(t *testing.T) {
+	var own *tenure
+	alone(t, func(o *Options) { own = newTenure(0); o.Ownership = own }, func(j *Journal, _ *link, _ *memLogs) {
+		over := func(fn func()) {
+			own.mu.Lock()
+			own.leased = false
+			own.mu.Unlock()
+			fn()
+			own.mu.Lock()
+			own.leased = true
+			own.mu.Unlock()
+		}
+		var changed <-chan struct{}
+		over(func() {
+			var held []*journal.Shard
+			held, changed = j.Shards()
+			require.Empty(t, held)
+		})
+		select {
+		case <-changed:
+		case <-time.After(5 * time.Second):
+			require.Fail(t, "nobody says that there are shards again")
+		}
+		time.Sleep(2 * time.Second)
+		a := journaltest.Sink(t, j, "a")
+		journaltest.Fill(t, j, 0, 3, "a")
+		_, changed = j.Shards()
+		over(func() {
+			none, err := a.Next(1)
+			require.NoError(t, err)
+			require.Empty(t, none)
+		})
+		select {
+		case <-changed:
+		case <-time.After(5 * time.Second):
+			require.Fail(t, "nobody says that there is something again")
+		}
+		a.End()
+		time.Sleep(2 * time.Second)
+		held, _ := j.Shards()
+		require.Len(t, held, 1)
+	})
+}
+
+// What is broken off may land after what is written when the shard is let go.
+func TestWhatASweepStoresIsNotBrokenOff(t *testing.T) {
+	var own *tenure
+	change := func(o *Options) { own = newTenure(0); o.Ownership = own; o.Retention = 4 * time.Hour }
+	alone(t, change, func(j *Journal, l *link, m *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		journaltest.Fill(t, j, 0, 5, "a")
+		a.End()
+		var once sync.Once
+		letGo := make(chan func(), 1)
+		m.refuse("ncs.dead", func([]kafkalog.Record) error { // the sweep has buried
+			once.Do(func() { letGo <- l.hold() })
+			return errors.New("no leader")
+		})
+		time.Sleep(2*time.Hour + 59*time.Minute)
+		release := <-letGo
+		time.Sleep(time.Second)
+		own.set(true)
+		time.Sleep(time.Second)
+		release()
+		m.refuse("", nil)
+		time.Sleep(2 * time.Second)
+		require.EqualValues(t, 0, <-own.released)
+		require.Zero(t, l.brokenOff.Load())
+	})
+}
+
+// A letter is the settlement, also of a delivery that the next owner does not know to have been handed out.
+func TestADeadLetterIsNotDeliveredByTheNextOwner(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLogs()
+		l := &link{logs: m}
+		j := mustOpen(t, testOptions(t, l, 1))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- j.Run(ctx) }()
+		time.Sleep(time.Second)
+		a := journaltest.Sink(t, j, "a")
+		recs := journaltest.Fill(t, j, 0, 5, "a")
+		time.Sleep(time.Second)
+		m.refuse("ncs.state", func([]kafkalog.Record) error { return errors.New("no leader") })
+		journaltest.Drain(t, a, 1<<20)
+		a.Bury(journal.DeadLetter{Position: recs[1].Position, Reason: "no"})
+		time.Sleep(2 * time.Second)
+		l.mu.Lock()
+		l.cut = errors.New("killed")
+		l.mu.Unlock()
+		cancel()
+		<-ended
+		_ = j.Close()
+		m.refuse("", nil)
+		require.Len(t, m.log("ncs.dead", 0).recs, 1)
+
+		for range 2 {
+			j = mustOpen(t, testOptions(t, m, 1))
+			stop := journaltest.Start(t, j)
+			a = journaltest.Sink(t, j, "a")
+			got := append(journaltest.Pending(a), journaltest.Positions(journaltest.Drain(t, a, 1<<20))...)
+			require.Equal(t, []journal.Position{recs[0].Position, recs[2].Position, recs[3].Position, recs[4].Position}, got)
+			require.Equal(t, journal.Totals{Owed: 5, Dead: 1, Pending: 4}, a.Totals())
+			require.EqualValues(t, 1, journaltest.StatusOf(j, "a").Letters)
+			stop()
+		}
+	})
+}
+
+// The events have a prefix that anybody with the right to write may try a producer with.
+func TestARecordThatSomebodyElseHasWrittenToTheEventsIsPassed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLogs()
+		j := mustOpen(t, testOptions(t, m, 1))
+		stop := journaltest.Start(t, j)
+		a := journaltest.Sink(t, j, "a")
+		recs := journaltest.Fill(t, j, 0, 2, "a")
+		m.append("ncs.events", 0, []kafkalog.Record{{Value: []byte("test")}, {Key: []byte("k")}})
+		recs = append(recs, journaltest.Fill(t, j, 2, 2, "a")...)
+		forgetful(j)
+		require.Equal(t, journaltest.Positions(recs), journaltest.Positions(journaltest.Drain(t, a, 1)))
+		seen := 0
+		require.NoError(t, j.Scan(t.Context(), func(*journal.Record) bool { return true }, func(*journal.Record) bool { seen++; return true }))
+		require.Equal(t, 4, seen)
+		m.append("ncs.events", 0, []kafkalog.Record{{Value: []byte("test")}})
+		stop()
+		j = mustOpen(t, testOptions(t, m, 1))
+		stop = journaltest.Start(t, j)
+		a = journaltest.Sink(t, j, "a")
+		journaltest.Fill(t, j, 0, 5, "a")
+		require.EqualValues(t, 5, a.Totals().Owed)
+		stop()
+	})
+}
+
+// What was read shares the memory of a whole answer of a broker: whatever is kept of it must not.
+func TestRecordsOwnTheirMemory(t *testing.T) {
+	alone(t, nil, func(j *Journal, _ *link, m *memLogs) {
+		a, b := journaltest.Sink(t, j, "a"), journaltest.Sink(t, j, "b")
+		want := journaltest.Fill(t, j, 0, 3, "a", "b")
+		fromRing := journaltest.Drain(t, a, 1)
+		forgetful(j)
+		fromEvents := journaltest.Drain(t, b, 1)
+		loaded, err := j.Load(journaltest.Positions(want))
+		require.NoError(t, err)
+		a.Bury(journal.DeadLetter{Position: want[0].Position, Reason: "no"})
+		require.NoError(t, j.Flush())
+		s := j.shard(0)
+		require.NoError(t, s.readDead(t.Context(), 0)) // as a take-over does
+		m.mu.Lock()
+		for _, l := range m.logs {
+			for _, r := range l.recs {
+				clear(r.Key)
+				clear(r.Value)
+			}
+		}
+		m.mu.Unlock()
+		for _, got := range [][]*journal.Record{fromRing, fromEvents, loaded} {
+			require.Equal(t, want, got)
+		}
+		require.Contains(t, string(s.letters["a"].list[0].key), "a/1/")
+	})
+}
+
+// A replay that covers less than it says it does would be believed.
+func TestAReplayWhoseEndIsNotKnownIsRefused(t *testing.T) {
+	var v *veiled
+	alone(t, func(o *Options) { v = veil(o) }, func(j *Journal, _ *link, m *memLogs) {
+		journaltest.Sink(t, j, "a")
+		m.append("ncs.inbox", 0, []kafkalog.Record{encodeRecord(journaltest.Record(0, "a"))}) // by another replica
+		time.Sleep(time.Second)
+		v.mu.Lock()
+		v.fail["ncs.inbox"] = errors.New("no leader")
+		v.mu.Unlock()
+		_, err := j.AddReplay(journal.ReplaySpec{Sink: "a"})
+		require.ErrorContains(t, err, "no leader")
+		_, err = j.CountReplay(t.Context(), journal.ReplaySpec{Sink: "a"}, func(*journal.Record) bool { return true })
+		require.ErrorContains(t, err, "no leader")
+		v.show()
+	})
+}
+
+// The end of the events may be told too early after the leader has changed.
+func TestARowThatCannotBeSeenYetIsDeliveredSoon(t *testing.T) {
+	var v *veiled
+	alone(t, func(o *Options) { v = veil(o) }, func(j *Journal, _ *link, m *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		journaltest.Fill(t, j, 0, 1, "a")
+		m.append("ncs.events", 0, []kafkalog.Record{m.log("ncs.events", 0).recs[0]}) // a former owner's
+		v.hide("ncs.events", 1)
+		_, err := journaltest.Append(j, journaltest.Record(1, "a"))
+		require.NoError(t, err)
+		time.Sleep(2 * time.Second)
+		v.show()
+		time.Sleep(5 * time.Second)
+		require.EqualValues(t, 2, a.Totals().Owed)
+	})
+}
+
+func TestNoMoreIsGivenUpThanHasToBe(t *testing.T) {
+	alone(t, nil, func(j *Journal, _ *link, m *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		journaltest.Fill(t, j, 0, 200, "a")
+		m.refuse("ncs.dead", func([]kafkalog.Record) error { return errors.New("no leader") })
+		s := j.shard(0)
+		s.mu.Lock()
+		s.core.largest = 500
+		s.mu.Unlock()
+		journaltest.Drain(t, a, 1<<20)
+		time.Sleep(30 * time.Second)
+		require.LessOrEqual(t, a.Totals().Dead, uint64(100), "half of it is enough")
+		m.refuse("", nil)
+	})
+}
+
+// A record without a value removes a letter.
+func TestAnEmptyBodyHasADeadLetter(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLogs()
+		j := mustOpen(t, testOptions(t, m, 1))
+		stop := journaltest.Start(t, j)
+		a := journaltest.Sink(t, j, "a")
+		r := journaltest.Record(1, "a")
+		r.Body = []byte{}
+		pos, err := journaltest.Append(j, r)
+		require.NoError(t, err)
+		journaltest.Drain(t, a, 1)
+		a.Bury(journal.DeadLetter{Position: pos, Reason: "no"})
+		require.NoError(t, j.Flush())
+		stop()
+		j = mustOpen(t, testOptions(t, m, 1))
+		stop = journaltest.Start(t, j)
+		letters, err := j.DeadLetters("a", journal.Position{}, 10)
+		require.NoError(t, err)
+		require.Len(t, letters, 1)
+		require.Empty(t, journaltest.Pending(journaltest.Sink(t, j, "a")))
+		stop()
+	})
+}
+
+// The topic of states has Kafka's own bound, however large bodies may be.
+func TestStatesAreWrittenInPiecesThatTheirTopicTakes(t *testing.T) {
+	alone(t, func(o *Options) { o.MaxRecord = 16 << 20 }, func(j *Journal, _ *link, m *memLogs) {
+		m.refuse("ncs.state", func(recs []kafkalog.Record) error {
+			size := 0
+			for _, r := range recs {
+				size += len(r.Key) + len(r.Value)
+			}
+			if size > 1<<20 {
+				return &kafkalog.Refused{Record: -1, Err: errors.New("message too large")}
+			}
+			return nil
+		})
+		sinks := []string{"a", "b", "c"}
+		for _, name := range sinks {
+			journaltest.Sink(t, j, name)
+		}
+		journaltest.Fill(t, j, 0, 450, sinks...)
+		for _, name := range sinks {
+			k := journaltest.Sink(t, j, name)
+			for _, r := range journaltest.Drain(t, k, 1<<20) {
+				k.Failed(r.Position, journal.Retry{Attempts: 1, LastError: strings.Repeat("x", 1000)})
+			}
+		}
+		require.NoError(t, j.Flush())
+	})
+}
+
+// Kafka does not say which record of a batch is too large.
+func TestLettersThatAreTooLargeTogetherAreKeptWhole(t *testing.T) {
+	alone(t, nil, func(j *Journal, _ *link, m *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		recs := journaltest.Fill(t, j, 0, 20, "a")
+		m.refuse("ncs.dead", func(recs []kafkalog.Record) error {
+			size := 0
+			for _, r := range recs {
+				size += len(r.Key) + len(r.Value)
+			}
+			if size > 500 {
+				return &kafkalog.Refused{Record: -1, Err: errors.New("message too large")}
+			}
+			return nil
+		})
+		for _, r := range journaltest.Drain(t, a, 1<<20) {
+			a.Bury(journal.DeadLetter{Position: r.Position, Reason: "no", Retry: journal.Retry{Attempts: 2}})
+		}
+		require.NoError(t, j.Flush())
+		letters, err := j.DeadLetters("a", journal.Position{}, 100)
+		require.NoError(t, err)
+		require.Len(t, letters, 20)
+		m.cut("ncs.inbox", 0, 20)
+		forgetful(j)
+		got, err := j.Load(journaltest.Positions(recs))
+		require.NoError(t, err)
+		for i, l := range letters {
+			require.Equal(t, 2, l.Retry.Attempts)
+			require.Equal(t, recs[i].Body, got[i].Body)
+		}
+	})
+}
+
+// A log that has lost its end gives offsets a second time: what is written there would be passed as known.
+func TestALogThatLosesItsEndStopsTheShard(t *testing.T) {
+	for _, topic := range []string{"ncs.inbox", "ncs.events"} {
+		t.Run(topic, func(t *testing.T) {
+			alone(t, nil, func(j *Journal, _ *link, m *memLogs) {
+				journaltest.Sink(t, j, "a")
+				journaltest.Fill(t, j, 0, 5, "a")
+				time.Sleep(time.Second)
+				m.mu.Lock()
+				l := m.log(topic, 0)
+				l.recs = l.recs[:2]
+				m.mu.Unlock()
+				time.Sleep(3 * time.Second)
+				for n := range 6 {
+					_, _ = journaltest.Append(j, journaltest.Record(10+n, "a"))
+				}
+				time.Sleep(3 * time.Second)
+				require.ErrorIs(t, j.Ready(), errForeignLog)
+			})
+		})
+	}
+}
+
+func pendingAt(j *Journal, sink string) (positions []journal.Position) {
+	for _, p := range j.Pending(sink) {
+		positions = append(positions, p.Position)
+	}
+	return positions
+}
