@@ -18,14 +18,13 @@ import (
 
 	"ncs-relay/config"
 	"ncs-relay/relay/journal/kafkajournal"
-	"ncs-relay/relay/journal/kafkajournal/member"
 	"ncs-relay/relay/journal/kafkajournal/topics"
 	"ncs-relay/relay/kafkaconn"
 	"ncs-relay/relay/kafkaconn/kafkalog"
 )
 
 func clusterCommand() *cobra.Command {
-	return group("cluster", "Make, check and read the topics of a journal on Kafka", clusterInitCommand(), clusterCheckCommand(), clusterStatusCommand(), clusterConfirmCommand())
+	return group("cluster", "Make, check and read the topics of a journal on Kafka", clusterInitCommand(), clusterCheckCommand(), clusterStatusCommand(), clusterConfirmCommand(), clusterUpgradeCommand())
 }
 
 // clusterTime bounds a command that asks the cluster: there may be several rounds over all shards.
@@ -206,11 +205,19 @@ type clusterStatus struct {
 	Cluster  string           `json:"cluster"` // "" = nothing was written yet
 	Prefix   string           `json:"prefix"`
 	Format   int              `json:"format,omitempty"`
+	Dedup    *clusterDedup    `json:"dedup,omitempty"`   // as all replicas share it
+	Changes  int              `json:"changes,omitempty"` // of what all replicas share
 	Topics   []clusterTopic   `json:"topics"`
 	Replicas []clusterReplica `json:"replicas"`
 	Unknown  string           `json:"replicas_unknown,omitempty"` // why the replicas are not known
 	Shards   []clusterShard   `json:"shards"`
 	Problems []string         `json:"problems,omitempty"`
+}
+
+type clusterDedup struct {
+	OnConflict string `json:"on_conflict"`
+	MaxKeys    int    `json:"max_keys"`
+	Window     string `json:"window"`
 }
 
 type clusterTopic struct {
@@ -240,7 +247,11 @@ func (j *kafkaJournal) status(ctx context.Context) (*clusterStatus, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &clusterStatus{Cluster: checked.State.Meta.Cluster, Prefix: j.Prefix, Format: checked.State.Meta.Format, Replicas: []clusterReplica{}, Shards: []clusterShard{}}
+	meta := checked.State.Meta
+	s := &clusterStatus{Cluster: meta.Cluster, Prefix: j.Prefix, Format: meta.Format, Changes: len(checked.State.Changes), Replicas: []clusterReplica{}, Shards: []clusterShard{}}
+	if checked.State.Key != "" {
+		s.Dedup = &clusterDedup{meta.OnConflict, meta.MaxKeys, meta.Window}
+	}
 	for _, p := range checked.Problems {
 		s.Problems = append(s.Problems, p.String())
 	}
@@ -288,7 +299,7 @@ func (j *kafkaJournal) addTopic(ctx context.Context, s *clusterStatus, name stri
 func (j *kafkaJournal) addReplicas(ctx context.Context, s *clusterStatus) {
 	ctx, cancel := context.WithTimeout(ctx, kafkaconn.RequestTimeout)
 	defer cancel()
-	peers, err := member.New(member.Options{Brokers: j.cluster, Group: topics.NamesOf(j.Prefix).Group}).Peers(ctx)
+	peers, err := j.members(ctx)
 	if err != nil {
 		s.Unknown = err.Error()
 		return
@@ -308,6 +319,7 @@ func (s *clusterStatus) print(out io.Writer) error {
 		fmt.Fprintf(out, "prefix %s: nothing was written yet of what all replicas share (ncs-relay cluster init)\n", s.Prefix)
 	} else {
 		fmt.Fprintf(out, "cluster %s, prefix %s, format %d\n", clean(s.Cluster), s.Prefix, s.Format)
+		fmt.Fprintf(out, "dedup: on_conflict %s, max_keys %d, window %s; upgraded %d times\n", clean(s.Dedup.OnConflict), s.Dedup.MaxKeys, clean(s.Dedup.Window), s.Changes)
 	}
 	for _, p := range s.Problems {
 		fmt.Fprintf(out, "PROBLEM: %s\n", clean(p))
@@ -392,9 +404,9 @@ nothing to go on with: begin with another journal.kafka.prefix.`,
 	return cmd
 }
 
-// stopped returns an error if there are replicas: what they go on storing would contradict what is confirmed.
+// stopped returns an error if there are replicas: what they go on storing would contradict what is changed.
 func (j *kafkaJournal) stopped(ctx context.Context) error {
-	peers, err := member.New(member.Options{Brokers: j.cluster, Group: topics.NamesOf(j.Prefix).Group}).Peers(ctx)
+	peers, err := j.members(ctx)
 	if err != nil || len(peers) == 0 {
 		return err
 	}

@@ -149,7 +149,7 @@ func TestClusterSaysWhatIsNotAsItMustBe(t *testing.T) {
 	for name, test := range map[string]struct{ kafka, journal, words string }{
 		"another number of shards": {"cluster: production, create_topics: {shards: 4}", "retention: 7d", "topic ncs.events: has 6 partitions, must be 4"},
 		"a longer retention":       {"cluster: production", "retention: 8d", "topic ncs.inbox: retention.ms is 604800000, must be 691200000"},
-		"another cluster":          {"cluster: staging", "retention: 7d", `topic ncs.control: belongs to the cluster "production", and this replica to "staging"`},
+		"another cluster":          {"cluster: staging", "retention: 7d", `topic ncs.control: says that the cluster is "production", and this replica has "staging"`},
 	} {
 		o.write(test.kafka, test.journal)
 		o.fails(clusterCheck, test.words)
@@ -166,9 +166,9 @@ func TestClusterSaysWhatIsNotAsItMustBe(t *testing.T) {
 func TestClusterMeetsAnotherFormat(t *testing.T) {
 	t.Parallel()
 	for words, meta := range map[string]string{
-		"topic ncs.control: has format 2, and this version of ncs-relay knows 1":  `{"cluster":"production","format":2,"shards":6}`,
-		"topic ncs.control: has format 0, and this version of ncs-relay writes 1": `{"cluster":"production","shards":6}`,
-		"the constants of the journal cannot be read":                             `{`,
+		"topic ncs.control: has format 2, and this version of ncs-relay knows 1": `{"cluster":"production","format":2,"shards":6}`,
+		"the constants of the journal cannot be read: they have no format":       `{"cluster":"production","shards":6}`,
+		"the constants of the journal cannot be read":                            `{`,
 	} {
 		cluster, client := fakeBrokers(t, 3)
 		o := newOnKafka(t, cluster.ListenAddrs())

@@ -87,6 +87,8 @@ var examples = map[string]string{
   ncs-relay cluster status --json`,
 	"cluster confirm": `  ncs-relay cluster confirm --unknown
   ncs-relay cluster confirm --shard 3 --yes`,
+	"cluster upgrade": `  ncs-relay cluster upgrade -c relay.yaml
+  ncs-relay cluster upgrade --yes`,
 	"journal verify": `  ncs-relay journal verify -c relay.yaml
   ncs-relay journal verify /var/lib/ncs-relay --json`,
 	"journal export": `  ncs-relay journal export > events.jsonl

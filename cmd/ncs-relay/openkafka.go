@@ -32,6 +32,7 @@ type sharedJournal struct {
 	name   string
 	log    *slog.Logger
 	wrong  atomic.Pointer[string] // what is wrong with the topics; nil: nothing
+	mine   atomic.Pointer[topics.Meta]
 }
 
 // verifyInterval is how often the topics are looked at while the relay runs.
@@ -54,6 +55,7 @@ func kafkaOpener(cfg *config.Config, start, adminAddr string, log *slog.Logger) 
 func openShared(ctx context.Context, cfg *config.Config, start, adminAddr string, log *slog.Logger) (*sharedJournal, error) {
 	k := journalOf(cfg, log)
 	j := &sharedJournal{kafka: k, name: cfg.ReplicaName(), log: log}
+	j.mine.Store(&k.mine)
 	state, err := j.prepare(ctx)
 	if err != nil {
 		k.cluster.Close()
@@ -63,13 +65,13 @@ func openShared(ctx context.Context, cfg *config.Config, start, adminAddr string
 	names := topics.NamesOf(k.Prefix)
 	j.member = member.New(member.Options{
 		Brokers: k.cluster, Group: names.Group, Topic: names.Inbox, Shards: int32(j.shards),
-		Name: j.name, Start: start, Admin: cmp.Or(cfg.Admin.Advertise, adminAddr), Version: buildVersion(),
+		Name: j.name, Start: start, Admin: cmp.Or(cfg.Admin.Advertise, adminAddr), Version: buildVersion(), Format: topics.Format,
 		AskStart: askStart, Logger: log,
 		Progress: func(shard int32) (int64, bool) { return j.Judged(shard) }, // it takes part only when the journal is open
 	})
 	j.Journal, err = kafkajournal.Open(ctx, kafkajournal.Options{
 		Cluster: k.cluster, Prefix: k.Prefix, Shards: j.shards, Replica: j.name, Retention: cfg.Journal.Retention,
-		Dead: cfg.DeadLetters, CopiesByKey: cfg.Dedup.OnConflict == "drop", MaxRecord: int(k.InboxBytes()), Ownership: j.member, Logger: log,
+		Dead: cfg.DeadLetters, MaxRecord: int(k.InboxBytes()), Ownership: j.member, Logger: log,
 	})
 	if err != nil {
 		k.cluster.Close()
@@ -88,27 +90,28 @@ func (j *sharedJournal) prepare(ctx context.Context) (state topics.State, err er
 	if err != nil {
 		return state, err
 	}
-	if err := j.judge(checked.Problems, checked.State); err != nil || checked.State.Key != "" {
+	if err := j.judge(checked.Problems, checked.State, false); err != nil || checked.State.Key != "" {
 		return checked.State, err
 	}
 	state, _, err = topics.Agree(ctx, k.cluster, k.Prefix, k.mine.Of(k.Prefix, checked.Found))
 	if err != nil {
 		return state, err
 	}
-	return state, j.judge(state.Check(k.Prefix, k.mine, checked.Found), state)
+	return state, j.judge(state.Check(k.Prefix, k.mine, checked.Found), state, false)
 }
 
-// judge returns why the topics cannot be used, and warns of what is odd.
-func (j *sharedJournal) judge(problems []topics.Problem, state topics.State) error {
+// judge returns why the topics cannot be used, and warns of what is odd. A relay that is running goes on with what has been, or will
+// be, upgraded.
+func (j *sharedJournal) judge(problems []topics.Problem, state topics.State, running bool) error {
 	var errs []error
 	for _, p := range problems {
-		if p.Fatal {
+		if p.Fatal && !(running && p.Upgradable) {
 			errs = append(errs, errors.New(p.String()))
 		} else {
 			j.log.Warn("a topic of the journal is not as it should be", "error", p.String())
 		}
 	}
-	if mine := j.kafka.mine; state.Key != "" && (state.Meta.Cluster != mine.Cluster || state.Meta.Format != mine.Format) {
+	if mine := j.kafka.mine; state.Key != "" && (state.Meta.Cluster != mine.Cluster || state.Meta.Format > mine.Format) {
 		errs = append(errs, errForeignTopics)
 	}
 	return errors.Join(errs...)
@@ -139,16 +142,23 @@ func (j *sharedJournal) Run(ctx context.Context) error {
 	return errors.Join(err, <-failed)
 }
 
+// Reconfigure takes up how copies are recognised; other settings need a restart.
+func (j *sharedJournal) Reconfigure(cfg *config.Config) {
+	mine := j.kafka.mine
+	mine.OnConflict, mine.MaxKeys, mine.Window = cfg.Dedup.OnConflict, cfg.Dedup.MaxKeys, cfg.Dedup.Window.String()
+	j.mine.Store(&mine)
+}
+
 // verify looks at the topics now and then. While one is wrong nothing is taken: somebody has altered it.
 func (j *sharedJournal) verify(ctx context.Context) {
 	for kafkaconn.Pause(ctx, verifyInterval) {
 		look, cancel := context.WithTimeout(ctx, clusterTime)
-		checked, err := j.kafka.Verify(look, j.kafka.cluster, j.kafka.mine)
+		checked, err := j.kafka.Verify(look, j.kafka.cluster, *j.mine.Load())
 		cancel()
 		if err != nil {
 			continue // a cluster that is away is noticed by appends
 		}
-		j.say(j.judge(checked.Problems, checked.State))
+		j.say(j.judge(checked.Problems, checked.State, true))
 	}
 }
 

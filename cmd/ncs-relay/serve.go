@@ -84,11 +84,13 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	defer signal.Stop(hup)
 	var relaying *gateway.Gateway
 	var server *ingress.Server
+	share := func(*config.Config) {} // with the other replicas
 	reload := newReloader(file, cfg, log, func(ctx context.Context, cfg *config.Config) error {
 		if err := relaying.Reload(ctx, settings(cfg, log)); err != nil {
 			return err
 		}
 		server.SetLimits(cfg.Limits)
+		share(cfg)
 		return nil
 	})
 
@@ -145,6 +147,9 @@ func serve(ctx context.Context, file string, cfg *config.Config, log *slog.Logge
 	}
 	if err != nil {
 		return err
+	}
+	if shared, ok := j.(*sharedJournal); ok {
+		share = shared.Reconfigure
 	}
 	state.not("starting: known events are being loaded")
 	// The journal ends last of the parts that use it: what they settle while they end is still written.
@@ -239,6 +244,9 @@ type status struct {
 // settings are what a reload replaces.
 func settings(cfg *config.Config, log *slog.Logger) gateway.Settings {
 	s := gateway.Settings{Settings: ingress.Settings{Router: cfg.Router, Sources: cfg.Sources, Dedup: cfg.Dedup, Limits: cfg.Limits}}
+	if cfg.Journal.Kafka != nil {
+		s.Dedup.OnConflict = "deliver" // whether another event of its key is dropped, its judge knows: that is for all replicas alike
+	}
 	for _, c := range cfg.Sinks {
 		spec := c.Spec("ncs-relay/"+buildVersion(), log)
 		spec.Catalogue = cfg.Catalogue

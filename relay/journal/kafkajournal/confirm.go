@@ -33,7 +33,7 @@ func (j *Journal) Confirm(ctx context.Context, shard int32, remade func(topic st
 		return "", err
 	}
 	own := newLife()
-	c := newCore(uint32(shard), own, newIDs(false), left)
+	c := newCore(uint32(shard), own, newIDs(nil), left)
 	judge := judgeState{judged: c.judged, known: c.end(), events: c.events}
 	switch {
 	case remade("inbox") || int64(c.judged) > inbox.end:

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/kafkajournal/topics"
 	"ncs-relay/relay/kafkaconn"
 	"ncs-relay/relay/kafkaconn/kafkalog"
 )
@@ -21,8 +22,7 @@ import (
 //	pause/<sink>      why nothing is sent to the sink; empty = it was resumed, which is a value, so that no late one comes back
 //	account/<replica> the accounts of sources, as that replica has counted them
 //	replay/...        see replays
-//
-// Other keys are left alone.
+//	meta/..., epoch/...  see package topics
 const (
 	controlPause   = "pause/"
 	controlAccount = "account/"
@@ -38,6 +38,7 @@ type control struct {
 
 	mu        sync.Mutex // guards what follows
 	next      int64      // the offset to go on from
+	constants topics.State
 	pauses    map[string]string
 	resumed   map[string]int64 // the offset after the newest resume of each sink
 	given     map[string]given // pauses that were given here and are not written
@@ -124,9 +125,12 @@ func (c *control) touch() {
 
 // apply takes records in order; those that it knows are skipped.
 func (c *control) apply(recs []kafkalog.Record) error {
-	pulled, err := c.applyAll(recs)
+	pulled, newer, err := c.applyAll(recs)
 	if pulled {
 		c.pulled()
+	}
+	if newer != nil {
+		c.j.outdated(fmt.Errorf("topic %s: %w", c.j.topics.control, newer))
 	}
 	return err
 }
@@ -137,7 +141,8 @@ func (c *control) pulled() {
 	c.j.wake()
 }
 
-func (c *control) applyAll(recs []kafkalog.Record) (pulled bool, err error) {
+// applyAll skips what is of a newer version, and says so.
+func (c *control) applyAll(recs []kafkalog.Record) (pulled bool, newer, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i := range recs {
@@ -145,13 +150,19 @@ func (c *control) applyAll(recs []kafkalog.Record) (pulled bool, err error) {
 		if rec.Offset < c.next {
 			continue
 		}
-		if err := c.applyOne(rec); err != nil {
-			return pulled, fmt.Errorf("offset %d, key %q: %w", rec.Offset, rec.Key, err)
+		err := c.applyOne(rec)
+		if err != nil {
+			err = fmt.Errorf("offset %d, key %q: %w", rec.Offset, rec.Key, err)
+		}
+		if errors.Is(err, errNewer) {
+			newer = err
+		} else if err != nil {
+			return pulled, newer, err
 		}
 		pulled = pulled || !strings.HasPrefix(string(rec.Key), controlAccount)
 		c.next = rec.Offset + 1
 	}
-	return pulled, nil
+	return pulled, newer, nil
 }
 
 func (c *control) applyOne(rec *kafkalog.Record) (err error) {
@@ -165,7 +176,18 @@ func (c *control) applyOne(rec *kafkalog.Record) (err error) {
 	if replica, ok := strings.CutPrefix(key, controlAccount); ok && rec.Value != nil {
 		c.accounts[replica], err = decodeAccounts(rec.Value)
 	}
-	return errors.Join(err, c.applyReplay(key, rec))
+	err = errors.Join(err, c.constants.Add(rec), c.applyReplay(key, rec))
+	if c.constants.Meta.Format > topics.Format {
+		return errNewer
+	}
+	return err
+}
+
+// copiesByKey reports whether copies of a record are those of equal key: a different event of its key is dropped.
+func (c *control) copiesByKey(shard uint32, pos offset) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.constants.At(int32(shard), int64(pos)-1).OnConflict == "drop"
 }
 
 // write appends records and returns the offset of the first.

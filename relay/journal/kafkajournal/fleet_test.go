@@ -55,6 +55,15 @@ func (o *tenure) Lease() time.Duration {
 
 func (o *tenure) Released(shard int32) { o.released <- shard }
 
+// Refuse takes a shard away, as a member does.
+func (o *tenure) Refuse(shard int32) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.shards = slices.DeleteFunc(o.shards, func(n int32) bool { return n == shard })
+	close(o.changed)
+	o.changed = make(chan struct{})
+}
+
 func (o *tenure) set(leased bool, shards ...int32) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

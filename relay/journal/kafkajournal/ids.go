@@ -13,14 +13,63 @@ import (
 //
 // An id is known only when its event is in ncs.events, or ahead of it in the owner's own unbroken row.
 type ids struct {
-	byKey bool // copies are those of equal key, not of equal id
+	byKey func(shard uint32, pos offset) bool // whether copies of a record are those of equal key, not of equal id; nil: never
 
 	mu      sync.Mutex // guards what follows
 	max     int
 	keepFor time.Duration // 0 = for any time
 	count   int
 	clock   uint64
-	shards  map[uint32]*simplelru.LRU[[16]byte, known]
+	shards  map[uint32]*shardIDs
+}
+
+// shardIDs are those of one shard, by id, and by key while that is asked for: when the rule changes, all owners know the same.
+type shardIDs struct {
+	*simplelru.LRU[[16]byte, known]
+	byKey map[[16]byte][16]byte // the ids; nil = copies are those of equal id
+}
+
+func newShardIDs() *shardIDs {
+	lru, _ := simplelru.NewLRU[[16]byte, known](math.MaxInt, nil) // fails for a size of 0 only
+	return &shardIDs{LRU: lru}
+}
+
+// ask makes copies be those of equal key, or of equal id.
+func (s *shardIDs) ask(byKey bool) {
+	switch {
+	case !byKey:
+		s.byKey = nil
+	case s.byKey == nil:
+		s.byKey = make(map[[16]byte][16]byte, s.Len())
+		for _, k := range s.Values() {
+			s.byKey[k.key] = k.id
+		}
+	}
+}
+
+// lookup finds what an event is a copy of.
+func (s *shardIDs) lookup(e *entry) (k known, found bool) {
+	id := e.rec.ID
+	if s.byKey != nil {
+		id, found = s.byKey[e.rec.Key]
+		if !found {
+			return k, false
+		}
+	}
+	return s.Get(id)
+}
+
+func (s *shardIDs) put(k known) {
+	s.Add(k.id, k)
+	if s.byKey != nil {
+		s.byKey[k.key] = k.id
+	}
+}
+
+func (s *shardIDs) removeOldest() {
+	if _, k, some := s.RemoveOldest(); some && s.byKey[k.key] == k.id {
+		delete(s.byKey, k.key)
+	}
 }
 
 type known struct {
@@ -30,8 +79,8 @@ type known struct {
 	met     uint64
 }
 
-func newIDs(byKey bool) *ids {
-	return &ids{byKey: byKey, max: 1_000_000, shards: make(map[uint32]*simplelru.LRU[[16]byte, known])}
+func newIDs(byKey func(uint32, offset) bool) *ids {
+	return &ids{byKey: byKey, max: 1_000_000, shards: make(map[uint32]*shardIDs)}
 }
 
 func (i *ids) keep(n int, d time.Duration) {
@@ -41,24 +90,18 @@ func (i *ids) keep(n int, d time.Duration) {
 	i.evict()
 }
 
-func (i *ids) name(e *entry) [16]byte {
-	if i.byKey {
-		return e.rec.Key
-	}
-	return e.rec.ID
-}
-
-// copyOf reports whether an event is known, and makes it known.
+// copyOf reports whether an event is known, by the rule that holds for it, and makes it known.
 func (i *ids) copyOf(shard uint32, e *entry) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	lru := i.shard(shard)
-	if k, found := lru.Get(i.name(e)); found && (i.keepFor == 0 || e.rec.Time.Sub(time.UnixMilli(k.ms)) <= i.keepFor) {
+	list := i.shard(shard)
+	list.ask(i.byKey != nil && i.byKey(shard, e.pos))
+	if k, found := list.lookup(e); found && (i.keepFor == 0 || e.rec.Time.Sub(time.UnixMilli(k.ms)) <= i.keepFor) {
 		k.met = i.tick()
-		lru.Add(i.name(e), k)
+		list.put(k)
 		return true
 	}
-	i.put(lru, e)
+	i.put(list, e)
 	return false
 }
 
@@ -69,12 +112,11 @@ func (i *ids) add(shard uint32, e *entry) {
 	i.put(i.shard(shard), e)
 }
 
-func (i *ids) put(lru *simplelru.LRU[[16]byte, known], e *entry) { // i.mu is held
-	name := i.name(e)
-	if !lru.Contains(name) {
+func (i *ids) put(list *shardIDs, e *entry) { // i.mu is held
+	if !list.Contains(e.rec.ID) {
 		i.count++
 	}
-	lru.Add(name, known{key: e.rec.Key, id: e.rec.ID, pos: e.pos, ms: e.rec.Time.UnixMilli(), met: i.tick()})
+	list.put(known{key: e.rec.Key, id: e.rec.ID, pos: e.pos, ms: e.rec.Time.UnixMilli(), met: i.tick()})
 	i.evict()
 }
 
@@ -83,16 +125,16 @@ func (i *ids) tick() uint64 {
 	return i.clock
 }
 
-func (i *ids) shard(n uint32) *simplelru.LRU[[16]byte, known] { // i.mu is held
+func (i *ids) shard(n uint32) *shardIDs { // i.mu is held
 	if i.shards[n] == nil {
-		i.shards[n], _ = simplelru.NewLRU[[16]byte, known](math.MaxInt, nil) // fails for a size of 0 only
+		i.shards[n] = newShardIDs()
 	}
 	return i.shards[n]
 }
 
 func (i *ids) evict() { // i.mu is held
 	for ; i.count > i.max; i.count-- {
-		var oldest *simplelru.LRU[[16]byte, known]
+		var oldest *shardIDs
 		least := uint64(math.MaxUint64)
 		for _, lru := range i.shards {
 			if _, k, some := lru.GetOldest(); some && k.met < least {
@@ -102,7 +144,7 @@ func (i *ids) evict() { // i.mu is held
 		if oldest == nil {
 			return
 		}
-		oldest.RemoveOldest()
+		oldest.removeOldest()
 	}
 }
 
@@ -138,20 +180,12 @@ func (i *ids) newest(shard uint32, n int, since time.Time) []known {
 func (i *ids) find(shard uint32, id [16]byte) (pos offset, found bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	lru := i.shards[shard]
-	if lru == nil {
+	list := i.shards[shard]
+	if list == nil {
 		return 0, false
 	}
-	if !i.byKey {
-		k, found := lru.Peek(id)
-		return k.pos, found
-	}
-	for _, k := range lru.Values() {
-		if k.id == id {
-			return k.pos, true
-		}
-	}
-	return 0, false
+	k, found := list.Peek(id)
+	return k.pos, found
 }
 
 // mostRead is how many ids are read back for a shard at most when it is taken over.

@@ -11,7 +11,7 @@ import (
 
 // BenchmarkKnownIDs tells what it costs to remember an event, in 24 shards.
 func BenchmarkKnownIDs(b *testing.B) {
-	list := newIDs(false)
+	list := newIDs(nil)
 	list.keep(b.N, 0)
 	before := heap()
 	for n := range b.N {

@@ -17,6 +17,7 @@
 package kafkajournal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,20 +43,23 @@ type Ownership interface {
 	// Released says that nothing of a shard that is not in Owned any more is in flight, and its state is stored: another replica
 	// may have it.
 	Released(shard int32)
+
+	// Refuse gives up a shard for as long as this process lives, because this version cannot read it. It must be Released like any
+	// other.
+	Refuse(shard int32)
 }
 
 // Options say where and how a journal is kept.
 type Options struct {
-	Cluster     *kafkaconn.Cluster
-	Prefix      string // of the topics' names
-	Shards      int    // the partitions of each topic but control
-	Replica     string // the name of this process among all that have the journal open
-	Retention   time.Duration
-	Dead        journal.DeadConfig
-	CopiesByKey bool      // events of equal key are copies, otherwise those of equal id
-	MaxRecord   int       // bytes that a record of the inbox may take; 0: 1,000,000
-	Ownership   Ownership // nil: this replica has all shards, for ever
-	Logger      *slog.Logger
+	Cluster   *kafkaconn.Cluster
+	Prefix    string // of the topics' names
+	Shards    int    // the partitions of each topic but control
+	Replica   string // the name of this process among all that have the journal open
+	Retention time.Duration
+	Dead      journal.DeadConfig
+	MaxRecord int       // bytes that a record of the inbox may take; 0: 1,000,000
+	Ownership Ownership // nil: this replica has all shards, for ever
+	Logger    *slog.Logger
 
 	logs logs
 }
@@ -88,7 +92,7 @@ type Journal struct {
 	logs    logs
 	own     Ownership
 	logger  *slog.Logger
-	topics  topics
+	topics  names
 	ids     *ids
 	inbox   []*inbox
 	control *control
@@ -102,11 +106,12 @@ type Journal struct {
 	sinks    map[string]*sink // all that were opened in this life of the process
 	accounts map[string]*ledger.SourceAccount
 	fault    error // of the last append; nil: it went well
+	newer    error // why this version can read nothing any more
 	frontier map[int32]int64
 	stats    journal.SharedStats // without the overlap of the shards that this replica has
 }
 
-type topics struct{ inbox, events, state, dead, control string }
+type names struct{ inbox, events, state, dead, control string }
 
 // everOwned is the Ownership of a single replica.
 type everOwned int
@@ -122,6 +127,7 @@ func (n everOwned) Owned() ([]int32, <-chan struct{}) {
 func (everOwned) Lease() time.Duration { return time.Hour }
 
 func (everOwned) Released(int32) {}
+func (everOwned) Refuse(int32)   {}
 
 // Open opens the journal, whose topics must exist. It reads what the replicas share, and takes no shard: Run does. Then call
 // Close.
@@ -139,8 +145,8 @@ func Open(ctx context.Context, opts Options) (*Journal, error) {
 		opts.logs = newClusterLogs(opts.Cluster)
 	}
 	name := func(topic string) string { return opts.Prefix + "." + topic }
-	j := &Journal{opts: opts, logs: opts.logs, own: opts.Ownership, logger: opts.Logger, ids: newIDs(opts.CopiesByKey),
-		topics: topics{name("inbox"), name("events"), name("state"), name("dead"), name("control")},
+	j := &Journal{opts: opts, logs: opts.logs, own: opts.Ownership, logger: opts.Logger,
+		topics: names{name("inbox"), name("events"), name("state"), name("dead"), name("control")},
 		shards: make(map[int32]*shard), changed: make(chan struct{}), sinks: make(map[string]*sink),
 		accounts: make(map[string]*ledger.SourceAccount), frontier: make(map[int32]int64)}
 	j.closing, j.close = context.WithCancel(context.Background())
@@ -148,6 +154,7 @@ func Open(ctx context.Context, opts Options) (*Journal, error) {
 		j.inbox = append(j.inbox, newInbox(j, int32(n)))
 	}
 	j.control = newControl(j)
+	j.ids = newIDs(j.control.copiesByKey)
 	if err := j.control.catchUp(ctx); err != nil {
 		return nil, fmt.Errorf("topic %s: %w", j.topics.control, err)
 	}
@@ -277,13 +284,28 @@ func (j *Journal) setHeld(change func([]*journal.Shard) []*journal.Shard) {
 // Ready returns why an append would probably fail now, or why a shard of this replica stands still that an operator has to see to.
 func (j *Journal) Ready() error {
 	for _, s := range j.all() {
-		if err := s.why(); errors.Is(err, errForeignLog) || errors.Is(err, errNewer) {
+		if err := s.why(); errors.Is(err, errForeignLog) {
 			return fmt.Errorf("shard %d: %w", s.n, err)
 		}
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.fault
+	return cmp.Or(j.newer, j.fault)
+}
+
+// outdated gives up all shards: what the replicas share is of a newer version.
+func (j *Journal) outdated(err error) {
+	j.mu.Lock()
+	known := j.newer != nil
+	j.newer = err
+	j.mu.Unlock()
+	if known {
+		return
+	}
+	j.logger.Error("this replica gives up its shards: others have a newer version", "error", err)
+	for _, n := range j.partitions() {
+		j.own.Refuse(n)
+	}
 }
 
 // probeLoop finds out, while appends fail, whether they would work: perhaps none comes because Ready says so.

@@ -77,7 +77,7 @@ func (h *history) takeOver(between func()) *modelOwner {
 	require.NoError(h, l.add(h.state))
 	dead := slices.Clone(h.dead)
 	between()
-	o := &modelOwner{ids: newIDs(false)}
+	o := &modelOwner{ids: newIDs(nil)}
 	o.ids.max = h.window
 	o.core = newCore(0, life{byte(h.lives), byte(h.lives >> 8)}, o.ids, l)
 	for _, letter := range dead {

@@ -55,7 +55,7 @@ const (
 )
 
 // errNewer is the error of a record that a newer version has written.
-var errNewer = errors.New("written by a newer version of ncs-relay, whose format this version does not know")
+var errNewer = errors.New("written by a newer version of ncs-relay, whose format this version does not know: install the version that the other replicas have")
 
 // encodeRecord makes the record of the inbox.
 func encodeRecord(r *journal.Record) kafkalog.Record {

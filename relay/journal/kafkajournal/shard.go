@@ -314,6 +314,9 @@ func (s *shard) note(err error) {
 	s.trouble = err
 	s.mu.Unlock()
 	switch {
+	case errors.Is(err, errNewer):
+		s.j.logger.Error("a shard is given up: a newer version has written to it", "shard", s.n, "error", err)
+		s.j.own.Refuse(s.n)
 	case err != nil && before == nil:
 		s.j.logger.Error("a shard cannot be taken over, or not be judged", "shard", s.n, "error", err)
 	case err == nil && before != nil:

@@ -48,6 +48,7 @@ type Options struct {
 	Start   string // identifies this start of the process
 	Admin   string // the address of this replica's admin API, for the others; may be empty
 	Version string // of the program, for operators
+	Format  int    // of the journal, the newest that it reads; for the others
 
 	// Session is how long a silent replica keeps its shards; default 10 s. Brokers want at least their
 	// group.min.session.timeout.ms. Heartbeats are sent ten times as often.

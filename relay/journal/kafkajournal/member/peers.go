@@ -20,6 +20,7 @@ type Peer struct {
 	Admin   string // the address of its admin API; "" = not told
 	Start   string // identifies the start of its process
 	Version string // of its program
+	Format  int    // the newest of the journal's formats that it reads
 	Shards  []int32
 
 	guarding bool // an earlier one of its name may be alive
@@ -85,7 +86,7 @@ func peer(member describegroups.ResponseGroupMember) (Peer, error) {
 	if err != nil {
 		return Peer{}, err
 	}
-	return Peer{said.name, said.Admin, said.Start, said.Version, given.Owners[said.name], said.Guarding}, nil
+	return Peer{said.name, said.Admin, said.Start, said.Version, said.Format, given.Owners[said.name], said.Guarding}, nil
 }
 
 // admit looks whether a replica of this name is alive, before this one takes its place: Kafka fences the first of the two. If that

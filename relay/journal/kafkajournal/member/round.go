@@ -53,7 +53,7 @@ func (m *Member) joinRequest() (*joingroup.Request, error) {
 	defer m.mu.Unlock()
 	m.rejoin = time.Time{}
 	m.joined = time.Now()
-	metadata, err := encodeHello(m.Topic, hello{Admin: m.Admin, Start: m.Start, Version: m.Version, claim: claim{
+	metadata, err := encodeHello(m.Topic, hello{Admin: m.Admin, Start: m.Start, Version: m.Version, Format: m.Format, claim: claim{
 		Attended: m.generation, Table: m.table, Owned: m.claimed(), Leaving: m.leaving, Guarding: m.guards(),
 		Refused: slices.Sorted(maps.Keys(m.holdings.refused))}})
 	session := int32(m.Session.Milliseconds())

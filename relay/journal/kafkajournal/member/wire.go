@@ -24,6 +24,7 @@ type hello struct {
 	Admin   string `json:"admin,omitempty"`
 	Start   string `json:"start"`
 	Version string `json:"version,omitempty"`
+	Format  int    `json:"format,omitempty"`
 	claim
 }
 

@@ -19,6 +19,8 @@ type Problem struct {
 	Why     string // what comes of it
 	Hint    string // what to type
 	Fatal   bool   // a relay does not take notifications then; otherwise it says so
+
+	Upgradable bool // ncs-relay cluster upgrade can end it; a relay that runs goes on with it
 }
 
 func (p Problem) String() string {

@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,13 +26,18 @@ const (
 	Hash = "fnv1a64"
 )
 
-// Keys of records in the control topic that are about the topics themselves.
+// Keys of records in the control topic that are about the topics themselves. Those of constants end in a random id: the topic is
+// compacted, and no record may take another's place. Of those that are written at the same time, the one with the lowest offset counts.
+//
+//	meta/<id>               the constants
+//	meta/<id>/<n>/<random>  their change number n, from 1
+//	epoch/<shard>
 const (
-	metaPrefix  = "meta/"  // and a random id: of those that several replicas write at first, the one with the lowest offset counts
-	epochPrefix = "epoch/" // and a shard
+	metaPrefix  = "meta/"
+	epochPrefix = "epoch/"
 )
 
-// Meta are the constants of a journal. They are written once, by whoever comes first, and all replicas must have the same.
+// Meta are the constants of a journal. They are written by whoever comes first, and all replicas must have the same.
 type Meta struct {
 	Cluster  string `json:"cluster"`
 	Format   int    `json:"format"`
@@ -44,6 +51,14 @@ type Meta struct {
 	Window     string `json:"window"`
 
 	Topics map[string]string `json:"topics"` // ids by name, in hex
+}
+
+// Change are constants that hold in place of earlier ones.
+type Change struct {
+	Meta
+	From []int64   `json:"from"` // by shard: for records of the inbox from this offset on
+	At   time.Time `json:"at"`
+	By   string    `json:"by,omitempty"`
 }
 
 // Epoch says that an operator has found the topics of a shard to be right, though they are not those that were known. What was
@@ -63,15 +78,18 @@ func MetaOf(cluster, onConflict string, maxKeys int, window time.Duration) Meta 
 
 // State is what the control topic says of the journal as a whole.
 type State struct {
-	Key    string // of the record that counts; "" = there is none yet
-	Meta   Meta
-	Epochs map[int32]Epoch // of the shards that have one
+	Key     string // of the record of the constants; "" = there is none yet
+	Meta    Meta   // that hold now
+	Changes []Change
+	Epochs  map[int32]Epoch // of the shards that have one
+
+	first Meta
 }
 
 // ReadState reads the control topic.
 func ReadState(ctx context.Context, c *kafkaconn.Cluster, prefix string) (State, error) {
 	topic := NamesOf(prefix).Control
-	s := State{Epochs: make(map[int32]Epoch)}
+	var s State
 	starts, err := kafkalog.Starts(ctx, c, topic, []int32{0})
 	if err != nil {
 		return s, kafkaconn.Explain(err)
@@ -86,7 +104,7 @@ func ReadState(ctx context.Context, c *kafkaconn.Cluster, prefix string) (State,
 			return s, kafkaconn.Explain(err)
 		}
 		for i := range chunk.Records {
-			if err := s.add(&chunk.Records[i]); err != nil {
+			if err := s.Add(&chunk.Records[i]); err != nil {
 				return s, fmt.Errorf("topic %s, offset %d: %w", topic, chunk.Records[i].Offset, err)
 			}
 		}
@@ -95,18 +113,14 @@ func ReadState(ctx context.Context, c *kafkaconn.Cluster, prefix string) (State,
 	return s, nil
 }
 
-// add takes over a record. Of most it is not for us to know.
-func (s *State) add(r *kafkalog.Record) error {
+// Add takes over a record of the control topic; they come in order. Of most it is not for us to know.
+func (s *State) Add(r *kafkalog.Record) error {
 	key := string(r.Key)
 	switch {
 	case r.Value == nil:
 		return nil
 	case strings.HasPrefix(key, metaPrefix):
-		if s.Key != "" { // one that was faster has a lower offset
-			return nil
-		}
-		s.Key = key
-		if err := json.Unmarshal(r.Value, &s.Meta); err != nil {
+		if err := s.addMeta(key, r.Value); err != nil {
 			return fmt.Errorf("the constants of the journal cannot be read: %w", err)
 		}
 	case strings.HasPrefix(key, epochPrefix):
@@ -119,10 +133,53 @@ func (s *State) add(r *kafkalog.Record) error {
 			return fmt.Errorf("the epoch of a shard cannot be read: %w", err)
 		}
 		if epoch.Number > s.Epochs[int32(shard)].Number {
+			if s.Epochs == nil {
+				s.Epochs = make(map[int32]Epoch)
+			}
 			s.Epochs[int32(shard)] = epoch
 		}
 	}
 	return nil
+}
+
+// addMeta takes over constants, or a change of those that count. Others were too late.
+func (s *State) addMeta(key string, value []byte) error {
+	of, number, isChange := key, "", false
+	if i := strings.IndexByte(key[len(metaPrefix):], '/'); i >= 0 {
+		of, number, isChange = key[:len(metaPrefix)+i], key[len(metaPrefix)+i+1:], true
+	}
+	number, _, _ = strings.Cut(number, "/")
+	if isChange != (s.Key != "") || isChange && (of != s.Key || number != strconv.Itoa(len(s.Changes)+1)) {
+		return nil
+	}
+	var c Change
+	err := json.Unmarshal(value, &c)
+	switch {
+	case c.Format > Format: // the rest may mean something else
+	case err != nil:
+		return err
+	case c.Format < 1:
+		return errors.New("they have no format")
+	case isChange && len(c.From) != c.Shards:
+		return fmt.Errorf("change %s does not say from where on it holds", number)
+	}
+	s.Meta = c.Meta
+	if isChange {
+		s.Changes = append(s.Changes, c)
+	} else {
+		s.Key, s.first = key, c.Meta
+	}
+	return nil
+}
+
+// At returns the constants that hold for a record of the inbox.
+func (s *State) At(shard int32, offset int64) *Meta {
+	for i := len(s.Changes) - 1; i >= 0; i-- {
+		if c := &s.Changes[i]; int(shard) < len(c.From) && offset >= c.From[shard] {
+			return &c.Meta
+		}
+	}
+	return &s.first
 }
 
 // Agree returns what counts, which is mine if nothing was there. Whether it is what this replica has, Check says.
@@ -130,14 +187,35 @@ func Agree(ctx context.Context, c *kafkaconn.Cluster, prefix string, mine Meta) 
 	if s, err = ReadState(ctx, c, prefix); err != nil || s.Key != "" {
 		return s, false, err
 	}
-	var id [16]byte
-	_, _ = rand.Read(id[:])
-	key := metaPrefix + hex.EncodeToString(id[:])
+	key := metaPrefix + randomID()
 	if err = write(ctx, c, prefix, key, mine); err != nil {
 		return s, false, err
 	}
 	s, err = ReadState(ctx, c, prefix)
 	return s, s.Key == key, err
+}
+
+// ErrOvertaken is the error of Upgrade where another change came first.
+var ErrOvertaken = errors.New("what all replicas share was changed by somebody else at the same time: run it again")
+
+// Upgrade makes other constants hold, from offsets of the inbox on, one for each shard.
+func (s State) Upgrade(ctx context.Context, c *kafkaconn.Cluster, prefix string, to Change) error {
+	number := len(s.Changes) + 1
+	to.At = time.Now().UTC().Truncate(time.Second)
+	if err := write(ctx, c, prefix, fmt.Sprintf("%s/%d/%s", s.Key, number, randomID()), to); err != nil {
+		return err
+	}
+	now, err := ReadState(ctx, c, prefix)
+	if err == nil && (len(now.Changes) < number || !reflect.DeepEqual(now.Changes[number-1], to)) {
+		err = ErrOvertaken
+	}
+	return err
+}
+
+func randomID() string {
+	var id [16]byte
+	_, _ = rand.Read(id[:])
+	return hex.EncodeToString(id[:])
 }
 
 func write(ctx context.Context, c *kafkaconn.Cluster, prefix, key string, value any) error {
@@ -161,48 +239,88 @@ func (f Found) IDs(prefix string) map[string]string {
 	return ids
 }
 
+// Difference is a constant that counts and is not what this replica has.
+type Difference struct {
+	What         string
+	Theirs, Mine any
+
+	Fatal bool   // replicas differ in what they do, so one that has mine does not start
+	Never string // it cannot be changed: what to do instead
+	Alone bool   // it can be changed only while no replica runs
+	Note  string // what comes of a change
+}
+
+// Differences lists what another program or another configuration has differently.
+func (m Meta) Differences(mine Meta) (list []Difference) {
+	const drain = "it never changes: drain the journal, and begin with another journal.kafka.prefix"
+	for _, d := range []Difference{
+		{What: "the cluster", Theirs: strconv.Quote(m.Cluster), Mine: strconv.Quote(mine.Cluster), Fatal: true,
+			Never: fmt.Sprintf("journal.kafka.cluster: %s if it is the same relay, another journal.kafka.prefix if not", m.Cluster)},
+		{What: "the format", Theirs: m.Format, Mine: mine.Format, Note: "older versions of ncs-relay cannot read the journal then"},
+		{What: "the number of shards", Theirs: m.Shards, Mine: mine.Shards, Fatal: true, Never: drain},
+		{What: "the hash function of shards", Theirs: m.Hash, Mine: mine.Hash, Fatal: true, Never: drain},
+		versioned("the version of what makes an event's id", m.Identity, mine.Identity, "copies of events from before are not recognised then"),
+		versioned("the version of what makes an event's entity", m.Entity, mine.Entity, "events of one entity are in another shard than those from before then, and may overtake these"),
+		{What: "dedup.on_conflict", Theirs: m.OnConflict, Mine: mine.OnConflict, Fatal: true},
+		{What: "dedup.max_keys", Theirs: m.MaxKeys, Mine: mine.MaxKeys},
+		{What: "dedup.window", Theirs: m.Window, Mine: mine.Window},
+	} {
+		if d.Theirs != d.Mine {
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
+// versioned is the difference of what a program brings with it.
+func versioned(what string, theirs, mine int, note string) Difference {
+	d := Difference{What: what, Theirs: theirs, Mine: mine, Fatal: true, Alone: true, Note: note}
+	if mine < theirs {
+		d.Never = installNewer
+	}
+	return d
+}
+
+const installNewer = "install the version that the other replicas have"
+
+func (d Difference) String() string {
+	text := fmt.Sprintf("%s is %v, and becomes %v", d.What, d.Theirs, d.Mine)
+	if d.Note != "" {
+		text += ": " + d.Note
+	}
+	return text
+}
+
+func (d Difference) problem(control string) Problem {
+	p := Problem{Topic: control, Found: fmt.Sprintf("says that %s is %v, and this replica has %v", d.What, d.Theirs, d.Mine), Hint: d.Never, Fatal: d.Fatal}
+	switch {
+	case d.Never != "":
+		return p
+	case d.Alone:
+		p.Hint = "ncs-relay cluster upgrade, with all relays stopped"
+	case strings.HasPrefix(d.What, "dedup."):
+		p.Hint = fmt.Sprintf("%s: %v here, or ncs-relay cluster upgrade to have %v everywhere", d.What, d.Theirs, d.Mine)
+	default:
+		p.Hint = "ncs-relay cluster upgrade, when all replicas have this version"
+	}
+	p.Upgradable = true
+	return p
+}
+
 // Check compares what counts with what this replica has, and with the topics that were found.
 func (s State) Check(prefix string, mine Meta, found Found) (problems []Problem) {
 	if s.Key == "" {
 		return nil
 	}
 	control := NamesOf(prefix).Control
-	fatal := func(what, wanted, hint string, values ...any) {
-		problems = append(problems, Problem{Topic: control, Found: fmt.Sprintf(what, values...), Wanted: wanted, Hint: hint, Fatal: true})
+	if s.Meta.Format > mine.Format { // the rest may mean something else
+		return []Problem{{Topic: control, Found: fmt.Sprintf("has format %d, and this version of ncs-relay knows %d", s.Meta.Format, mine.Format), Hint: installNewer, Fatal: true}}
 	}
-	theirs := s.Meta
-	if theirs.Cluster != mine.Cluster {
-		fatal("belongs to the cluster %q, and this replica to %q", "", fmt.Sprintf("journal.kafka.cluster: %s if it is the same relay, another journal.kafka.prefix if not", theirs.Cluster), theirs.Cluster, mine.Cluster)
+	if mine = mine.Of(prefix, found); mine.Shards == 0 { // which is said
+		mine.Shards = s.Meta.Shards
 	}
-	switch {
-	case theirs.Format > mine.Format:
-		fatal("has format %d, and this version of ncs-relay knows %d", "", "install the version that the other replicas have", theirs.Format, mine.Format)
-		return problems // the rest may mean something else
-	case theirs.Format < mine.Format:
-		fatal("has format %d, and this version of ncs-relay writes %d", "", "install the version that made it, drain it, and begin with another journal.kafka.prefix", theirs.Format, mine.Format)
-		return problems
-	}
-	if shards := found.Shards(prefix); shards != 0 && theirs.Shards != shards {
-		fatal("says that there are %d shards, and the topics have %d partitions", "", "the number never changes: drain the journal, and begin with another journal.kafka.prefix", theirs.Shards, shards)
-	}
-	for _, c := range []struct {
-		what         string
-		theirs, mine any
-	}{
-		{"the hash function of shards", theirs.Hash, mine.Hash},
-		{"the version of what makes an event's id", theirs.Identity, mine.Identity},
-		{"the version of what makes an event's entity", theirs.Entity, mine.Entity},
-	} {
-		if c.theirs != c.mine {
-			fatal("says that %s is %v, and this version of ncs-relay has %v", "", "install the version that the other replicas have", c.what, c.theirs, c.mine)
-		}
-	}
-	if theirs.OnConflict != mine.OnConflict {
-		fatal("says that dedup.on_conflict is %s, and this replica has %s", "", "dedup.on_conflict: "+theirs.OnConflict, theirs.OnConflict, mine.OnConflict)
-	}
-	if theirs.MaxKeys != mine.MaxKeys || theirs.Window != mine.Window {
-		problems = append(problems, Problem{Topic: control, Found: fmt.Sprintf("says that dedup.max_keys is %d and dedup.window %s, and this replica has %d and %s", theirs.MaxKeys, theirs.Window, mine.MaxKeys, mine.Window),
-			Why: "it depends on the replica how late a copy is still known", Hint: fmt.Sprintf("dedup: {max_keys: %d, window: %s}", theirs.MaxKeys, theirs.Window)})
+	for _, d := range s.Meta.Differences(mine) {
+		problems = append(problems, d.problem(control))
 	}
 	return append(problems, s.checkIDs(prefix, found)...)
 }

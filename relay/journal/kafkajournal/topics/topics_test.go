@@ -2,6 +2,7 @@ package topics
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"ncs-relay/relay/kafkaconn"
+	"ncs-relay/relay/kafkaconn/kafkalog"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -141,15 +143,15 @@ func TestTheConstantsOfAnotherClusterAreSaid(t *testing.T) {
 		fatal  bool
 		words  []string
 	}{
-		"cluster":       {func(m *Meta) { m.Cluster = "staging" }, nil, true, []string{`belongs to the cluster "staging", and this replica to "production"`, "journal.kafka.cluster: staging"}},
+		"cluster":       {func(m *Meta) { m.Cluster = "staging" }, nil, true, []string{`the cluster is "staging", and this replica has "production"`, "journal.kafka.cluster: staging"}},
 		"newer format":  {func(m *Meta) { m.Format, m.Hash = 2, "new" }, nil, true, []string{"has format 2, and this version of ncs-relay knows 1", "install the version that the other replicas have"}},
-		"older format":  {func(m *Meta) { m.Format = 0 }, nil, true, []string{"has format 0, and this version of ncs-relay writes 1"}},
-		"shards":        {func(m *Meta) { m.Shards = 4 }, nil, true, []string{"says that there are 4 shards, and the topics have 6 partitions"}},
-		"hash":          {func(m *Meta) { m.Hash = "crc" }, nil, true, []string{"hash function of shards is crc", "fnv1a64"}},
-		"identity":      {func(m *Meta) { m.Identity = 2 }, nil, true, []string{"event's id is 2"}},
-		"entity":        {func(m *Meta) { m.Entity = 2 }, nil, true, []string{"event's entity is 2"}},
-		"on_conflict":   {func(m *Meta) { m.OnConflict = "drop" }, nil, true, []string{"dedup.on_conflict is drop, and this replica has deliver", "dedup.on_conflict: drop"}},
-		"limits":        {func(m *Meta) { m.MaxKeys = 7 }, nil, false, []string{"dedup.max_keys is 7", "dedup: {max_keys: 7, window: 24h0m0s}"}},
+		"older format":  {func(m *Meta) { m.Format = 0 }, nil, false, []string{"the format is 0, and this replica has 1", "ncs-relay cluster upgrade, when all replicas have this version"}},
+		"shards":        {func(m *Meta) { m.Shards = 4 }, nil, true, []string{"the number of shards is 4, and this replica has 6", "it never changes"}},
+		"hash":          {func(m *Meta) { m.Hash = "crc" }, nil, true, []string{"hash function of shards is crc", "fnv1a64", "it never changes"}},
+		"identity":      {func(m *Meta) { m.Identity = 2 }, nil, true, []string{"event's id is 2", "install the version that the other replicas have"}},
+		"older entity":  {func(m *Meta) { m.Entity = 0 }, nil, true, []string{"event's entity is 0", "ncs-relay cluster upgrade, with all relays stopped"}},
+		"on_conflict":   {func(m *Meta) { m.OnConflict = "drop" }, nil, true, []string{"dedup.on_conflict is drop, and this replica has deliver", "dedup.on_conflict: drop here, or ncs-relay cluster upgrade to have deliver everywhere"}},
+		"limits":        {func(m *Meta) { m.MaxKeys = 7 }, nil, false, []string{"dedup.max_keys is 7", "dedup.max_keys: 7 here, or ncs-relay cluster upgrade to have 1000 everywhere"}},
 		"another topic": {nil, with(right(options), "ncs.events", func(t *Topic) { t.ID = kafkaconn.TopicID{9} }), true, []string{"topic ncs.events: is not the one that was known, in 6 shards", "ncs-relay cluster confirm"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -169,6 +171,51 @@ func TestTheConstantsOfAnotherClusterAreSaid(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Of what is written at the same time the first counts, for all who read it; what it takes the place of holds before its offsets.
+func TestConstantsChangeFromAnOffsetOn(t *testing.T) {
+	t.Parallel()
+	record := func(key string, c Change) *kafkalog.Record {
+		text, err := json.Marshal(c)
+		require.NoError(t, err)
+		return &kafkalog.Record{Key: []byte(key), Value: text}
+	}
+	change := func(onConflict string, from ...int64) Change {
+		m := mine
+		m.Shards, m.OnConflict = 2, onConflict
+		return Change{Meta: m, From: from}
+	}
+	var s State
+	for _, r := range []*kafkalog.Record{
+		record("meta/b/1/x", change("too early", 0, 0)),
+		record("meta/b", change("deliver")),
+		record("meta/a", change("too late")),
+		record("meta/a/1/x", change("of another", 0, 0)),
+		record("meta/b/2/x", change("too early", 0, 0)),
+		record("meta/b/1/z", change("drop", 10, 20)),
+		record("meta/b/1/a", change("too late", 0, 0)),
+		record("meta/b/2/y", change("deliver", 15, 20)),
+	} {
+		require.NoError(t, s.Add(r), string(r.Key))
+	}
+	require.Equal(t, "meta/b", s.Key)
+	require.Len(t, s.Changes, 2)
+	require.Equal(t, "deliver", s.Meta.OnConflict)
+	var rules []string
+	for _, at := range []int64{0, 9, 10, 14, 15} {
+		rules = append(rules, s.At(0, at).OnConflict)
+	}
+	require.Equal(t, []string{"deliver", "deliver", "drop", "drop", "deliver"}, rules)
+	require.Equal(t, "deliver", s.At(1, 19).OnConflict)
+	require.Equal(t, "deliver", s.At(1, 20).OnConflict)
+
+	require.ErrorContains(t, s.Add(record("meta/b/3/x", change("drop", 1))), "change 3 does not say from where on it holds")
+	newer := record("meta/b/3/y", change("drop", 1, 2))
+	newer.Value = []byte(`{"format":2,"hash":{"of":"another kind"}}`)
+	require.NoError(t, s.Add(newer), "it is not for us to understand")
+	require.Equal(t, 2, s.Meta.Format)
+	require.ErrorContains(t, new(State).Add(&kafkalog.Record{Key: []byte("meta/1"), Value: []byte("{}")}), "they have no format")
 }
 
 // fake starts an in-process cluster.
@@ -276,6 +323,42 @@ func TestTheFirstConstantsCountForAll(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, s.Check("ncs", own, found))
 	require.Equal(t, "test", s.Epochs[0].By)
+}
+
+func TestOfChangesAtTheSameTimeOneCounts(t *testing.T) {
+	t.Parallel()
+	_, c := fake(t)
+	_, err := options.Create(soon(t), c, nil)
+	require.NoError(t, err)
+	s, _, err := Agree(soon(t), c, "ncs", mine)
+	require.NoError(t, err)
+	results := make(chan error, 4)
+	for i := range 4 {
+		go func() {
+			to := Change{Meta: mine, From: []int64{1, 2, 3, 4, 5, 6}, By: "test"}
+			to.MaxKeys = i
+			results <- s.Upgrade(soon(t), c, "ncs", to)
+		}()
+	}
+	won := 0
+	for range 4 {
+		if err := <-results; err == nil {
+			won++
+		} else {
+			require.ErrorIs(t, err, ErrOvertaken)
+		}
+	}
+	require.Equal(t, 1, won)
+	s, err = ReadState(soon(t), c, "ncs")
+	require.NoError(t, err)
+	require.Len(t, s.Changes, 1)
+	chunk, err := kafkalog.Read(soon(t), c, "ncs.control", 0, 0, mib, 0)
+	require.NoError(t, err)
+	keys := make(map[string]bool)
+	for _, r := range chunk.Records {
+		keys[string(r.Key)] = true
+	}
+	require.Len(t, keys, 5, "compaction must not let a later one take the place of the one that counts")
 }
 
 func deleteTopic(t *testing.T, cluster *kfake.Cluster, name string) {
