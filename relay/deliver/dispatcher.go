@@ -280,6 +280,7 @@ func (d *dispatcher) try(ctx context.Context, now time.Time) {
 
 // send starts one Send for the batch at the head of a lane.
 func (d *dispatcher) send(ctx context.Context, l *lane, now time.Time) {
+	d.passSettled(l)
 	n, err := d.loadBatch(l)
 	switch {
 	case err != nil:

@@ -267,6 +267,14 @@ func (d *dispatcher) enqueue(s *stream, it item) {
 	d.lanes.put(key, s, it)
 }
 
+// passSettled takes out of the head of a lane what the journal has made dead letters of: the oldest go first.
+func (d *dispatcher) passSettled(l *lane) {
+	for len(l.items) > 0 && !l.stream.of(l.items[0].position).Owes(l.items[0].position) {
+		d.lanes.pop(l, 0)
+		l.batch = max(0, l.batch-1)
+	}
+}
+
 // loadBatch makes sure that the events of the lane's next batch are in memory and says how many they are.
 func (d *dispatcher) loadBatch(l *lane) (int, error) {
 	maxEvents, maxBytes := d.sink.MaxBatch()

@@ -93,6 +93,30 @@ func TestShardThatComesBackWaitsForWhatIsInFlight(t *testing.T) {
 	})
 }
 
+// What the journal cannot keep for longer it makes dead letters of: they would be delivered twice when they are replayed.
+func TestWhatTheJournalHasBuriedIsNotDelivered(t *testing.T) {
+	retry := RetryConfig{Initial: time.Minute, MaxInterval: time.Minute, MaxAge: 24 * time.Hour}
+	inShards(t, SinkSpec{Retry: retry}, func(a *relaytest.Assigned, sink *relaytest.FarSide) {
+		one := &journal.Shard{Number: 1, Of: 1}
+		sink.Set(func(relay.Attempt) error { return errors.New("no answer") })
+		a.Assign(one)
+		for n := range 6 {
+			a.Add(1, []string{"e", "f"}[n%2])
+		}
+		time.Sleep(time.Second)
+		tried := len(sink.Received())
+		part := a.Owed(one)
+		for offset := range uint64(3) {
+			part.Bury(journal.DeadLetter{Position: journal.Position{Shard: 1, Offset: offset + 1}})
+		}
+		part.Bury(journal.DeadLetter{Position: journal.Position{Shard: 1, Offset: 5}}) // all of e
+		sink.Set(nil)
+		time.Sleep(time.Hour)
+		require.Len(t, sink.Received(), tried+2)
+		require.Equal(t, []journal.Position{{Shard: 1, Offset: 4}, {Shard: 1, Offset: 6}}, a.Look(one).Taken)
+	})
+}
+
 func TestEachShardHasItsShareOfTheBacklog(t *testing.T) {
 	retry := RetryConfig{Initial: time.Hour, MaxInterval: time.Hour, MaxAge: 24 * time.Hour}
 	inShards(t, SinkSpec{Retry: retry, Backlog: 40}, func(a *relaytest.Assigned, sink *relaytest.FarSide) {

@@ -122,6 +122,10 @@ type Deliveries interface {
 	// Sink.Appended, taken before the call. Records own their memory. After an error, which may pass, call it again.
 	Next(maxBytes int) ([]*Record, error)
 
+	// Owes reports whether a delivery was handed out and is not settled. The journal makes dead letters of what it cannot keep for
+	// longer, whoever has it.
+	Owes(Position) bool
+
 	// Settle ends a delivery. Positions that were not handed out, or are settled, are ignored; by Failed and Bury, too.
 	Settle(Position, Outcome)
 

@@ -132,6 +132,13 @@ func (p *Part) Next(int) ([]*journal.Record, error) {
 	return nil, nil
 }
 
+// Owes reports whether a delivery is open.
+func (p *Part) Owes(pos journal.Position) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.open, func(d journal.Pending) bool { return d.Position == pos })
+}
+
 func (p *Part) settle(pos journal.Position, to *[]journal.Position) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

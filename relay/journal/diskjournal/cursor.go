@@ -176,6 +176,13 @@ func (c *Cursor) unreadCount() uint64 {
 	return c.tally.Owed - c.tally.Settled() - uint64(c.unsettled.Len())
 }
 
+// Owes reports whether a delivery was handed out and is not settled.
+func (c *Cursor) Owes(pos journal.Position) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.unsettled.Get(in(pos)) != nil
+}
+
 // Settle ends a delivery.
 func (c *Cursor) Settle(pos journal.Position, o journal.Outcome) {
 	c.mu.Lock()

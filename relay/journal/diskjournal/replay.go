@@ -286,6 +286,13 @@ func (r *Replay) Pending() []journal.Pending {
 	return r.unsettled.Pending(0)
 }
 
+// Owes reports whether a delivery was handed out and is not settled.
+func (r *Replay) Owes(pos journal.Position) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.unsettled.Get(in(pos)) != nil
+}
+
 // Settle ends a delivery, once.
 func (r *Replay) Settle(p journal.Position, o journal.Outcome) {
 	pos := in(p)

@@ -282,13 +282,16 @@ func testSettle(t *testing.T, open Opener) {
 	recs := Fill(t, j, 0, 20, c.name)
 	c.Settle(recs[0].Position, journal.Delivered)
 	require.EqualValues(t, 20, balanced(t, c).Pending, "nothing was handed out yet")
+	require.False(t, c.Owes(recs[0].Position))
 	Drain(t, c, 1<<20)
+	require.True(t, c.Owes(recs[0].Position))
 	for _, i := range []int{5, 3, 19, 5, 0} {
 		c.Settle(recs[i].Position, journal.Delivered)
 		c.Settle(recs[i].Position, journal.Skipped)
 		c.Bury(journal.DeadLetter{Position: recs[i].Position})
 		c.Failed(recs[i].Position, journal.Retry{Attempts: 1})
 	}
+	require.False(t, c.Owes(recs[0].Position))
 	require.Equal(t, journal.Totals{Owed: 20, Delivered: 4, Pending: 16}, balanced(t, c))
 	require.Len(t, c.Pending(), 16)
 	require.Empty(t, Drain(t, c, 1<<20), "handed out once")

@@ -115,6 +115,7 @@ type nothing struct{}
 
 func (nothing) Pending() []journal.Pending               { return nil }
 func (nothing) Next(int) ([]*journal.Record, error)      { return nil, nil }
+func (nothing) Owes(journal.Position) bool               { return false }
 func (nothing) Settle(journal.Position, journal.Outcome) {}
 func (nothing) Failed(journal.Position, journal.Retry)   {}
 func (nothing) Bury(journal.DeadLetter)                  {}
@@ -267,6 +268,13 @@ func (d *deliveries) fetch(ctx context.Context, from place) {
 			d.ahead = append(d.ahead, e)
 		}
 	}
+}
+
+// Owes reports whether a delivery was handed out and is not settled.
+func (d *deliveries) Owes(p journal.Position) bool {
+	d.s.mu.Lock()
+	defer d.s.mu.Unlock()
+	return p.Shard == uint32(d.s.n) && d.c.unsettled.Get(offset(p.Offset)) != nil
 }
 
 // Settle ends a delivery.
