@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,12 +24,12 @@ type completions func(cmd *cobra.Command) []cobra.Completion
 
 // argumentNames complete the first argument of commands, by their path.
 var argumentNames = map[string]completions{
-	"sinks test": sinkNames, "sinks pause": sinkNames, "sinks resume": sinkNames, "sinks move": sinkNames, "sinks drop": sinkNames, "deadletters show": sinkNames,
+	"sinks test": sinkNames, "sinks pause": sinkNames, "sinks resume": sinkNames, "sinks move": sinkNames, "sinks drop": sinkNames, "deadletters show": sinkNames, "replay cancel": replayNumbers,
 	"events show": typeNames, "events schema": typeNames, "trigger": typeNames,
 }
 
 // flagNames complete the flags of these names, of every command that has them but init, where they mean something else.
-var flagNames = map[string]completions{"sink": sinkNames, "to": sinkNames, "product": productNames, "event": typeNames}
+var flagNames = map[string]completions{"sink": sinkNames, "to": sinkNames, "after": replayNumbers, "product": productNames, "event": typeNames}
 
 // takeFiles are the commands whose arguments are files, which shells complete themselves.
 var takeFiles = []string{"route", "send", "verify", "journal verify", "journal export"}
@@ -94,6 +95,19 @@ func sinkNames(cmd *cobra.Command) (names []cobra.Completion) {
 		}
 	}
 	return names
+}
+
+// replayNumbers asks the running relay that the command is about.
+func replayNumbers(cmd *cobra.Command) (numbers []cobra.Completion) {
+	ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
+	defer cancel()
+	var answer struct{ Replays []gateway.ReplayStatus }
+	if c, err := adminOf(cmd).client(); err == nil && c.get(ctx, "replays", nil, &answer) == nil {
+		for _, r := range answer.Replays {
+			numbers = append(numbers, cobra.CompletionWithDesc(strconv.FormatUint(uint64(r.ID), 10), "to "+clean(r.Sink)))
+		}
+	}
+	return numbers
 }
 
 func productNames(cmd *cobra.Command) []cobra.Completion { return catalogueAt(cmd).ProductNames() }

@@ -199,13 +199,9 @@ func (j *sharedJournal) Close() error {
 }
 
 // Held are the shards that this replica can answer for.
-func (j *sharedJournal) Held() []uint32 {
+func (j *sharedJournal) Held() []*journal.Shard {
 	held, _ := j.Shards()
-	shards := make([]uint32, len(held))
-	for i, s := range held {
-		shards[i] = s.Number
-	}
-	return shards
+	return held
 }
 
 // Fleet are the replicas that share the journal.

@@ -27,7 +27,8 @@ func replayCommand() *cobra.Command {
 		Use:   "replay",
 		Short: "Deliver events again that a running relay still has in its journal",
 		Long: `replay delivers again what was settled and is still in the journal (journal.retention), to the sinks that were owed it,
-or to another one with --to. Deliveries of a replay are in order, and marked: header Ncs-Relay-Replay and an Idempotency-Key
+or to another one with --to. With --pending it brings what a sink is owed to another sink, for a journal on Kafka, where sinks move is not
+offered; give it up with sinks drop --after when that has ended. Deliveries of a replay are in order, and marked: header Ncs-Relay-Replay and an Idempotency-Key
 of their own, or Kafka header ncs-replay. Live deliveries go on beside them. A replay goes on after a restart.
 It shows how many there are and asks first; --yes does not ask.`,
 		Args: noArgs,
@@ -35,6 +36,7 @@ It shows how many there are and asks first; --yes does not ask.`,
 	}
 	r.add(cmd, letterFields...)
 	cmd.Flags().BoolVar(&r.deadLetters, "dead-letters", false, "only dead letters, not what was delivered")
+	cmd.Flags().BoolVar(&r.pending, "pending", false, "not what was delivered, but what --sink is owed and --to is not")
 	cmd.AddCommand(replayListCommand(), replayCancelCommand())
 	return cmd
 }
@@ -43,6 +45,7 @@ It shows how many there are and asks first; --yes does not ask.`,
 type replayRun struct {
 	bulk
 	deadLetters  bool
+	pending      bool
 	to           string
 	rate         float64
 	dryRun, wait bool
@@ -59,6 +62,9 @@ func (r *replayRun) add(cmd *cobra.Command, fields ...string) {
 func (r *replayRun) body(cmd *cobra.Command, given map[string]string, dryRun bool) map[string]any {
 	body := r.request(given, dryRun)
 	body["dead_letters"] = r.deadLetters
+	if r.pending {
+		body["pending"] = true
+	}
 	if cmd.Flags().Changed("to") {
 		body["to"] = r.to
 	}
@@ -73,6 +79,13 @@ func (r *replayRun) run(cmd *cobra.Command) error {
 	c, given, err := r.begin()
 	if err != nil {
 		return err
+	}
+	if r.pending && (given["sink"] == "" || r.to == "" || r.deadLetters) {
+		return usagef("--pending needs --sink and --to, and cannot be combined with --dead-letters")
+	}
+	verb := "deliver %d events again (%s) to %s"
+	if r.pending {
+		verb = "deliver %d events that are owed (%s) to %s"
 	}
 	ctx, out := cmd.Context(), cmd.OutOrStdout()
 	var counted, started gateway.ReplayResult
@@ -90,7 +103,7 @@ func (r *replayRun) run(cmd *cobra.Command) error {
 		fmt.Fprintf(out, "%d events: %s\n", total, perSink(counted.Matched))
 		return nil
 	}
-	if err := confirm(cmd, r.yes, fmt.Sprintf("deliver %d events again (%s) to %s", total, describe(given), perSink(counted.Matched))); err != nil {
+	if err := confirm(cmd, r.yes, fmt.Sprintf(verb, total, describe(given), perSink(counted.Matched))); err != nil {
 		return err
 	}
 	if err := c.post(ctx, "replays", r.body(cmd, given, false), &started); err != nil {
@@ -219,8 +232,11 @@ func printReplayTable(out io.Writer, replays []gateway.ReplayStatus, now time.Ti
 			if r.Finished {
 				state = "ended"
 			}
-			if r.DeadLetters {
+			switch {
+			case r.DeadLetters:
 				what = "dead letters"
+			case r.OwedOnly:
+				what = "what is owed"
 			}
 			row(r.ID, r.Sink, ago(r.CreatedAt, now)+" ago", state, r.Matched, r.Delivered, r.Failed, r.Skipped, what+", "+describeFilter(r.Filter))
 		}

@@ -163,7 +163,7 @@ func TestLeversReachAllReplicas(t *testing.T) {
 	require.True(t, list[1].Finished)
 }
 
-// What a journal on Kafka cannot move it gives up, and replays to the other sink, as it says.
+// What a journal on Kafka cannot move is brought to the other sink, and then given up, by the commands that it says.
 func TestWhatCannotBeMovedIsReplayed(t *testing.T) {
 	t.Parallel()
 	brokers, err := kfake.NewCluster(kfake.NumBrokers(3))
@@ -171,25 +171,58 @@ func TestWhatCannotBeMovedIsReplayed(t *testing.T) {
 	t.Cleanup(brokers.Close)
 	team := startTeam(t)
 	team.answers(always(http.StatusServiceUnavailable))
-	r := replicaOf(t, "r0", brokers, team)
-	r.start()
-	r.untilShared(1)
-	for i := range 5 {
-		require.Equal(t, "accepted", r.post(recording(fmt.Sprint("s", i), 1, 1)))
+	one, two := replicaOf(t, "r0", brokers, team), replicaOf(t, "r1", brokers, team)
+	one.start()
+	two.start()
+	one.untilShared(2)
+	for i := range 12 {
+		require.Equal(t, "accepted", []*relayUnderTest{one, two}[i%2].post(recording(fmt.Sprint("s", i), 1, 1)))
 	}
-	r.untilBillingIs(deliver.StateFailing)
-	text, err := os.ReadFile(r.config)
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(r.config, []byte(strings.ReplaceAll(string(text), "billing", "finance")), 0o600))
-	r.untilBillingIs(deliver.StateRemoved)
+	renamed := func(from, to string) {
+		for _, r := range []*relayUnderTest{one, two} {
+			text, err := os.ReadFile(r.config)
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(r.config, []byte(strings.ReplaceAll(string(text), from, to)), 0o600))
+		}
+	}
+	one.untilBillingIs(deliver.StateFailing)
+	two.untilBillingIs(deliver.StateFailing)
+	renamed("billing", "finance")
+	one.untilBillingIs(deliver.StateRemoved)
+	two.untilBillingIs(deliver.StateRemoved)
 
-	status, out, errs := r.ask("sinks", "move", "billing", "--to", "finance")
+	status, out, errs := one.ask("sinks", "move", "billing", "--to", "finance")
 	require.Equal(t, exitFailed, status)
 	require.Empty(t, out)
-	require.Contains(t, errs, "cannot move what a sink is owed: either configure the sink again under its name")
-	require.Equal(t, "5 deliveries given up\n", r.mustAsk("sinks", "drop", "billing", "--yes"))
+	require.Contains(t, errs, "ncs-relay replay --sink billing --to finance --pending, and give it up when that replay has ended: ncs-relay sinks drop billing --after REPLAY\n")
+	require.Contains(t, one.mustAsk("replay", "--sink", "billing", "--to", "finance", "--pending", "--yes"), " to finance: 12 events")
+	number := fmt.Sprint(askLines[gateway.ReplayStatus](two, "replay", "list")[0].ID)
+	for after, why := range map[string]string{number: "nothing was dropped: replay " + number + " has not ended", "7777": "replay 7777: not found"} {
+		status, _, errs = two.ask("sinks", "drop", "billing", "--after", after, "--yes")
+		require.Equal(t, exitFailed, status)
+		require.Contains(t, errs, why)
+	}
 	team.answers(always(http.StatusOK))
-	require.Contains(t, r.mustAsk("replay", "--sink", "billing", "--to", "finance", "--since", "1h", "--yes", "--wait"), "to finance: 5 delivered, 0 failed, 0 skipped\n")
-	require.Len(t, team.calls(), 5)
-	r.terminate()
+	two.eventually(func() bool { return askLines[gateway.ReplayStatus](two, "replay", "list")[0].Finished }, "the replay has ended")
+	brought := make(map[string]bool)
+	for _, c := range team.replays() {
+		brought[c.body] = true
+	}
+	require.Len(t, brought, 12)
+	tried := len(team.calls())
+	require.Equal(t, "12 deliveries given up\n", two.mustAsk("sinks", "drop", "billing", "--after", number, "--yes"))
+	require.Equal(t, "0 deliveries given up\n", one.mustAsk("sinks", "drop", "billing", "--after", number, "--yes"))
+	status, _, errs = one.ask("replay", "--pending", "--yes", "--all")
+	require.Equal(t, exitUsage, status, errs)
+
+	renamed("finance", "billing")
+	for i, r := range []*relayUnderTest{one, two} {
+		r.untilBillingIs(deliver.StateDelivering)
+		require.Equal(t, "accepted", r.post(recording(fmt.Sprint("later", i), 1, 1)))
+	}
+	one.eventually(func() bool { return len(team.calls()) >= tried+2 }, "what came later is delivered")
+	one.settled()
+	require.Len(t, team.calls(), tried+2, "and nothing of what was brought to the other")
+	one.terminate()
+	two.terminate()
 }

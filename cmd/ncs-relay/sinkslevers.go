@@ -201,11 +201,16 @@ func sinksMoveCommand() *cobra.Command {
 func sinksDropCommand() *cobra.Command {
 	var admin adminFlags
 	var yes, asJSON bool
+	var after uint32
 	cmd := &cobra.Command{
 		Use:   "drop NAME",
 		Short: "Give up what a removed sink is owed; its dead letters stay",
 		Args:  rangeArgs(1, 1, "the name of one sink"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			body, what := make(map[string]any), "that sink "+args[0]+" is owed"
+			if cmd.Flags().Changed("after") {
+				body["after"], what = after, fmt.Sprintf("%s, but for what came after replay %d was given", what, after)
+			}
 			c, err := admin.client()
 			if err != nil {
 				return err
@@ -217,13 +222,13 @@ func sinksDropCommand() *cobra.Command {
 			// A sink that may not be dropped is refused by the relay, which says why: nothing to ask about.
 			i := slices.IndexFunc(known.Sinks, func(s gateway.SinkStatus) bool { return s.Name == args[0] && !s.Configured })
 			if i >= 0 {
-				question := fmt.Sprintf("give up %d deliveries that sink %s is owed", known.Sinks[i].Pending, args[0])
+				question := fmt.Sprintf("give up %d deliveries %s", known.Sinks[i].Pending, what)
 				if err := confirm(cmd, yes, question); err != nil {
 					return err
 				}
 			}
 			var answer droppedAnswer
-			if err := c.post(cmd.Context(), "sinks/"+url.PathEscape(args[0])+"/drop", struct{}{}, &answer); err != nil {
+			if err := c.post(cmd.Context(), "sinks/"+url.PathEscape(args[0])+"/drop", body, &answer); err != nil {
 				return err
 			}
 			if asJSON {
@@ -234,6 +239,7 @@ func sinksDropCommand() *cobra.Command {
 		},
 	}
 	admin.add(cmd)
+	cmd.Flags().Uint32Var(&after, "after", 0, "only what this replay --pending has brought to another sink, when it has ended (journal on Kafka)")
 	addYes(cmd, &yes)
 	addJSON(cmd, &asJSON)
 	return cmd

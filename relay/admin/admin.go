@@ -8,6 +8,7 @@ package admin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -41,7 +42,8 @@ type Options struct {
 
 	Start string // identifies the start of the process; may be empty
 
-	Sharing Sharing // nil = this relay has its journal for itself
+	Sharing  Sharing       // nil = this relay has its journal for itself
+	Patience time.Duration // how long a command waits for shards whose owner does not answer; 0: 30 s
 }
 
 // Server is the admin server. Its methods may be called concurrently.
@@ -58,6 +60,7 @@ type Server struct {
 
 // New makes a server; Listen and Run start it.
 func New(cfg Config, options Options) *Server {
+	options.Patience = cmp.Or(options.Patience, commandPatience)
 	s := &Server{cfg: cfg, options: options, others: NewClient(), ending: make(chan struct{})}
 	s.attached.Store(options.Gateway != nil)
 	return s
@@ -174,8 +177,9 @@ type Readiness struct {
 }
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
-	s.sayHeld(w, r)
+	say := s.answersFor(w, r)
 	status, err := s.options.Status(r.Context())
+	say()
 	if err == nil {
 		status, err = s.statusEverywhere(r, status)
 	}

@@ -19,21 +19,21 @@ import (
 )
 
 // Operations are what operators can see and do; *gateway.Gateway has them. They are called concurrently. An error that is
-// gateway.ErrNoSink or gateway.ErrNotFound is answered with 404, gateway.ErrConfigured, gateway.ErrCannotMove or gateway.ErrReserved with
-// 409; every other one is a fault.
+// gateway.ErrNoSink or gateway.ErrNotFound is answered with 404, gateway.ErrConfigured, gateway.ErrCannotMove, gateway.ErrMoves,
+// gateway.ErrNotAfter or gateway.ErrReserved with 409; every other one is a fault.
 type Operations interface {
 	Catalogue() *ncs.Catalogue
 	Status() gateway.Status
 	PauseSink(ctx context.Context, name, reason string, until time.Time) error
 	ResumeSink(ctx context.Context, name string) error
 	MoveSink(ctx context.Context, from, to string) (moved, skipped uint64, err error)
-	DropSink(name string) (uint64, error)
+	DropSink(ctx context.Context, name string, after uint32, ends *journal.Ends) (uint64, error)
 
 	Pending(f relay.Filter, page gateway.Page, n int) ([]gateway.Delivery, *gateway.Page, error)
-	SkipPending(ctx context.Context, f relay.Filter) (int, error)
+	SkipPending(ctx context.Context, f relay.Filter, ends *journal.Ends) (int, error)
 	DeadLetters(f relay.Filter, page gateway.Page, n int) ([]gateway.DeadLetter, *gateway.Page, error)
 	DeadLetter(sink string, position journal.Position) (gateway.DeadLetter, error)
-	DropDeadLetters(f relay.Filter) (int, error)
+	DropDeadLetters(f relay.Filter, ends *journal.Ends) (int, error)
 	DeadLetterGroups(ctx context.Context, f relay.Filter) ([]gateway.LetterGroup, error)
 
 	Replay(ctx context.Context, req gateway.ReplayRequest) (gateway.ReplayResult, error)
@@ -113,8 +113,9 @@ func (s *Server) operate(w http.ResponseWriter, r *http.Request, op operation) {
 		writeError(w, http.StatusBadRequest, "the body broke off")
 		return
 	}
-	s.sayHeld(w, r)
+	say := s.answersFor(w, r)
 	answer, err := s.everywhere(r, body, op)
+	say()
 	// The server's time-out counts from the request, and an operation may take longer. It ends when the client hangs up.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTimeout))
 	switch {
@@ -146,7 +147,8 @@ func statusOf(err error) int {
 		return http.StatusNotFound
 	case errors.Is(err, gateway.ErrListeners):
 		return http.StatusTooManyRequests
-	case errors.Is(err, gateway.ErrConfigured), errors.Is(err, gateway.ErrCannotMove), errors.Is(err, gateway.ErrReserved):
+	case errors.Is(err, gateway.ErrConfigured), errors.Is(err, gateway.ErrCannotMove), errors.Is(err, gateway.ErrMoves),
+		errors.Is(err, gateway.ErrNotAfter), errors.Is(err, gateway.ErrReserved):
 		return http.StatusConflict
 	}
 	return http.StatusInternalServerError
@@ -244,12 +246,22 @@ func (s *Server) moveSink(r *http.Request, body []byte) (any, error) {
 }
 
 func (s *Server) dropSink(r *http.Request, body []byte) (any, error) {
-	if err := decode(body, &struct{}{}); err != nil {
+	var in struct {
+		After *uint32 `json:"after"`
+	}
+	if err := decode(body, &in); err != nil {
 		return nil, err
 	}
 	name := r.PathValue("name")
 	l := gateway.Lever{Action: gateway.ActionDrop, Sink: name}
-	return s.pullBulk(r, l, "dropped", func() (uint64, error) { return s.options.Gateway.DropSink(name) })
+	if in.After != nil {
+		if l.Replay = *in.After; l.Replay == 0 {
+			return nil, badf("after: 0 is not the number of a replay")
+		}
+	}
+	return s.pullBulk(r, l, "dropped", func(ends *journal.Ends) (uint64, error) {
+		return s.options.Gateway.DropSink(r.Context(), name, l.Replay, ends)
+	})
 }
 
 func (s *Server) listPending(r *http.Request, _ []byte) (any, error) {
@@ -342,8 +354,8 @@ func (s *Server) skipPending(r *http.Request, body []byte) (any, error) {
 	if in.DryRun {
 		return countAll(r.Context(), f, s.options.Gateway.Pending)
 	}
-	return s.pullBulk(r, bulkLever(gateway.ActionSkip, f), "skipped", func() (uint64, error) {
-		n, err := s.options.Gateway.SkipPending(r.Context(), f)
+	return s.pullBulk(r, bulkLever(gateway.ActionSkip, f), "skipped", func(ends *journal.Ends) (uint64, error) {
+		n, err := s.options.Gateway.SkipPending(r.Context(), f, ends)
 		return uint64(n), err
 	})
 }
@@ -360,8 +372,8 @@ func (s *Server) dropDeadLetters(r *http.Request, body []byte) (any, error) {
 	if in.DryRun {
 		return countAll(r.Context(), f, s.options.Gateway.DeadLetters)
 	}
-	return s.pullBulk(r, bulkLever(gateway.ActionDropDeadLetters, f), "dropped", func() (uint64, error) {
-		n, err := s.options.Gateway.DropDeadLetters(f)
+	return s.pullBulk(r, bulkLever(gateway.ActionDropDeadLetters, f), "dropped", func(ends *journal.Ends) (uint64, error) {
+		n, err := s.options.Gateway.DropDeadLetters(f, ends)
 		return uint64(n), err
 	})
 }
@@ -374,10 +386,14 @@ func bulkLever(action gateway.Action, f relay.Filter) gateway.Lever {
 }
 
 // pullBulk is pull for what is done to a number of deliveries; the answer has it under done.
-func (s *Server) pullBulk(r *http.Request, l gateway.Lever, done string, do func() (uint64, error)) (any, error) {
+func (s *Server) pullBulk(r *http.Request, l gateway.Lever, done string, do func(*journal.Ends) (uint64, error)) (any, error) {
+	ends, err := s.endsOf(r)
+	if err != nil {
+		return nil, err
+	}
 	var n uint64
-	err := s.pull(r, l, func(l *gateway.Lever) (err error) {
-		n, err = do()
+	err = s.pull(r, l, func(l *gateway.Lever) (err error) {
+		n, err = do(ends)
 		l.Count = n
 		return err
 	})
@@ -408,6 +424,7 @@ type replayInput struct {
 	bulkInput
 	To          *string  `json:"to"`
 	DeadLetters bool     `json:"dead_letters"`
+	Pending     bool     `json:"pending"`
 	Rate        *float64 `json:"rate"`
 }
 
@@ -435,8 +452,10 @@ func (s *Server) startReplay(r *http.Request, in replayInput) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	req := gateway.ReplayRequest{Filter: f, DeadLetters: in.DeadLetters, DryRun: in.DryRun}
+	req := gateway.ReplayRequest{Filter: f, DeadLetters: in.DeadLetters, Pending: in.Pending, DryRun: in.DryRun}
 	switch {
+	case in.Pending && (f.Sink == "" || f.Sink == relay.Unroutable || in.To == nil || *in.To == f.Sink || in.DeadLetters):
+		return nil, badf("pending: what a sink is owed is for another: sink and to are needed, and dead_letters cannot be combined with it")
 	case f.Reason != "" && !in.DeadLetters:
 		return nil, badf("reason: only dead letters have one")
 	case in.Rate != nil && (*in.Rate <= 0 || math.IsInf(*in.Rate, 0)):

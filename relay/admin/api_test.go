@@ -89,7 +89,12 @@ func (g *operations) ResumeSink(_ context.Context, name string) error {
 func (g *operations) MoveSink(_ context.Context, from, to string) (moved, skipped uint64, err error) {
 	return 3, 1, g.note("move %s to %s", from, to)
 }
-func (g *operations) DropSink(name string) (uint64, error) { return 4, g.note("drop %s", name) }
+func (g *operations) DropSink(_ context.Context, name string, after uint32, _ *journal.Ends) (uint64, error) {
+	if after > 0 {
+		return 4, g.note("drop %s after %d", name, after)
+	}
+	return 4, g.note("drop %s", name)
+}
 
 var info = gateway.EventInfo{ID: ncs.EventID{0xab}, Position: journal.Position{Offset: 8}, Product: "rtc", Event: "channel_create"}
 
@@ -101,7 +106,7 @@ func (g *operations) Pending(f relay.Filter, p gateway.Page, n int) ([]gateway.D
 	return d, nil, g.note("pending %s %d after %s %s", shown(f), n, p.Sink, p.After)
 }
 
-func (g *operations) SkipPending(_ context.Context, f relay.Filter) (int, error) {
+func (g *operations) SkipPending(_ context.Context, f relay.Filter, _ *journal.Ends) (int, error) {
 	return 5, g.note("skip %s", shown(f))
 }
 
@@ -113,7 +118,7 @@ func (g *operations) DeadLetter(sink string, p journal.Position) (gateway.DeadLe
 	return gateway.DeadLetter{Sink: sink, EventInfo: info, Reason: "refused", Body: g.body}, g.note("letter %s %s", sink, p)
 }
 
-func (g *operations) DropDeadLetters(f relay.Filter) (int, error) {
+func (g *operations) DropDeadLetters(f relay.Filter, _ *journal.Ends) (int, error) {
 	return 6, g.note("drop dead %s", shown(f))
 }
 
@@ -155,6 +160,7 @@ var endpoints = []struct {
 	{"POST", "/api/v1/sinks/billing/resume", "", "resume billing", 204, ""},
 	{"POST", "/api/v1/sinks/old/move", `{"to":"billing"}`, "move old to billing", 200, `{"moved":3,"skipped":1}`},
 	{"POST", "/api/v1/sinks/old/drop", "{}", "drop old", 200, `{"dropped":4}`},
+	{"POST", "/api/v1/sinks/oldest/drop", `{"after":7}`, "drop oldest after 7", 200, `{"dropped":4}`},
 	{"GET", "/api/v1/pending?sink=billing&limit=7", "", `pending {"sink":"billing"} 7`, 200, ""},
 	{"POST", "/api/v1/pending/skip", `{"sink":"billing","entity":"s1"}`, `skip {"sink":"billing","entity":"s1"}`, 200, `{"skipped":5}`},
 	{"GET", "/api/v1/dead-letters", "", `dead {} 100 after  0`, 200, `{"dead_letters":[]}`},
@@ -227,6 +233,7 @@ func TestLeversAreAudited(t *testing.T) {
 		"/api/v1/sinks/billing/resume": "local: resume billing> [] 0 r0  <nil>",
 		"/api/v1/sinks/old/move":       "local: move old>billing [] 4 r0  <nil>",
 		"/api/v1/sinks/old/drop":       "local: drop old> [] 4 r0  <nil>",
+		"/api/v1/sinks/oldest/drop":    "local: drop oldest> [] 4 r7  <nil>",
 		"/api/v1/pending/skip":         "local: skip billing> [entity=s1] 5 r0  <nil>",
 		"/api/v1/dead-letters/drop":    "local: drop_dead_letters billing> [] 6 r0  <nil>",
 		"/api/v1/dead-letters/replay":  "local: replay_dead_letters billing> [] 2 r3  <nil>",
@@ -258,6 +265,9 @@ func TestLeversAreAudited(t *testing.T) {
 	}
 	f.send(t, "POST", "/api/v1/replays", `{"sink":"billing","entity":"s1","to":"archive"}`)
 	require.Equal(t, []string{"local: replay billing>archive [entity=s1] 2 r3  <nil>"}, f.gateway.acted(t))
+	f.gateway.take()
+	f.send(t, "POST", "/api/v1/replays", `{"sink":"old","to":"billing","pending":true}`)
+	require.Equal(t, []string{`replay {"sink":"old","to":"billing","pending":true}`}, f.gateway.take())
 }
 
 // Whoever shows a token is known by its name, and whoever shows none of them gets nowhere.
@@ -491,6 +501,12 @@ func TestRefusedRequests(t *testing.T) {
 		{"POST", "pending/skip", `{"sink":"billing","all":true,"id":"ab000000000000000000000000000000"}`, "all: "},
 		{"POST", "pending/skip", `{"sink":"billing","reason":"x"}`, "reason: "},
 		{"POST", "replays", `{"sink":"a","rate":0}`, "rate: "},
+		{"POST", "replays", `{"sink":"a","pending":true}`, "pending: "},
+		{"POST", "replays", `{"to":"a","pending":true,"all":true}`, "pending: "},
+		{"POST", "replays", `{"sink":"a","to":"a","pending":true}`, "pending: "},
+		{"POST", "replays", `{"sink":"unroutable","to":"a","pending":true}`, "pending: "},
+		{"POST", "dead-letters/replay", `{"sink":"a","to":"b","pending":true}`, "pending: "},
+		{"POST", "sinks/a/drop", `{"after":0}`, "after: 0 is not the number"},
 		{"POST", "replays", `{"sink":"a","rate":-1}`, "rate: "},
 		{"POST", "replays", `{"sink":"a","rate":"1"}`, "rate: "},
 		{"POST", "replays", `{"sink":"a","rate":1e999}`, "rate: "},

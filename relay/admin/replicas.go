@@ -36,7 +36,10 @@ type Sharing interface {
 	Fleet(ctx context.Context) (Fleet, error)
 
 	// Held are the shards that this one can answer for: of those that it was given it may be taking some over still.
-	Held() []uint32
+	Held() []*journal.Shard
+
+	// Ends are where the journal's logs end; an error if that is not known of one.
+	Ends(ctx context.Context) (journal.Ends, error)
 }
 
 // Replica is one of the relays that share a journal.
@@ -67,6 +70,9 @@ const asAReplica = "Ncs-Relay-Replica"
 // heldShards is a header of the answer: the shards that it is about.
 const heldShards = "Ncs-Relay-Shards"
 
+// commandEnds is a header of such a request: what the command that it is about is bound by.
+const commandEnds = "Ncs-Relay-Ends"
+
 // part is what one replica answered.
 type part struct {
 	replica string
@@ -96,6 +102,16 @@ var joints = map[string]joint{
 	"GET /api/v1/inspect":                        joined((*lifeList).add),
 }
 
+// commands are the operations that each owner carries out for its shards, within the ends that the logs had when they were given. So
+// they may be carried out again, by the next owner, until that was done in every shard.
+var commands = []string{"POST /api/v1/sinks/{name}/drop", "POST /api/v1/pending/skip", "POST /api/v1/dead-letters/drop"}
+
+// commandPatience is how long a command waits for shards whose owner does not answer: that may have been killed, and others have
+// them when its session is over.
+const commandPatience = 30 * time.Second
+
+const commandPause = 500 * time.Millisecond
+
 // alone reports whether a request is for this relay only: it shares no journal, or another replica asks.
 func (s *Server) alone(r *http.Request) bool {
 	return s.options.Sharing == nil || r.Header.Get(asAReplica) != ""
@@ -108,17 +124,18 @@ func (s *Server) everywhere(r *http.Request, body []byte, op operation) (any, er
 	if !shared || s.alone(r) {
 		return op(r, body)
 	}
-	fleet, err := s.options.Sharing.Fleet(r.Context())
-	if err != nil {
-		return nil, fmt.Errorf("nothing was done: which other replicas there are is not known: %w", err)
+	command := slices.Contains(commands, r.Method+" "+r.Pattern)
+	if command {
+		if err := s.bound(r); err != nil {
+			return nil, fmt.Errorf("nothing was done: %w", err)
+		}
 	}
-	own, ownErr := op(r, body)
-	if ownErr != nil && statusOf(ownErr) != http.StatusNotFound {
-		return nil, ownErr // a mistake of the caller, or a fault: others would say the same, or do what this one did not
-	}
-	parts, missing, err := s.collect(r, body, fleet, own, ownErr)
+	parts, missing, err := s.round(r, body, op)
 	if err != nil {
 		return nil, err
+	}
+	if command && len(missing) > 0 {
+		parts, missing = s.goOn(r, body, op, parts, missing)
 	}
 	answer, err := join(parts, limitOf(r))
 	if err != nil || len(missing) == 0 {
@@ -127,13 +144,95 @@ func (s *Server) everywhere(r *http.Request, body []byte, op operation) (any, er
 	return with(answer, members{"unanswered": missing})
 }
 
-// collect returns what the replicas answer, this one first: at least one of them, or why there is none.
-func (s *Server) collect(r *http.Request, body []byte, fleet Fleet, own any, ownErr error) (parts []part, missing []Unanswered, err error) {
+// bound has a command carry the ends of now.
+func (s *Server) bound(r *http.Request) error {
+	ends, err := s.options.Sharing.Ends(r.Context())
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(ends)
+	r.Header.Set(commandEnds, string(text))
+	return err
+}
+
+// endsOf are what a command is bound by; nil: by nothing, as this relay has its journal for itself.
+func (s *Server) endsOf(r *http.Request) (*journal.Ends, error) {
+	text := r.Header.Get(commandEnds)
+	if s.options.Sharing == nil || text == "" {
+		return nil, nil
+	}
+	ends := new(journal.Ends)
+	if err := json.Unmarshal([]byte(text), ends); err != nil {
+		return nil, badf("%s: %s", commandEnds, err)
+	}
+	return ends, nil
+}
+
+// round runs an operation here and at the others, once.
+func (s *Server) round(r *http.Request, body []byte, op operation) (parts []part, missing []Unanswered, err error) {
+	fleet, err := s.options.Sharing.Fleet(r.Context())
+	if err != nil {
+		return nil, nil, fmt.Errorf("nothing was done: which other replicas there are is not known: %w", err)
+	}
+	held := s.options.Sharing.Held()
+	own, ownErr := op(r, body)
+	if ownErr != nil && statusOf(ownErr) != http.StatusNotFound {
+		return nil, nil, ownErr // a mistake of the caller, or a fault: others would say the same, or do what this one did not
+	}
+	return s.collect(r, body, fleet, s.still(held), own, ownErr)
+}
+
+// goOn gives a command again until it was carried out in the shards that are missing, too: by whoever has them then.
+func (s *Server) goOn(r *http.Request, body []byte, op operation, parts []part, missing []Unanswered) ([]part, []Unanswered) {
+	for deadline := time.Now().Add(s.options.Patience); len(missing) > 0; {
+		select {
+		case <-time.After(commandPause):
+		case <-r.Context().Done():
+			return parts, missing
+		}
+		more, again, err := s.round(r, body, op)
+		if err == nil {
+			parts, missing = append(parts, more...), among(again, missing)
+		}
+		if time.Now().After(deadline) {
+			return parts, missing
+		}
+	}
+	return parts, missing
+}
+
+// among are those shards that are missing again. All others were there before.
+func among(again, before []Unanswered) (missing []Unanswered) {
+	for _, u := range again {
+		u.Shards = slices.DeleteFunc(u.Shards, func(n uint32) bool {
+			return !slices.ContainsFunc(before, func(b Unanswered) bool { return slices.Contains(b.Shards, n) })
+		})
+		if len(u.Shards) > 0 {
+			missing = append(missing, u)
+		}
+	}
+	return missing
+}
+
+// still are the shards that this replica has had since: what was stored there meanwhile the next owner finds.
+func (s *Server) still(held []*journal.Shard) (shards []uint32) {
+	now := s.options.Sharing.Held()
+	for _, shard := range held {
+		if slices.Contains(now, shard) {
+			shards = append(shards, shard.Number)
+		}
+	}
+	return shards
+}
+
+// collect returns what the replicas answer, this one first, which answers for the shards held: at least one of them, or why there is
+// none.
+func (s *Server) collect(r *http.Request, body []byte, fleet Fleet, held []uint32, own any, ownErr error) (parts []part, missing []Unanswered, err error) {
 	mine, err := partOf(fleet.Self, own, ownErr)
 	if err != nil {
 		return nil, nil, err
 	}
-	mine.held = s.options.Sharing.Held()
+	mine.held = held
 	parts, missing, err = sortOut(append([]part{mine}, s.askOthers(r, body, fleet)...), fleet)
 	if len(parts) > 0 {
 		return parts, missing, nil
@@ -167,7 +266,7 @@ func (s *Server) replayElsewhere(r *http.Request, in replayInput, routed bool) (
 	if err != nil {
 		return result, fmt.Errorf("nothing was begun: which other replicas there are is not known: %w", err)
 	}
-	mine := part{replica: fleet.Self, held: s.options.Sharing.Held(), answer: json.RawMessage("{}")} // which is counted later
+	mine := part{replica: fleet.Self, held: s.still(s.options.Sharing.Held()), answer: json.RawMessage("{}")} // which is counted later
 	parts, missing, _ := sortOut(append(s.askOthers(r, body, fleet), mine), fleet)
 	joint, err := joined(addReplayed)(parts, 0)
 	if len(missing) > 0 && err == nil {
@@ -206,7 +305,7 @@ func (s *Server) statusEverywhere(r *http.Request, own any) (any, error) {
 	if err != nil { // whoever looks at the status wants to know this, and what there is
 		return with(own, members{"unanswered": []Unanswered{{Shards: []uint32{}, Error: err.Error()}}})
 	}
-	parts, missing, err := s.collect(r, nil, fleet, own, nil)
+	parts, missing, err := s.collect(r, nil, fleet, s.still(s.options.Sharing.Held()), own, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -278,7 +377,7 @@ func (s *Server) askOne(r *http.Request, body []byte, self string, to Replica) p
 		return part{err: err}
 	}
 	req.Header.Set(asAReplica, self)
-	for _, name := range []string{"Authorization", "Content-Type"} {
+	for _, name := range []string{"Authorization", "Content-Type", commandEnds} {
 		req.Header[name] = r.Header[name]
 	}
 	resp, err := s.others.Do(req)
@@ -315,13 +414,19 @@ func shardsOf(header string) (shards []uint32) {
 	return shards
 }
 
-// sayHeld says which shards an answer to another replica is about.
-func (s *Server) sayHeld(w http.ResponseWriter, r *http.Request) {
+// answersFor returns what says, when an operation was done, which shards the answer to another replica is about: those that this one
+// had all the time.
+func (s *Server) answersFor(w http.ResponseWriter, r *http.Request) (say func()) {
 	if s.options.Sharing == nil || r.Header.Get(asAReplica) == "" {
-		return
+		return func() {}
 	}
+	held := s.options.Sharing.Held()
+	return func() { s.sayHeld(w, held) }
+}
+
+func (s *Server) sayHeld(w http.ResponseWriter, held []*journal.Shard) {
 	var texts []string
-	for _, n := range s.options.Sharing.Held() {
+	for _, n := range s.still(held) {
 		texts = append(texts, strconv.FormatUint(uint64(n), 10))
 	}
 	w.Header().Set(heldShards, strings.Join(texts, ","))

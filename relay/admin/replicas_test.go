@@ -3,6 +3,7 @@ package admin_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -27,6 +28,10 @@ type replica struct {
 	shard uint32
 	owed  int
 	late  bool // it has not taken its shard over
+	held  *journal.Shard
+	ends  []journal.Ends // of the commands that it was given
+
+	during func() // what happens while a command is carried out
 }
 
 func (g *replica) at(offset int) gateway.EventInfo {
@@ -54,7 +59,11 @@ func (g *replica) Pending(_ relay.Filter, p gateway.Page, n int) (list []gateway
 	return list, nil, nil
 }
 
-func (g *replica) SkipPending(_ context.Context, f relay.Filter) (int, error) {
+func (g *replica) SkipPending(_ context.Context, f relay.Filter, ends *journal.Ends) (int, error) {
+	g.ends = append(g.ends, *ends)
+	if g.during != nil {
+		g.during()
+	}
 	return g.owed, g.note("skip %s", shown(f))
 }
 
@@ -86,15 +95,25 @@ func (g *replica) Inspect(context.Context, relay.Filter, int) ([]gateway.Life, b
 type sharing struct {
 	fleet admin.Fleet
 	of    *replica
+	asked uint64
+	away  bool // the cluster
 }
 
 func (s *sharing) Fleet(context.Context) (admin.Fleet, error) { return s.fleet, nil }
 
-func (s *sharing) Held() []uint32 {
+func (s *sharing) Held() []*journal.Shard {
 	if s.of.late {
 		return nil
 	}
-	return []uint32{s.of.shard}
+	return []*journal.Shard{s.of.held}
+}
+
+func (s *sharing) Ends(context.Context) (journal.Ends, error) {
+	if s.away {
+		return journal.Ends{}, errors.New("topic ncs.dead: no leader")
+	}
+	s.asked++
+	return journal.Ends{Events: journal.Cut{{Offset: 7}, {Shard: 1, Offset: s.asked}}, Letters: journal.Cut{{Shard: 2}}}, nil
 }
 
 const fleetToken = "fleet-token"
@@ -104,6 +123,7 @@ type fleet struct {
 	replicas []*replica
 	handlers []http.Handler
 	self     http.Handler // of the first
+	sharing  *sharing
 }
 
 func startFleet(t *testing.T, shards int) *fleet {
@@ -113,14 +133,18 @@ func startFleet(t *testing.T, shards int) *fleet {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { f.handlers[i].ServeHTTP(w, r) }))
 		t.Cleanup(server.Close)
 		members = append(members, admin.Replica{Name: fmt.Sprint("r", i+1), Address: strings.TrimPrefix(server.URL, "http://"), Shards: []uint32{uint32(i)}})
-		f.replicas = append(f.replicas, &replica{shard: uint32(i), owed: 2 + i})
+		f.replicas = append(f.replicas, &replica{shard: uint32(i), owed: 2 + i, held: &journal.Shard{Number: uint32(i), Of: shards}})
 	}
 	for i := range 3 {
+		f.sharing = &sharing{fleet: admin.Fleet{Self: fmt.Sprint("r", i+1), Replicas: members, Shards: shards}, of: f.replicas[i]}
+		if i == 0 {
+			defer func(of *sharing) { f.sharing = of }(f.sharing)
+		}
 		f.handlers[i] = admin.New(admin.Config{Listen: "10.0.0.1:9464", Token: relay.NewSecret(fleetToken)}, admin.Options{
 			Metrics: http.NotFoundHandler(), Gateway: f.replicas[i], Log: slog.New(slog.DiscardHandler),
 			Ready:   func() (bool, string) { return true, "" },
 			Status:  func(context.Context) (any, error) { return f.replicas[i].Status(), nil },
-			Sharing: &sharing{admin.Fleet{Self: fmt.Sprint("r", i+1), Replicas: members, Shards: shards}, f.replicas[i]},
+			Sharing: f.sharing, Patience: time.Second,
 		}).Handler()
 	}
 	f.self = f.handlers[0]
@@ -243,4 +267,40 @@ func TestAnAnswerNamesTheShardsThatAreMissing(t *testing.T) {
 	status, answer := f.call(t, "POST", "/api/v1/pending/skip", `{"sink":""}`)
 	require.Equal(t, 400, status, "a mistake is told by the one that was asked")
 	require.Contains(t, answer["error"], "a filter is needed")
+}
+
+// A command that a replica does not answer is given again, within the ends that it was given with, until whoever has the shard then has
+// carried it out.
+func TestACommandIsCarriedOutByTheNextOwner(t *testing.T) {
+	t.Parallel()
+	f := startFleet(t, 3)
+	second, refused := f.handlers[1], 0
+	f.handlers[1] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if refused++; refused == 1 {
+			second.ServeHTTP(httptest.NewRecorder(), r) // it did something, and ended before it could say so
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		second.ServeHTTP(w, r)
+	})
+	_, answer := f.call(t, "POST", "/api/v1/pending/skip", `{"sink":"billing","entity":"s"}`)
+	require.NotContains(t, answer, "unanswered")
+	for _, r := range f.replicas {
+		require.Len(t, r.ends, 2)
+		require.Equal(t, journal.Ends{Events: journal.Cut{{Offset: 7}, {Shard: 1, Offset: 1}}, Letters: journal.Cut{{Shard: 2}}}, r.ends[0])
+		require.Equal(t, r.ends[0], r.ends[1], "the ends of when it was given")
+	}
+
+	// A replica that loses its shard while it carries a command out does not answer for it.
+	third := f.replicas[2]
+	third.during = func() { third.held = &journal.Shard{Number: 2, Of: 3} }
+	_, answer = f.call(t, "POST", "/api/v1/pending/skip", `{"sink":"billing","entity":"s"}`)
+	require.Equal(t, []any{map[string]any{"replica": "r3", "shards": []any{2.0}, "error": "is taking them over"}}, answer["unanswered"])
+
+	before := len(f.replicas[0].ends)
+	f.sharing.away = true
+	status, answer := f.call(t, "POST", "/api/v1/pending/skip", `{"sink":"billing","entity":"s"}`)
+	require.Equal(t, 500, status)
+	require.Equal(t, "nothing was done: topic ncs.dead: no leader", answer["error"])
+	require.Len(t, f.replicas[0].ends, before)
 }

@@ -146,7 +146,7 @@ func BenchmarkOwed(b *testing.B) {
 					b.ReportMetric(float64(state.Size())/owed, "state-B/owed")
 				}
 				began := time.Now()
-				if n, err := f.gateway.SkipPending(b.Context(), relay.Filter{Sink: "all"}); err != nil || n != owed {
+				if n, err := f.gateway.SkipPending(b.Context(), relay.Filter{Sink: "all"}, nil); err != nil || n != owed {
 					b.Fatal(n, err)
 				}
 				b.ReportMetric(time.Since(began).Seconds(), "s-to-skip")

@@ -21,8 +21,9 @@ var (
 	ErrConfigured = errors.New("the sink is configured; remove it from the configuration first")
 	ErrReserved   = fmt.Errorf("%s is no destination: it keeps what is quarantined, and cannot be paused, resumed, skipped, moved, dropped or moved to; see its dead letters", relay.Unroutable)
 	ErrNotFound   = errors.New("not found")
-	ErrCannotMove = errors.New("a journal on Kafka cannot move what a sink is owed: either configure the sink again under its name, with the other's address, until it is owed nothing; " +
-		"or give it up (sinks drop) and then replay from that time on what it was owed (replay --sink NAME --to SINK --since TIME), which delivers also what it had taken since")
+	ErrCannotMove = errors.New("a journal on Kafka cannot move what a sink is owed")
+	ErrMoves      = errors.New("a journal on a disk moves what a sink is owed at once")
+	ErrNotAfter   = errors.New("nothing was dropped")
 )
 
 // EventInfo is what lists say of an event.
@@ -116,6 +117,8 @@ type DeadLetter struct {
 	Replay uint32       `json:"replay,omitempty"` // the replay that is to deliver it again
 	History
 	Body []byte `json:"-"` // only from DeadLetter, not in lists
+
+	Written journal.Position `json:"-"` // see journal.DeadLetter
 }
 
 // Page is where a list goes on behind a delivery.
@@ -135,6 +138,11 @@ type Page struct {
 func (g *Gateway) PauseSink(ctx context.Context, name, reason string, until time.Time) error {
 	if name == relay.Unroutable {
 		return ErrReserved
+	}
+	if shared, ok := g.journal.(journal.Shared); ok { // else a resume that was given before would undo it, as one that came later does
+		within, cancel := context.WithTimeout(ctx, time.Second)
+		_ = shared.CatchUp(within) // the pause is needed here in any case
+		cancel()
 	}
 	return g.saved(g.sinks.Pause(ctx, name, reason, until))
 }
@@ -169,7 +177,8 @@ func (g *Gateway) MoveSink(ctx context.Context, from, to string) (moved, skipped
 	}
 	mover, ok := g.journal.(journal.Mover)
 	if !ok {
-		return 0, 0, ErrCannotMove
+		return 0, 0, fmt.Errorf("%w; instead bring it to the other: ncs-relay replay --sink %s --to %s --pending, and give it up when that replay has ended: ncs-relay sinks drop %s --after REPLAY",
+			ErrCannotMove, from, to, from)
 	}
 	err = g.sinks.Take(ctx, to, func() ([]journal.Position, error) {
 		positions, left, err := mover.Move(from, to)
@@ -179,12 +188,52 @@ func (g *Gateway) MoveSink(ctx context.Context, from, to string) (moved, skipped
 	return moved, skipped, err
 }
 
-// DropSink gives up what a sink that is not configured any more is owed.
-func (g *Gateway) DropSink(name string) (uint64, error) {
+// DropSink gives up what a sink that is not configured any more is owed: with after what that replay has brought to another sink,
+// with ends what lies before them.
+func (g *Gateway) DropSink(ctx context.Context, name string, after uint32, ends *journal.Ends) (uint64, error) {
 	if err := g.removed(name); err != nil {
 		return 0, err
 	}
+	shared, ok := g.journal.(journal.Shared)
+	switch {
+	case after > 0 && !ok:
+		return 0, fmt.Errorf("%w: ncs-relay sinks move %s --to SINK", ErrMoves, name)
+	case after > 0:
+		to, err := g.broughtBy(ctx, shared, name, after)
+		if err != nil {
+			return 0, err
+		}
+		return shared.DropUpTo(ctx, name, to)
+	case ends != nil && ok:
+		return shared.DropUpTo(ctx, name, ends.Events)
+	}
 	return g.journal.DropPending(name)
+}
+
+// broughtBy returns up to where a replay has brought to another sink all that a sink was owed.
+func (g *Gateway) broughtBy(ctx context.Context, shared journal.Shared, name string, id uint32) (journal.Cut, error) {
+	if err := shared.CatchUp(ctx); err != nil {
+		return nil, fmt.Errorf("how replay %d stands is not known: %w", id, err)
+	}
+	all := g.journal.Replays()
+	i := slices.IndexFunc(all, func(r journal.Replay) bool { return r.ID() == id })
+	if i < 0 {
+		return nil, fmt.Errorf("replay %d: %w", id, ErrNotFound)
+	}
+	spec, s := all[i].Spec(), statusOf(all[i])
+	totals, ended := shared.Ended(id)
+	switch {
+	case !spec.Pending || spec.Of != name:
+		return nil, fmt.Errorf("%w: replay %d does not bring what %s is owed to another sink, as ncs-relay replay --sink %s --to SINK --pending does", ErrNotAfter, id, name, name)
+	case s.Filter != relay.Filter{Sink: name}:
+		return nil, fmt.Errorf("%w: replay %d brought only what its filter selects (%s), and the rest of what %s is owed would be lost", ErrNotAfter, id, s.Filter, name)
+	case !ended:
+		return nil, fmt.Errorf("%w: replay %d has not ended; ncs-relay replay list shows how far it is", ErrNotAfter, id)
+	case totals.Delivered < totals.Matched:
+		return nil, fmt.Errorf("%w: replay %d did not bring everything, %d failed and %d were skipped; replay again what %s is owed, or give up all of it: ncs-relay sinks drop %s", ErrNotAfter,
+			id, totals.Failed, totals.Skipped, name, name)
+	}
+	return spec.To, nil
 }
 
 // removed reports whether a sink is known and not configured.
@@ -274,8 +323,9 @@ func (g *Gateway) records(pending []journal.Pending) ([]*journal.Record, error) 
 	return g.journal.Load(positions)
 }
 
-// SkipPending settles deliveries that wait, so that those behind them go on. Those being sent at the moment are left.
-func (g *Gateway) SkipPending(ctx context.Context, f relay.Filter) (skipped int, err error) {
+// SkipPending settles deliveries that wait, so that those behind them go on: all, or with ends those before them. Those being sent at the
+// moment are left.
+func (g *Gateway) SkipPending(ctx context.Context, f relay.Filter, ends *journal.Ends) (skipped int, err error) {
 	if f.Sink == "" {
 		return 0, errors.New("a sink is needed")
 	}
@@ -284,7 +334,9 @@ func (g *Gateway) SkipPending(ctx context.Context, f relay.Filter) (skipped int,
 	}
 	var positions []journal.Position
 	err = g.eachPending(f, Page{}, func(_ string, p journal.Pending, _ *journal.Record) bool {
-		positions = append(positions, p.Position)
+		if ends == nil || p.Position.Offset <= ends.Events.In(p.Position.Shard).Offset {
+			positions = append(positions, p.Position)
+		}
 		return ctx.Err() == nil
 	})
 	if err = errors.Join(err, ctx.Err()); err != nil {
@@ -333,11 +385,13 @@ func (g *Gateway) DeadLetter(sink string, position journal.Position) (DeadLetter
 	return DeadLetter{}, fmt.Errorf("dead letter %s/%s: %w", sink, position, ErrNotFound)
 }
 
-// DropDeadLetters deletes dead letters and says how many.
-func (g *Gateway) DropDeadLetters(f relay.Filter) (dropped int, err error) {
+// DropDeadLetters deletes dead letters, all or with ends those written before them, and says how many.
+func (g *Gateway) DropDeadLetters(f relay.Filter, ends *journal.Ends) (dropped int, err error) {
 	bySink := make(map[string][]journal.Position)
 	if err := g.eachDeadLetter(f, Page{}, func(d DeadLetter) bool {
-		bySink[d.Sink] = append(bySink[d.Sink], d.Position)
+		if ends == nil || !d.Written.IsZero() && d.Written.Offset <= ends.Letters.In(d.Written.Shard).Offset {
+			bySink[d.Sink] = append(bySink[d.Sink], d.Position)
+		}
 		return true
 	}); err != nil {
 		return 0, err
@@ -403,7 +457,7 @@ func (g *Gateway) eachDeadLetter(f relay.Filter, page Page, fn func(DeadLetter) 
 }
 
 func (g *Gateway) letterOf(sink string, l journal.DeadLetter, r *journal.Record, replays []openReplay) DeadLetter {
-	d := DeadLetter{Sink: sink, EventInfo: g.infoOf(r), Reason: l.Reason, Cause: relay.Reason(l.Cause), At: l.At, History: historyOf(l.Retry), Body: r.Body}
+	d := DeadLetter{Sink: sink, EventInfo: g.infoOf(r), Reason: l.Reason, Cause: relay.Reason(l.Cause), At: l.At, History: historyOf(l.Retry), Body: r.Body, Written: l.Written}
 	for _, replay := range replays {
 		if replay.Raises(sink, l.Position) && replay.match(r) {
 			d.Replay = replay.ID()

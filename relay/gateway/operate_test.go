@@ -13,6 +13,7 @@ import (
 
 	"ncs-relay/relay"
 	"ncs-relay/relay/ingress"
+	"ncs-relay/relay/journal"
 	"ncs-relay/relay/ncs"
 	"ncs-relay/relay/relaytest"
 	"ncs-relay/relay/route"
@@ -63,7 +64,10 @@ func TestPendingIsListedAndSkipped(t *testing.T) {
 	require.Equal(t, list[2:], stripHistory(rest, list[2:]))
 
 	require.Eventually(t, func() bool {
-		n, err := f.gateway.SkipPending(t.Context(), relay.Filter{Sink: "all", ID: idOf(t, body("stuck", 0))})
+		n, err := f.gateway.SkipPending(t.Context(), relay.Filter{Sink: "all", ID: idOf(t, body("stuck", 0))}, &journal.Ends{})
+		require.NoError(t, err)
+		require.Zero(t, n, "nothing came before these ends")
+		n, err = f.gateway.SkipPending(t.Context(), relay.Filter{Sink: "all", ID: idOf(t, body("stuck", 0))}, nil)
 		require.NoError(t, err)
 		return n == 1 // it may be in flight at the moment
 	}, 10*time.Second, time.Millisecond)
@@ -139,7 +143,10 @@ func TestDeadLettersAreShownReplayedAndDropped(t *testing.T) {
 	require.Len(t, list, 3)
 	require.Zero(t, list[0].Replay)
 
-	n, err := f.gateway.DropDeadLetters(relay.Filter{Sink: "all"})
+	n, err := f.gateway.DropDeadLetters(relay.Filter{Sink: "all"}, &journal.Ends{})
+	require.NoError(t, err)
+	require.Zero(t, n, "none was written before these ends")
+	n, err = f.gateway.DropDeadLetters(relay.Filter{Sink: "all"}, nil)
 	require.NoError(t, err)
 	require.Equal(t, 3, n)
 	require.Zero(t, f.sink("all").DeadLetters)
@@ -270,7 +277,7 @@ func TestRemovedSinkIsMovedOrDropped(t *testing.T) {
 	require.NoError(t, f.gateway.Reload(t.Context(), f.settings(t, nil, versioned("new", other, 1), versioned("older", down, 1))))
 	f.post(body("t", 1))
 	require.NoError(t, f.gateway.Reload(t.Context(), f.settings(t, nil, versioned("new", other, 1))))
-	n, err := f.gateway.DropSink("older")
+	n, err := f.gateway.DropSink(t.Context(), "older", 0, nil)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, n)
 	require.EqualValues(t, 1, f.sink("older").Dropped)

@@ -158,7 +158,7 @@ func TestASinkThatCannotBeBuiltAgainIsLeftToOperators(t *testing.T) {
 	require.ErrorContains(t, f.gateway.Reload(t.Context(), f.settings(t, nil, bad)), "cannot be built again")
 	require.False(t, f.sink("all").Configured)
 	require.Equal(t, 200, f.post(body("s", 1)).Code)
-	n, err := f.gateway.DropSink("all")
+	n, err := f.gateway.DropSink(t.Context(), "all", 0, nil)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, n)
 }

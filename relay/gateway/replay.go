@@ -17,6 +17,7 @@ type ReplayRequest struct {
 	relay.Filter
 	To          string  `json:"to,omitempty"`           // another sink than those that were owed the events
 	DeadLetters bool    `json:"dead_letters,omitempty"` // only dead letters; otherwise what was settled
+	Pending     bool    `json:"pending,omitempty"`      // instead, what the sink is owed and To was not; with a journal that cannot move it
 	Rate        float64 `json:"rate,omitempty"`         // events a second at most; 0 = as fast as they are taken
 	DryRun      bool    `json:"dry_run,omitempty"`      // count only
 
@@ -36,6 +37,7 @@ type ReplayStatus struct {
 	Sink        string       `json:"sink"`
 	Filter      relay.Filter `json:"filter"`
 	DeadLetters bool         `json:"dead_letters"`
+	OwedOnly    bool         `json:"owed_only,omitempty"` // what the sink of the filter was owed, for another
 	Rate        float64      `json:"rate,omitempty"`
 	CreatedAt   time.Time    `json:"created_at"`
 	Position    journal.Cut  `json:"position"` // read so far
@@ -51,7 +53,7 @@ type ReplayStatus struct {
 func statusOf(r journal.Replay) ReplayStatus {
 	finished := r.Finished() // asked first: the totals of one that has ended are the last
 	spec, t := r.Spec(), r.Totals()
-	s := ReplayStatus{ID: r.ID(), Sink: spec.Sink, DeadLetters: spec.DeadLetters, Rate: spec.Rate, CreatedAt: spec.CreatedAt,
+	s := ReplayStatus{ID: r.ID(), Sink: spec.Sink, DeadLetters: spec.DeadLetters, OwedOnly: spec.Pending, Rate: spec.Rate, CreatedAt: spec.CreatedAt,
 		Position: t.Read, End: spec.To, Matched: t.Matched, Delivered: t.Delivered, Failed: t.Failed, Skipped: t.Skipped,
 		Pending: t.Pending, Finished: finished}
 	_ = json.Unmarshal(spec.Filter, &s.Filter) // written by Replay below
@@ -71,6 +73,12 @@ func (g *Gateway) Replay(ctx context.Context, req ReplayRequest) (ReplayResult, 
 	}
 	if req.Reason != "" && !req.DeadLetters {
 		return ReplayResult{}, errors.New("only dead letters have a reason")
+	}
+	if _, moves := g.journal.(journal.Mover); moves && req.Pending {
+		return ReplayResult{}, fmt.Errorf("%w: ncs-relay sinks move %s --to %s", ErrMoves, req.Filter.Sink, req.To)
+	}
+	if req.Pending && (req.Filter.Sink == "" || req.To == "" || req.DeadLetters || req.Filter.Sink == req.To) {
+		return ReplayResult{}, errors.New("what a sink is owed and has not settled is for another sink, and no dead letter")
 	}
 	if req.Filter.Sink == relay.Unroutable {
 		if req.To != "" || req.Rate > 0 {
@@ -130,7 +138,7 @@ func (g *Gateway) replaySpecs(req ReplayRequest) ([]journal.ReplaySpec, error) {
 	var specs []journal.ReplaySpec
 	for _, sink := range sinks {
 		specs = append(specs, journal.ReplaySpec{Sink: sink, Of: req.Filter.Sink, Anyway: req.To != "" && req.Filter.Sink == "", Filter: filter, To: g.journal.Frontier(),
-			DeadLetters: req.DeadLetters, Rate: req.Rate, CreatedAt: time.Now()})
+			DeadLetters: req.DeadLetters, Pending: req.Pending, Rate: req.Rate, CreatedAt: time.Now()})
 	}
 	return specs, nil
 }

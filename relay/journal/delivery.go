@@ -35,6 +35,10 @@ type DeadLetter struct {
 	At       time.Time
 	Retry    Retry
 	Size     int64 // of the body; set by the journal
+
+	// Written is where the letter itself is, in the order in which letters were written, of a journal that several processes share; zero:
+	// it is on its way.
+	Written Position
 }
 
 // Totals are the deliveries of a sink since it exists. Owed = Delivered + Dead + Skipped + Dropped + Pending.

@@ -252,6 +252,25 @@ type Shared interface {
 
 	// SharedStats are counted since the process began.
 	SharedStats() SharedStats
+
+	// CatchUp returns when this process knows of every pause, resume and replay that any of them has stored so far.
+	CatchUp(ctx context.Context) error
+
+	// Ends are where all logs end now. It fails if that is not known of one of them.
+	Ends(ctx context.Context) (Ends, error)
+
+	// DropUpTo is DropPending for what lies before a cut. It waits until it is known what that is.
+	DropUpTo(ctx context.Context, sink string, to Cut) (uint64, error)
+
+	// Ended returns the totals of a replay in all shards; false when one has not said that nothing is left to do there.
+	Ended(id uint32) (ReplayTotals, bool)
+}
+
+// Ends bound a command that several processes carry out, each for its shards: it is about nothing that comes later, whenever, and
+// however often, it is carried out.
+type Ends struct {
+	Events  Cut
+	Letters Cut // see DeadLetter.Written
 }
 
 // SharedStats say how often shards have come to this process, and what that cost.

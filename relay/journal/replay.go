@@ -8,7 +8,9 @@ type ReplaySpec struct {
 	Of          string  // whose deliveries; "" = Sink's own
 	Anyway      bool    // also events that Of was not owed
 	DeadLetters bool    // only dead letters of Of; otherwise whatever is settled
+	Pending     bool    // instead, what Of is owed and has not settled, and Sink was not owed; for journals that are no Mover
 	To          Cut     // what comes behind it is not delivered; nil: what there is now
+	Letters     Cut     // dead letters that were written behind it are not delivered; set by a journal that several processes share
 	Filter      []byte  // the caller's
 	Rate        float64 // the caller's
 	CreatedAt   time.Time

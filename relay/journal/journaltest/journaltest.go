@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay/journal"
@@ -543,18 +544,19 @@ func testDeadLetters(t *testing.T, open Opener) {
 			require.NoError(t, j.Flush())
 		}
 	}
+	unwritten := cmpopts.IgnoreFields(journal.DeadLetter{}, "Written") // which not every journal says
 	check := func() {
 		t.Helper()
 		got, err := j.DeadLetters("a", journal.Position{}, 100)
 		require.NoError(t, err)
-		require.Empty(t, cmp.Diff(want, got))
+		require.Empty(t, cmp.Diff(want, got, unwritten))
 		got, err = j.DeadLetters("a", want[1].Position, 2)
 		require.NoError(t, err)
-		require.Empty(t, cmp.Diff(want[2:4], got))
+		require.Empty(t, cmp.Diff(want[2:4], got, unwritten))
 		one, found, err := j.DeadLetter("a", want[1].Position)
 		require.NoError(t, err)
 		require.True(t, found)
-		require.Empty(t, cmp.Diff(want[1], one))
+		require.Empty(t, cmp.Diff(want[1], one, unwritten))
 		_, found, err = j.DeadLetter("a", recs[7].Position)
 		require.NoError(t, err)
 		require.False(t, found, "it is pending")

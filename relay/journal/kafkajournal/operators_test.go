@@ -16,6 +16,10 @@ import (
 
 // pair runs test with two replicas that have two shards each.
 func pair(t *testing.T, test func(one, two *Journal, second *tenure)) {
+	pairIn(t, func(_ *testing.T, one, two *Journal, second *tenure) { test(one, two, second) })
+}
+
+func pairIn(t *testing.T, test func(t *testing.T, one, two *Journal, second *tenure)) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemLogs()
@@ -28,7 +32,7 @@ func pair(t *testing.T, test func(one, two *Journal, second *tenure)) {
 		one, two := open("one", first), open("two", second)
 		stop1, stop2 := journaltest.Start(t, one), journaltest.Start(t, two)
 		time.Sleep(time.Second)
-		test(one, two, second)
+		test(t, one, two, second)
 		stop1()
 		stop2()
 	})

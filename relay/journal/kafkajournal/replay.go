@@ -55,6 +55,9 @@ func encodeReplay(s *journal.ReplaySpec) []byte {
 	if s.DeadLetters {
 		flags |= 2
 	}
+	if s.Pending {
+		flags |= 4
+	}
 	b := []byte{stateVersion, flags}
 	for _, text := range [...]string{s.Sink, s.Of, string(s.Filter)} {
 		b = binary.AppendUvarint(b, uint64(len(text)))
@@ -62,11 +65,22 @@ func encodeReplay(s *journal.ReplaySpec) []byte {
 	}
 	b = binary.AppendUvarint(b, math.Float64bits(s.Rate))
 	b = ledger.AppendTime(b, s.CreatedAt)
-	b = binary.AppendUvarint(b, uint64(len(s.To)))
-	for _, p := range s.To {
+	return appendCut(appendCut(b, s.To), s.Letters)
+}
+
+func appendCut(b []byte, c journal.Cut) []byte {
+	b = binary.AppendUvarint(b, uint64(len(c)))
+	for _, p := range c {
 		b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(p.Shard)), p.Offset)
 	}
 	return b
+}
+
+func takeCut(d *ledger.Decoder) (c journal.Cut) {
+	for n := d.Uvarint(); n > 0 && d.Err == nil; n-- {
+		c = append(c, journal.Position{Shard: uint32(d.Uvarint()), Offset: d.Uvarint()})
+	}
+	return c
 }
 
 func decodeReplay(b []byte) (s journal.ReplaySpec, err error) {
@@ -77,15 +91,16 @@ func decodeReplay(b []byte) (s journal.ReplaySpec, err error) {
 	if len(d.B) == 0 {
 		return s, ledger.ErrMalformed
 	}
-	s.Anyway, s.DeadLetters = d.B[0]&1 != 0, d.B[0]&2 != 0
+	s.Anyway, s.DeadLetters, s.Pending = d.B[0]&1 != 0, d.B[0]&2 != 0, d.B[0]&4 != 0
 	d.B = d.B[1:]
 	s.Sink, s.Of = d.Text(), d.Text()
 	if filter := d.Text(); filter != "" {
 		s.Filter = []byte(filter)
 	}
 	s.Rate, s.CreatedAt = math.Float64frombits(d.Uvarint()), d.Time()
-	for n := d.Uvarint(); n > 0 && d.Err == nil; n-- {
-		s.To = append(s.To, journal.Position{Shard: uint32(d.Uvarint()), Offset: d.Uvarint()})
+	s.To = takeCut(d)
+	if len(d.B) > 0 { // else an earlier version wrote it
+		s.Letters = takeCut(d)
 	}
 	return s, d.Err
 }
@@ -114,25 +129,69 @@ func (j *Journal) AddReplay(spec journal.ReplaySpec) (journal.Replay, error) {
 	return j.control.replay(uint32(at + 1)), nil
 }
 
-// complete checks spec and fills what it leaves open.
+// complete checks spec and fills what it leaves open. A replay reaches no farther than the logs do when it is given.
 func (j *Journal) complete(spec *journal.ReplaySpec) error {
 	if spec.Of == "" {
 		spec.Of = spec.Sink
 	}
+	if spec.Pending && (spec.DeadLetters || spec.Anyway || spec.Of == spec.Sink) {
+		return fmt.Errorf("replay of %q to %q: what one sink is owed is for another, and no dead letter", spec.Of, spec.Sink)
+	}
 	if !j.knows(spec.Sink) || !j.knows(spec.Of) {
 		return fmt.Errorf("replay of %q to %q: the journal does not know both sinks", spec.Of, spec.Sink)
 	}
-	end, err := j.frontiers()
-	if err != nil {
-		return fmt.Errorf("replay of %q to %q: %w", spec.Of, spec.Sink, err)
+	ctx, cancel := context.WithTimeout(context.Background(), operationTimeout)
+	defer cancel()
+	if err := j.flushShards(ctx); err != nil { // what was given up here is a dead letter for all
+		return err
 	}
-	for i := range end {
+	ends, err := j.Ends(ctx)
+	if err != nil {
+		return err
+	}
+	for i, p := range ends.Events {
 		if spec.To != nil {
-			end[i].Offset = min(end[i].Offset, spec.To.In(end[i].Shard).Offset)
+			ends.Events[i].Offset = min(p.Offset, spec.To.In(p.Shard).Offset)
 		}
 	}
-	spec.To = end
+	spec.To, spec.Letters = ends.Events, ends.Letters
 	return nil
+}
+
+// Ends are where the inboxes and the dead letters end: positions in the events are those of the inbox.
+func (j *Journal) Ends(ctx context.Context) (ends journal.Ends, err error) {
+	if ends.Events, err = j.frontiers(); err != nil {
+		return ends, err
+	}
+	dead, err := j.logs.ends(ctx, j.topics.dead, j.partitions()...)
+	if err != nil {
+		return ends, fmt.Errorf("the ends of topic %s: %w", j.topics.dead, err)
+	}
+	for n := range ends.Events {
+		ends.Letters = append(ends.Letters, journal.Position{Shard: uint32(n), Offset: uint64(dead[int32(n)])})
+	}
+	return ends, nil
+}
+
+// Ended returns the totals of a replay once every shard has said that nothing is left to do there.
+func (j *Journal) Ended(id uint32) (sum journal.ReplayTotals, ended bool) {
+	j.control.mu.Lock()
+	defer j.control.mu.Unlock()
+	r := j.control.replays[id]
+	if r == nil {
+		return sum, false
+	}
+	for n := range j.inbox {
+		t, done := r.done[uint32(n)]
+		if !done {
+			return sum, false
+		}
+		sum.Matched += t.Matched
+		sum.Delivered += t.Delivered
+		sum.Failed += t.Failed
+		sum.Skipped += t.Skipped
+	}
+	return sum, true
 }
 
 // knows reports whether a sink is open, or has a state in a shard of this replica.
@@ -492,9 +551,15 @@ func (w *replayed) raise(positions []journal.Position) {
 // eligible reports whether an event is one of those to be delivered again. What still waits for its sink is not.
 func (w *replayed) eligible(e *entry) bool {
 	if w.r.spec.DeadLetters {
-		return true
+		return w.r.written(w.s, e.pos)
 	}
 	return w.r.eligible(w.s, e)
+}
+
+// written reports whether there is the dead letter at a position, and it was written before the replay was given. s.mu is held.
+func (r *replay) written(s *shard, pos offset) bool {
+	l := s.letters[r.spec.Of].get(pos)
+	return r.spec.Letters == nil || l != nil && uint64(l.at) < r.spec.Letters.In(uint32(s.n)).Offset
 }
 
 func (r *replay) eligible(s *shard, e *entry) bool {
@@ -503,6 +568,9 @@ func (r *replay) eligible(s *shard, e *entry) bool {
 		return c == nil || c.settledAt(e.pos)
 	}
 	ofOwed, toOwed := owedTo(e.rec, r.spec.Of), owedTo(e.rec, r.spec.Sink)
+	if r.spec.Pending {
+		return ofOwed && !toOwed && !settled(r.spec.Of)
+	}
 	return (ofOwed || r.spec.Anyway) && (!ofOwed || settled(r.spec.Of)) && (!toOwed || settled(r.spec.Sink))
 }
 
@@ -633,17 +701,20 @@ func (r *replay) count(ctx context.Context, s *shard, wanted func(*journal.Recor
 			return err
 		}
 	}
+	if r.spec.Pending { // of which no dead letter is one
+		return nil
+	}
 	for after := offset(0); ; {
 		s.mu.Lock()
 		kept := s.lettersAfter(r.spec.Of, after, 64)
-		s.mu.Unlock()
 		var positions []journal.Position
 		for _, l := range kept {
-			if after = offset(l.Position.Offset); after < first {
+			if after = offset(l.Position.Offset); after < first && (!r.spec.DeadLetters || r.written(s, after)) {
 				positions = append(positions, l.Position)
 			}
 		}
-		if len(positions) == 0 {
+		s.mu.Unlock()
+		if len(kept) == 0 || after >= first {
 			return nil
 		}
 		recs, err := r.j.load(positions)

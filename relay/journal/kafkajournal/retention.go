@@ -128,33 +128,48 @@ func (s *shard) sinkCursors() (list []*cursor) {
 
 // buryUpTo makes dead letters of what a sink is owed up to a position, what it has not read included.
 func (s *shard) buryUpTo(ctx context.Context, c *cursor, last offset) error {
-	buried := 0
-	for more := true; more && ctx.Err() == nil; {
+	buried, err := s.settleUpTo(ctx, c, last, func(p journal.Pending) {
+		c.bury(journal.DeadLetter{Position: p.Position, Reason: "owed for as long as the topics keep it", Cause: causeRetention, At: time.Now(), Retry: p.Retry})
+	})
+	if buried > 0 {
+		s.j.logger.Error("deliveries became dead letters before the topics drop their events", "shard", s.n, "sink", c.key.name, "deliveries", buried)
+	}
+	if ctx.Err() != nil {
+		return nil // the next one goes on
+	}
+	return err
+}
+
+// settleUpTo settles what a sink is owed up to a position, what it has not read included, has that stored, and returns how many
+// deliveries that were.
+func (s *shard) settleUpTo(ctx context.Context, c *cursor, last offset, settle func(journal.Pending)) (settled int, err error) {
+	for more := true; more; {
+		if ctx.Err() != nil {
+			return settled, ctx.Err()
+		}
 		s.mu.Lock()
 		for _, p := range c.unsettled.Pending(uint32(s.n)) {
 			if offset(p.Position.Offset) > last {
 				break
 			}
-			c.bury(journal.DeadLetter{Position: p.Position, Reason: "owed for as long as the topics keep it", Cause: causeRetention, At: time.Now(), Retry: p.Retry})
-			buried++
+			settle(p)
+			settled++
 		}
 		s.touch()
 		from, end := c.read, s.core.next
 		more = from.top < last && from.next < end && c.unreadCount() > 0
 		s.mu.Unlock()
-		if err := s.save(false); err != nil {
-			return err
+		err := s.save(false)
+		if err == nil && more {
+			within, cancel := context.WithTimeout(ctx, operationTimeout)
+			err = s.readOn(within, c, from, end, last)
+			cancel()
 		}
-		if more {
-			if err := s.readOn(ctx, c, from, end, last); err != nil {
-				return err
-			}
+		if err != nil {
+			return settled, err
 		}
 	}
-	if buried > 0 {
-		s.j.logger.Error("deliveries became dead letters before the topics drop their events", "shard", s.n, "sink", c.key.name, "deliveries", buried)
-	}
-	return nil
+	return settled, nil
 }
 
 // readOn reads for a sink that nobody reads for, or that is far behind.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"ncs-relay/relay/journal"
+	"ncs-relay/relay/kafkaconn"
 	"ncs-relay/relay/kafkaconn/kafkalog"
 )
 
@@ -363,6 +364,45 @@ func (j *Journal) DropPending(sink string) (uint64, error) {
 		return 0, fmt.Errorf("sink %q is not known", sink)
 	}
 	return dropped, j.Flush()
+}
+
+// DropUpTo settles what a sink that is not open is owed up to a cut, in the shards that this replica has.
+func (j *Journal) DropUpTo(ctx context.Context, sink string, to journal.Cut) (dropped uint64, err error) {
+	if j.isOpen(sink) {
+		return 0, fmt.Errorf("sink %q is in use", sink)
+	}
+	for _, s := range j.running() {
+		n, failed := s.dropUpTo(ctx, sink, offset(to.In(uint32(s.n)).Offset))
+		dropped, err = dropped+uint64(n), errors.Join(err, failed)
+	}
+	return dropped, err
+}
+
+func (s *shard) dropUpTo(ctx context.Context, sink string, last offset) (dropped int, err error) {
+	within, cancel := context.WithTimeout(ctx, operationTimeout)
+	defer cancel()
+	for judged := false; !judged; {
+		s.mu.Lock()
+		judged = s.core.judged >= last
+		s.mu.Unlock()
+		if !judged && !kafkaconn.Pause(within, checkpointInterval) {
+			return 0, fmt.Errorf("shard %d: what was accepted is not judged so far: %w", s.n, within.Err())
+		}
+	}
+	s.mu.Lock()
+	c := s.core.cursors[cursorName{kindSink, sink}]
+	if c != nil && s.core.rule.top <= last {
+		dropped = int(c.dropAll(s.core.end()))
+		s.touch()
+	}
+	s.mu.Unlock()
+	if c == nil {
+		return 0, nil
+	}
+	if dropped > 0 {
+		return dropped, s.flush(within, false)
+	}
+	return s.settleUpTo(ctx, c, last, func(p journal.Pending) { c.settle(offset(p.Position.Offset), journal.Dropped) })
 }
 
 // Judged returns the offset in the inbox up to which a shard that this replica has was judged; false: it has it not.

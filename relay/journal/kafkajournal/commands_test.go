@@ -1,0 +1,288 @@
+package kafkajournal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/journaltest"
+)
+
+func anything(*journal.Record) bool { return true }
+
+// drain reads until nothing more comes, also of what is fetched meanwhile.
+func drain(t *testing.T, d journal.Deliveries) (all []*journal.Record) {
+	t.Helper()
+	for quiet := 0; quiet < 5; quiet++ {
+		recs, err := d.Next(1 << 20)
+		require.NoError(t, err)
+		if all = append(all, recs...); len(recs) > 0 {
+			quiet = 0
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return all
+}
+
+// drainReplay delivers what a replay has to deliver in the shards of some replicas, and returns its events.
+func drainReplay(t *testing.T, id uint32, replicas ...*Journal) (ids []string) {
+	t.Helper()
+	for _, j := range replicas {
+		r := j.control.replay(id)
+		require.NotNil(t, r)
+		held, _ := j.Shards()
+		for _, shard := range held {
+			d := r.In(shard, anything)
+			for _, rec := range drain(t, d) {
+				ids = append(ids, fmt.Sprintf("%x", rec.ID))
+				d.Settle(rec.Position, journal.Delivered)
+			}
+			d.End()
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func idsOf(recs []*journal.Record) (ids []string) {
+	for _, r := range recs {
+		ids = append(ids, fmt.Sprintf("%x", r.ID))
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func pendingOf(sink string, replicas ...*Journal) (n uint64) {
+	for _, j := range replicas {
+		n += journaltest.StatusOf(j, sink).Totals.Pending
+	}
+	return n
+}
+
+// What a sink that is down is owed in all shards another gets once, and it itself never again, whoever carries that out and how often;
+// what came later stays its own.
+func TestWhatASinkIsOwedIsBroughtToAnother(t *testing.T) {
+	pairIn(t, func(t *testing.T, one, two *Journal, second *tenure) {
+		down, other := openAll(t, "down", one, two), openAll(t, "other", one, two)
+		taken := journaltest.Fill(t, one, 0, 10, "down")
+		time.Sleep(time.Second)
+		for _, d := range down {
+			for _, r := range drain(t, d) {
+				d.Settle(r.Position, journal.Delivered)
+			}
+		}
+		owed := journaltest.Fill(t, two, 10, 30, "down")
+		time.Sleep(time.Second)
+		failing, err := down[0].Next(1) // one is pending, in one shard, the others are not read
+		require.NoError(t, err)
+		down[0].Failed(failing[0].Position, journal.Retry{Attempts: 3})
+		owed = append(owed, journaltest.Fill(t, one, 40, 10, "down")...)
+		journaltest.Fill(t, one, 50, 5, "down", "other") // which other gets anyway
+		for _, j := range []*Journal{one, two} {
+			k, _ := j.Sink("down")
+			k.Release()
+		}
+		for _, d := range append(down, other...) {
+			d.End()
+		}
+		spec := journal.ReplaySpec{Sink: "other", Of: "down", Pending: true}
+		count := 0
+		for _, j := range []*Journal{one, two} {
+			n, err := j.CountReplay(t.Context(), spec, anything)
+			require.NoError(t, err)
+			count += n
+		}
+		require.Equal(t, len(owed), count)
+		r, err := two.AddReplay(spec)
+		require.NoError(t, err)
+		later := journaltest.Fill(t, one, 60, 12, "down")
+		time.Sleep(time.Second)
+
+		_, ended := one.Ended(r.ID())
+		require.False(t, ended)
+		require.Equal(t, idsOf(owed), drainReplay(t, r.ID(), one, two), "each once, and none that it had taken: %d", len(taken))
+		require.Empty(t, drainReplay(t, r.ID(), one, two))
+		time.Sleep(time.Second)
+		totals, ended := one.Ended(r.ID())
+		require.True(t, ended)
+		require.Equal(t, journal.ReplayTotals{Matched: 40, Delivered: 40}, totals)
+
+		require.EqualValues(t, 57, pendingOf("down", one, two))
+		dropped, err := one.DropUpTo(t.Context(), "down", r.Spec().To)
+		require.NoError(t, err)
+		again, err := one.DropUpTo(t.Context(), "down", r.Spec().To)
+		require.NoError(t, err)
+		require.Zero(t, again)
+		// The other replica ends before it is told, and whoever has its shards then carries it out.
+		second.set(true)
+		for range 2 {
+			<-second.released
+		}
+		first := one.own.(*tenure)
+		first.set(true, 0, 1, 2, 3)
+		time.Sleep(5 * time.Second)
+		rest, err := one.DropUpTo(t.Context(), "down", r.Spec().To)
+		require.NoError(t, err)
+		require.EqualValues(t, 45, dropped+rest)
+		require.EqualValues(t, len(later), pendingOf("down", one))
+
+		var left []*journal.Record
+		for _, d := range openAll(t, "down", one) {
+			var pending []journal.Position // what was read already
+			for _, p := range d.Pending() {
+				pending = append(pending, p.Position)
+			}
+			recs, err := one.Load(pending)
+			require.NoError(t, err)
+			left = append(append(left, recs...), drain(t, d)...)
+			d.End()
+		}
+		require.Equal(t, idsOf(later), idsOf(left))
+	})
+}
+
+// command is what three commands of an operator do to the shards of a replica: give up what gone is owed, skip what waits for a, and
+// drop the dead letters of a.
+func command(ctx context.Context, j *Journal, feeds map[uint32]journal.Deliveries, ends journal.Ends) error {
+	_, errGone := j.DropUpTo(ctx, "gone", ends.Events)
+	for _, p := range j.Pending("a") {
+		if d := feeds[p.Position.Shard]; d != nil && p.Position.Offset <= ends.Events.In(p.Position.Shard).Offset {
+			d.Settle(p.Position, journal.Skipped)
+		}
+	}
+	errSkip := j.Flush()
+	kept, err := j.DeadLetters("a", journal.Position{}, 1000)
+	var doomed []journal.Position
+	for _, l := range kept {
+		if !l.Written.IsZero() && l.Written.Offset <= ends.Letters.In(l.Written.Shard).Offset {
+			doomed = append(doomed, l.Position)
+		}
+	}
+	return errors.Join(errGone, errSkip, err, j.DropLetters("a", doomed...))
+}
+
+// feedsOf are the deliveries of a in the shards of a replica, read to their end.
+func feedsOf(t *testing.T, j *Journal) map[uint32]journal.Deliveries {
+	k, err := j.Sink("a")
+	require.NoError(t, err)
+	feeds := make(map[uint32]journal.Deliveries)
+	held, _ := j.Shards()
+	for _, shard := range held {
+		feeds[shard.Number] = k.Owed(shard)
+		drain(t, feeds[shard.Number])
+	}
+	return feeds
+}
+
+// Commands touch nothing that came after the ends that they carry, whoever carries them out and how often: also when their first owner is
+// killed, or cut off for a while, between the effect and its being stored.
+func TestCommandsAreBoundByTheirEnds(t *testing.T) {
+	t.Parallel()
+	for seed := range int64(24) {
+		synctest.Test(t, func(t *testing.T) {
+			r := rand.New(rand.NewSource(seed))
+			m, l := newMemLogs(), new(link)
+			l.logs = m
+			open := func(name string, logs logs, own Ownership) (*Journal, func()) {
+				opts := testOptions(t, logs, 2)
+				opts.Replica, opts.Ownership = name, own
+				j := mustOpen(t, opts)
+				ctx, cancel := context.WithCancel(t.Context())
+				ended := make(chan error, 1)
+				go func() { ended <- j.Run(ctx) }()
+				return j, func() { cancel(); <-ended; _ = j.Close() }
+			}
+			first, second := newTenure(0, 1), newTenure()
+			one, stopOne := open("one", l, first)
+			two, stopTwo := open("two", m, second)
+			time.Sleep(time.Second)
+			for _, j := range []*Journal{one, two} {
+				_, err := j.Sink("a")
+				require.NoError(t, err)
+				gone, err := j.Sink("gone")
+				require.NoError(t, err)
+				gone.Release()
+			}
+			bury := func(feeds map[uint32]journal.Deliveries, j *Journal) (n int) {
+				for _, p := range j.Pending("a") {
+					if r.Intn(3) == 0 {
+						feeds[p.Position.Shard].Bury(journal.DeadLetter{Position: p.Position, Reason: "no", At: time.Now()})
+						n++
+					}
+				}
+				require.NoError(t, j.Flush())
+				return n
+			}
+			owed := 1 + r.Intn(60)
+			journaltest.Fill(t, one, 0, owed, "a", "gone")
+			feeds := feedsOf(t, one)
+			before := bury(feeds, one)
+			ends, err := two.Ends(t.Context())
+			require.NoError(t, err)
+			later := r.Intn(60)
+			if later > 0 {
+				journaltest.Fill(t, one, owed, later, "a", "gone")
+			}
+			for _, d := range feeds {
+				drain(t, d)
+			}
+			after := bury(feeds, one) // perhaps of events that came before the ends
+			waiting := 0
+			for _, p := range one.Pending("a") {
+				if p.Position.Offset > ends.Events.In(p.Position.Shard).Offset {
+					waiting++
+				}
+			}
+
+			// The first owner is killed, held up, or well.
+			held := make(chan struct{})
+			l.mu.Lock()
+			switch seed % 3 {
+			case 0:
+				l.cut = errors.New("killed")
+			case 1:
+				l.held = held
+			}
+			l.mu.Unlock()
+			err = command(t.Context(), one, feeds, ends)
+			require.Equal(t, seed%3 == 2, err == nil, "%v", err)
+			first.set(false)
+			for _, d := range feeds {
+				d.End()
+			}
+			second.set(true, 0, 1)
+			time.Sleep(2 * time.Second)
+			l.mu.Lock()
+			l.held = nil
+			l.mu.Unlock()
+			close(held) // what was under way lands late
+			feeds = feedsOf(t, two)
+			for range 2 {
+				require.NoError(t, command(t.Context(), two, feeds, ends))
+			}
+			for _, d := range feeds {
+				d.End()
+			}
+			stopOne()
+			l.late.Wait()
+			stopTwo()
+
+			three, stop := open("three", m, newTenure(0, 1))
+			time.Sleep(2 * time.Second)
+			total := uint64(owed + later)
+			require.Equal(t, journal.Totals{Owed: total, Dropped: uint64(owed), Pending: uint64(later)}, journaltest.StatusOf(three, "gone").Totals, "seed %d", seed)
+			a := journaltest.StatusOf(three, "a")
+			require.Equal(t, journal.Totals{Owed: total, Dead: uint64(before + after), Skipped: total - uint64(before+after+waiting), Pending: uint64(waiting)}, a.Totals, "seed %d", seed)
+			require.EqualValues(t, after, a.Letters, "seed %d: letters written later stay", seed)
+			stop()
+		})
+	}
+}
