@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -22,6 +23,7 @@ import (
 
 var (
 	clusterFaults = flag.Bool("cluster.faults", false, "every fault of a cluster of relays, not only a few")
+	clusterOnly   = flag.String("cluster.fault", "", "only faults whose name this regular expression finds, with -cluster.faults")
 	clusterRun    = flag.Duration("cluster.run", 0, "how long replicas and brokers are killed, frozen and stopped at random")
 	clusterSeed   = flag.Int64("cluster.seed", 0, "of that; 0 = from the clock, and logged")
 	clusterRate   = flag.Float64("cluster.rate", 40, "calls a second in the tests of a cluster's faults")
@@ -35,6 +37,10 @@ type clusterFault struct {
 }
 
 var faultsOfClusters = []clusterFault{
+	{"nothing happens", false, func(f *fleet) []uint32 {
+		time.Sleep(5 * time.Second)
+		return nil
+	}},
 	{"copies reach two replicas at the same instant", true, copiesAtOnce},
 	{"a second replica of one name", true, secondOfOneName},
 	{"a replica is killed, and is back at once", false, func(f *fleet) []uint32 {
@@ -67,6 +73,17 @@ var faultsOfClusters = []clusterFault{
 	{"broker 1 is killed", false, func(f *fleet) []uint32 { return killBroker(f, 1) }},
 	{"broker 2 is killed", false, func(f *fleet) []uint32 { return killBroker(f, 2) }},
 	{"broker 3 is killed", false, func(f *fleet) []uint32 { return killBroker(f, 3) }},
+	{"a replica is cut off from Kafka", false, cutOffFrom(13*time.Second, everyBroker)},
+	{"a replica is cut off from the broker that coordinates the group", false, cutOffFrom(13*time.Second, coordinator)},
+	{"a replica is cut off from another broker", false, cutOffFrom(45*time.Second, noCoordinator)},
+	{"a replica is killed before what it takes is in the inbox", false, killedAt(func(n topics.Names) string { return n.Inbox }, false)},
+	{"a replica is killed between inbox and answer", false, killedAt(func(n topics.Names) string { return n.Inbox }, true)},
+	{"a replica is killed between inbox and events", false, killedAt(func(n topics.Names) string { return n.Events }, false)},
+	{"a replica is killed before it knows of its events", false, killedAt(func(n topics.Names) string { return n.Events }, true)},
+	{"a replica is killed between send and state", false, killedAt(func(n topics.Names) string { return n.State }, false)},
+	{"a replica is killed before it knows of its state", false, killedAt(func(n topics.Names) string { return n.State }, true)},
+	{"a replica's clock is an hour ahead", false, clockSet(time.Hour)},
+	{"a replica's clock is an hour behind", false, clockSet(-time.Hour)},
 	{"all brokers are away for 20 s", false, func(f *fleet) []uint32 {
 		over := f.books.trouble("all brokers killed", nil)
 		for id := range 3 {
@@ -135,12 +152,8 @@ func TestClusterFaults(t *testing.T) {
 	}
 	f.play(1, *clusterRate)
 	f.shared(3)
-	f.phase("nothing happens", func() []uint32 {
-		time.Sleep(5 * time.Second)
-		return nil
-	})
 	for _, fault := range faultsOfClusters {
-		if fault.short || *clusterFaults {
+		if chosen := regexp.MustCompile(*clusterOnly).MatchString(fault.name); chosen && (fault.short || *clusterFaults) {
 			f.phase(fault.name, func() []uint32 { return fault.do(f) })
 		}
 	}
@@ -174,14 +187,10 @@ func copiesAtOnce(f *fleet) []uint32 {
 		var calls sync.WaitGroup
 		for at, r := range f.all()[:3] {
 			calls.Go(func() {
-				body := recording(fmt.Sprint("copied-", i), 1, int64(1000+at))
-				f.books.begin(body)
-				status, answer, err := f.post(f.t.Context(), r, body, signedBy(body))
-				if err != nil || status != http.StatusOK {
-					f.t.Errorf("%s: %d, %v", r.name, status, err)
-					return
+				entity := fmt.Sprint("copied-", i)
+				if status, _ := f.one(r, recording(entity, 1, int64(1000+at)), eventRef{entity, 0}); status != http.StatusOK {
+					f.t.Errorf("%s: %d", r.name, status)
 				}
-				f.books.end(sentOf(fmt.Sprint("copied-", i), body, answer))
 			})
 		}
 		calls.Wait()
@@ -208,7 +217,7 @@ func secondOfOneName(f *fleet) []uint32 {
 // leversDuringTakeOver pauses a sink while nobody has some of the shards. It must be paused in all of them once they are taken over.
 func leversDuringTakeOver(f *fleet) []uint32 {
 	killed := f.richest()
-	other := f.all()[slices.IndexFunc(f.all(), func(r *replica) bool { return r != killed && r.alive() })]
+	other := f.besides(killed)
 	shards := killed.kill()
 	_, err := f.call("POST", other, "/api/v1/sinks/shaky/pause", `{"reason": "during a take-over"}`)
 	f.t.Logf("a pause during a take-over: %v", err)
@@ -243,11 +252,8 @@ func largeBody(f *fleet) []uint32 {
 	body := recording("large", 1, 1)
 	body = bytes.Replace(body, []byte(`"status":0`), []byte(`"status":0,"fileList":"`+strings.Repeat("x", 2<<20-len(body)-len(`,"fileList":""`))+`"`), 1)
 	require.Len(f.t, body, 2<<20)
-	f.books.begin(body)
-	status, answer, err := f.post(f.t.Context(), f.next(), body, signedBy(body))
-	require.NoError(f.t, err)
-	require.Equal(f.t, http.StatusOK, status, "%s", answer)
-	f.books.end(sentOf("large", body, answer))
+	status, _ := f.one(f.next(), body, eventRef{"large", 0})
+	require.Equal(f.t, http.StatusOK, status)
 	f.books.except(eventRef{"large", 0}, "kafka")
 	letters := func() string {
 		r := f.all()[slices.IndexFunc(f.all(), (*replica).look)]

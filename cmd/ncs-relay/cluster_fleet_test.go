@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -51,6 +52,8 @@ type replica struct {
 	config        string
 	listen, admin string
 	log           string
+	program       string   // "" = this one
+	env           []string // besides this one's
 	cmd           *exec.Cmd
 	ended         chan struct{}
 	err           error // once it has ended
@@ -61,8 +64,14 @@ type replica struct {
 // fleetTopic is what the sink kafka writes.
 const fleetTopic = "out.cloud_recording"
 
+// What the replica cutOff knows of Kafka goes through the proxy of a listener of its own.
+const (
+	cutOff      = "relay-1"
+	cutListener = "CUT"
+)
+
 func startFleetKafka(t *testing.T) *kafkatest.Cluster {
-	kafka := kafkatest.Start(t, kafkatest.Options{Brokers: 3, Config: map[string]string{
+	kafka := kafkatest.Start(t, kafkatest.Options{Brokers: 3, Listeners: []kafkatest.Listener{{Name: cutListener, Protocol: "PLAINTEXT", Proxied: true}}, Config: map[string]string{
 		"min.insync.replicas":          "2",
 		"broker.session.timeout.ms":    "6000",
 		"broker.heartbeat.interval.ms": "1000",
@@ -105,37 +114,48 @@ func (f *fleet) make(name string) *replica {
 	r := &replica{f: f, name: name, listen: freePort(f.t), admin: freePort(f.t)}
 	base := filepath.Join(f.dir, fmt.Sprintf("%s-%d", name, len(f.replicas)))
 	r.config, r.log = base+".yaml", base+".log"
-	require.NoError(f.t, os.WriteFile(r.config, []byte(`
-listen: "`+r.listen+`"
-admin: {listen: "`+r.admin+`"}
-replica: `+name+`
-shutdown: {delay: 1s, timeout: 20s}
-journal:
-  kafka:
-    brokers: ["`+strings.Join(f.kafka.Addresses(), `","`)+`"]
-    cluster: faults
-    prefix: `+f.prefix+`
-    create_topics: {shards: `+fmt.Sprint(fleetShards)+`, replication: 3}
-  retention: 7d
-sources:
-  - {name: recording, path: /ncs, secrets: [`+serveSecret+`], max_body: 2MiB}
-sinks:
-  - name: service
-    http: {url: "http://`+f.receiver+`/service", concurrency: 48, timeout: 5s}
-    retry: {initial: 50ms, max_interval: 1s}
-  - name: shaky
-    http: {url: "http://`+f.receiver+`/shaky", concurrency: 48, timeout: 5s}
-    retry: {initial: 50ms, max_interval: 1s}
-  - name: kafka
-    kafka: {brokers: ["`+strings.Join(f.kafka.Addresses(), `","`)+`"], topic: "out.{product}"}
-    retry: {initial: 50ms, max_interval: 1s}
-routes:
-  - to: [service, shaky, kafka]
-`), 0o600))
+	r.configure()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.replicas = append(f.replicas, r)
 	return r
+}
+
+// configure writes the replica's configuration, with some text replaced by other text.
+func (r *replica) configure(replaced ...string) {
+	r.f.t.Helper()
+	addresses := r.f.kafka.Addresses()
+	if r.name == cutOff {
+		addresses = r.f.kafka.AddressesOf(cutListener)
+	}
+	brokers := `["` + strings.Join(addresses, `","`) + `"]`
+	require.NoError(r.f.t, os.WriteFile(r.config, []byte(strings.NewReplacer(replaced...).Replace(`
+listen: "`+r.listen+`"
+admin: {listen: "`+r.admin+`"}
+replica: `+r.name+`
+shutdown: {delay: 1s, timeout: 20s}
+journal:
+  kafka:
+    brokers: `+brokers+`
+    cluster: faults
+    prefix: `+r.f.prefix+`
+    create_topics: {shards: `+fmt.Sprint(fleetShards)+`, replication: 3}
+  retention: 2h
+sources:
+  - {name: recording, path: /ncs, secrets: [`+serveSecret+`], max_body: 2MiB}
+sinks:
+  - name: service
+    http: {url: "http://`+r.f.receiver+`/service", concurrency: 48, timeout: 5s}
+    retry: {initial: 50ms, max_interval: 1s}
+  - name: shaky
+    http: {url: "http://`+r.f.receiver+`/shaky", concurrency: 48, timeout: 5s}
+    retry: {initial: 50ms, max_interval: 1s, max_age: 30m}
+  - name: kafka
+    kafka: {brokers: `+brokers+`, topic: "out.{product}"}
+    retry: {initial: 50ms, max_interval: 1s}
+routes:
+  - to: [service, shaky, kafka]
+`)), 0o600))
 }
 
 func (r *replica) launch() {
@@ -143,7 +163,8 @@ func (r *replica) launch() {
 	log, err := os.OpenFile(r.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	require.NoError(r.f.t, err)
 	defer log.Close() // the process has its own
-	r.cmd = exec.Command("ncs-relay", "serve", "-c", r.config)
+	r.cmd = exec.Command(cmp.Or(r.program, "ncs-relay"), "serve", "-c", r.config)
+	r.cmd.Env = append(os.Environ(), r.env...)
 	r.cmd.Stderr = log
 	require.NoError(r.f.t, r.cmd.Start())
 	cmd, ended := r.cmd, make(chan struct{})
@@ -226,11 +247,7 @@ func (r *replica) thaw() {
 
 // trouble notes that something is done to the replica, until over.
 func (r *replica) trouble(what string) []uint32 {
-	shards, known := r.f.owners()[r.name]
-	if !known {
-		r.over = r.f.books.trouble(what, nil)
-		return nil
-	}
+	shards := r.f.owners()[r.name] // nil if it is not known
 	r.over = r.f.books.trouble(what, shards)
 	return shards
 }

@@ -46,6 +46,7 @@ type Listener struct {
 	Protocol string // PLAINTEXT, SSL, SASL_SSL or SASL_PLAINTEXT
 
 	Advertised string // the address that clients are told, if not the listener's own; for a cluster of one broker
+	Proxied    bool   // clients are told of a proxy, which Cut, HoldWrites and HoldAnswers are about
 }
 
 // Cluster is a running Kafka cluster. Its methods end the test on failure.
@@ -54,6 +55,7 @@ type Cluster struct {
 	home    string
 	dir     string
 	brokers []*broker
+	proxies map[string]*proxy // by listener
 	admin   *kgo.Client
 }
 
@@ -61,6 +63,7 @@ type broker struct {
 	id                  int
 	address, controller string
 	others              []string // addresses of Options.Listeners
+	told                []string // those that clients are told
 	dir                 string
 	ended               <-chan error
 	cmd                 *exec.Cmd
@@ -103,12 +106,14 @@ func (c *Cluster) Addresses() []string {
 	return addresses
 }
 
-// AddressesOf are the addresses of the listener called name.
+// AddressesOf are the addresses of the listener called name, or of its proxy.
 func (c *Cluster) AddressesOf(name string) []string {
 	at := slices.IndexFunc(c.Listeners, func(l Listener) bool { return l.Name == name })
 	addresses := make([]string, len(c.brokers))
 	for i, b := range c.brokers {
-		addresses[i] = b.others[at]
+		if addresses[i] = b.others[at]; c.Listeners[at].Proxied {
+			addresses[i] = b.told[at]
+		}
 	}
 	return addresses
 }
@@ -159,6 +164,26 @@ func (c *Cluster) plan(count int) error {
 			dir:        filepath.Join(c.dir, "broker-"+strconv.Itoa(i+1)),
 		})
 	}
+	return c.tell()
+}
+
+// tell decides what addresses clients are told.
+func (c *Cluster) tell() (err error) {
+	c.proxies = make(map[string]*proxy)
+	for i, l := range c.Listeners {
+		if l.Proxied {
+			c.proxies[l.Name] = newProxy()
+		}
+		for _, b := range c.brokers {
+			address := cmp.Or(l.Advertised, b.others[i])
+			if l.Proxied {
+				if address, err = c.proxies[l.Name].line(b.id, b.others[i]); err != nil {
+					return err
+				}
+			}
+			b.told = append(b.told, address)
+		}
+	}
 	return nil
 }
 
@@ -173,7 +198,7 @@ func (c *Cluster) properties(b *broker) string {
 	advertised := clients
 	for i, l := range c.Listeners {
 		clients += "," + l.Name + "://" + b.others[i]
-		advertised += "," + l.Name + "://" + cmp.Or(l.Advertised, b.others[i])
+		advertised += "," + l.Name + "://" + b.told[i]
 		protocols += "," + l.Name + ":" + l.Protocol
 	}
 	properties := map[string]string{
@@ -289,6 +314,9 @@ func (c *Cluster) kill() {
 	}
 	for _, b := range c.brokers {
 		b.kill()
+	}
+	for _, p := range c.proxies {
+		p.close()
 	}
 }
 
