@@ -21,6 +21,7 @@ type Event struct {
 	Source     string
 	Entity     string // unit of order; "" = none
 	ReceivedAt time.Time
+	StoredAt   time.Time // the same by this process's clock; others may have received it
 
 	ContentType string // as Agora sent them; "" = header absent
 	SignatureV1 string

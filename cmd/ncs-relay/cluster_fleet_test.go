@@ -84,6 +84,13 @@ func newFleet(t *testing.T, kafka *kafkatest.Cluster, prefix string) *fleet {
 	f := &fleet{t: t, kafka: kafka, prefix: prefix, dir: t.TempDir(), books: newFleetBooks()}
 	f.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 10 * time.Second}
 	t.Cleanup(f.client.CloseIdleConnections)
+	t.Cleanup(func() {
+		for _, r := range f.all() {
+			if t.Failed() {
+				t.Logf("%s (alive %v):\n%s", r.name, r.alive(), r.tail())
+			}
+		}
+	})
 	f.receiver = listenAt(t, "127.0.0.1:0", http.HandlerFunc(f.receive))
 	return f
 }
@@ -272,9 +279,6 @@ func (f *fleet) until(most time.Duration, otherwise string, done func() bool) {
 	f.t.Helper()
 	for deadline := time.Now().Add(most); !done(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			for _, r := range f.all() {
-				f.t.Logf("%s (alive %v):\n%s", r.name, r.alive(), r.tail())
-			}
 			require.FailNow(f.t, otherwise)
 		}
 	}

@@ -470,7 +470,7 @@ func (d *dispatcher) retryLater(l *lane, n int, err error, now time.Time) {
 
 // giveUp says why a delivery whose attempt just failed is not tried again; "" = it is.
 func (d *dispatcher) giveUp(s *stream, it *item, now time.Time) string {
-	since := it.event.ReceivedAt
+	since := it.event.StoredAt
 	if s.since.After(since) {
 		since = s.since
 	}

@@ -342,6 +342,10 @@ func (d *dispatcher) lost(f *feed, p journal.Position) {
 
 // eventOf makes the event of a journal record. Product, event and category come from the catalogue in force.
 func (d *dispatcher) eventOf(r *journal.Record) *relay.Event {
+	stored := r.Stored
+	if stored.IsZero() {
+		stored = r.Time
+	}
 	return &relay.Event{
 		Position:    r.Position,
 		ID:          r.ID,
@@ -349,6 +353,7 @@ func (d *dispatcher) eventOf(r *journal.Record) *relay.Event {
 		Source:      r.Source,
 		Entity:      r.Entity,
 		ReceivedAt:  r.Time,
+		StoredAt:    stored,
 		ContentType: r.ContentType,
 		SignatureV1: r.SignatureV1,
 		SignatureV2: r.SignatureV2,

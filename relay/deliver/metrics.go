@@ -76,7 +76,7 @@ func (s *sinkMetrics) attempt(r sendResult, now time.Time) {
 		}
 		s.attempts[attemptOutcome{outcome, reason}].Add(1)
 		if outcome == OutcomeDelivered && a.Replay == 0 {
-			s.latency.Record(max(0, now.Sub(a.ReceivedAt)))
+			s.latency.Record(max(0, now.Sub(a.StoredAt)))
 		}
 	}
 	s.delivery.Record(r.took)

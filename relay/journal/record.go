@@ -7,6 +7,7 @@ type Record struct {
 	Position    Position // set by the journal
 	ID, Key     [16]byte
 	Time        time.Time // received; kept in milliseconds
+	Stored      time.Time // the same by the clock of who reads it, for its age; zero: the clock that Time is of is believed
 	Source      string
 	ProductID   int
 	EventType   int

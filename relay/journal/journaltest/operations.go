@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay/journal"
@@ -245,8 +244,8 @@ func testScan(t *testing.T, open Opener) {
 		}, func(r *journal.Record) bool { got = append(got, r); return true }))
 		return got
 	}
-	require.Empty(t, cmp.Diff(recs, scan(every)))
-	require.Empty(t, cmp.Diff(filter(recs, even), scan(even)))
+	require.Empty(t, diff(recs, scan(every)))
+	require.Empty(t, diff(filter(recs, even), scan(even)))
 	seen := 0
 	require.NoError(t, j.Scan(t.Context(), every, func(*journal.Record) bool { seen++; return seen < 3 }))
 	require.Equal(t, 3, seen)
@@ -354,7 +353,7 @@ func testMove(t *testing.T, open Opener) {
 	}
 	check()
 	require.Equal(t, positions, Pending(b))
-	require.Empty(t, cmp.Diff(both, Drain(t, b, 1)), "it reads what it is owed itself")
+	require.Empty(t, diff(both, Drain(t, b, 1)), "it reads what it is owed itself")
 	positions2, skipped, err := mover.Move("a", "b")
 	require.NoError(t, err)
 	require.Zero(t, skipped)
@@ -403,7 +402,7 @@ func testDropPending(t *testing.T, open Opener) {
 	require.Zero(t, a.PendingBytes(Shard(t, j)))
 	require.Empty(t, Pending(a))
 	more := Fill(t, j, 60, 2, a.name)
-	require.Empty(t, cmp.Diff(more, Drain(t, a, 1)))
+	require.Empty(t, diff(more, Drain(t, a, 1)))
 }
 
 func testReplay(t *testing.T, open Opener) {
@@ -428,10 +427,10 @@ func testReplay(t *testing.T, open Opener) {
 	require.False(t, r.Finished())
 	got, err := r.Next(1)
 	require.NoError(t, err)
-	require.Empty(t, cmp.Diff(want[:1], got))
+	require.Empty(t, diff(want[:1], got))
 	got = append(got, DrainReplay(t, r)...)
-	require.Empty(t, cmp.Diff(want, got), "settled deliveries only")
-	require.Empty(t, cmp.Diff(Positions(want), Pending(r)))
+	require.Empty(t, diff(want, got), "settled deliveries only")
+	require.Empty(t, diff(Positions(want), Pending(r)))
 
 	r.Settle(want[0].Position, journal.Delivered)
 	r.Settle(want[0].Position, journal.Delivered)
@@ -453,7 +452,7 @@ func testReplay(t *testing.T, open Opener) {
 	require.Len(t, j.Replays(), 1)
 	r = Resume(j, j.Replays()[0], even)
 	spec.Of, spec.To, spec.Letters = "a", j.Frontier(), r.Spec().Letters
-	require.Empty(t, cmp.Diff(spec, r.Spec()))
+	require.Empty(t, diff(spec, r.Spec()))
 	require.Equal(t, totals, r.Totals())
 	require.Equal(t, Positions(want[3:]), Pending(r))
 	require.Equal(t, retry, r.Pending()[0].Retry)
@@ -529,7 +528,7 @@ func testReplayLetters(t *testing.T, open Opener) {
 	require.Equal(t, Positions(got[3:]), Pending(r))
 	loaded, err := j.Load(Pending(r))
 	require.NoError(t, err)
-	require.Empty(t, cmp.Diff(got[3:], loaded))
+	require.Empty(t, diff(got[3:], loaded))
 
 	again := Begin(t, j, journal.ReplaySpec{Sink: "a"}, every) // a letter is settled, too
 	var late []*journal.Record

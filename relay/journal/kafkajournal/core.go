@@ -12,6 +12,7 @@ type core struct {
 	judge
 	life    life
 	largest int    // bytes of a record of ncs.state
+	clock   *skew  // in ncs.state stand the brokers' times; nil: ours are the same
 	events  uint64 // accepted since the shard exists
 	cursors map[cursorName]*cursor
 	counted map[*cursor]place // of a take-over: what the tallies of former owners account for

@@ -166,9 +166,8 @@ func (d *deliveries) Next(maxBytes int) ([]*journal.Record, error) {
 			if !d.s.handOut(d.c, e, d.owed(e)) {
 				continue
 			}
-			r := *e.rec
-			recs = append(recs, &r)
-			if size += len(r.Body); size >= maxBytes {
+			recs = append(recs, d.s.ours(e.rec))
+			if size += len(e.rec.Body); size >= maxBytes {
 				break
 			}
 		}

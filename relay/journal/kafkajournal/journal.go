@@ -95,6 +95,7 @@ type Journal struct {
 	topics  names
 	ids     *ids
 	inbox   []*inbox
+	refused sync.Map // shards out of reach
 	control *control
 	closing context.Context // ends when the journal does not run any more
 	close   context.CancelFunc
@@ -172,6 +173,7 @@ func (j *Journal) Run(ctx context.Context) error {
 	wg.Go(func() { j.control.run(ctx) })
 	wg.Go(func() { j.ownLoop(ctx) })
 	wg.Go(func() { j.probeLoop(ctx) })
+	wg.Go(func() { j.watchLoop(ctx) })
 	wg.Go(func() { <-ctx.Done(); j.close() })
 	wg.Wait()
 	return j.Flush()
@@ -292,6 +294,9 @@ func (j *Journal) Ready() error {
 		if err := s.why(); errors.Is(err, errForeignLog) {
 			return fmt.Errorf("shard %d: %w", s.n, err)
 		}
+	}
+	if err := j.outOfReach(); err != nil {
+		return err
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -14,6 +14,7 @@ type memLogs struct {
 	mu      sync.Mutex
 	logs    map[string]*memLog
 	changed chan struct{}
+	ahead   time.Duration // of ours is the brokers' clock
 
 	// before is asked before records are appended; an error is that of the append.
 	before func(topic string, recs []kafkalog.Record) error
@@ -47,7 +48,7 @@ func (m *memLogs) append(topic string, partition int32, recs []kafkalog.Record) 
 	l := m.log(topic, partition)
 	base := l.end()
 	for i, r := range recs {
-		r.Offset, r.Time = base+int64(i), time.Now()
+		r.Offset, r.Time = base+int64(i), time.Now().Add(m.ahead)
 		l.recs = append(l.recs, r)
 	}
 	close(m.changed)

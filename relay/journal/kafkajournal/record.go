@@ -86,9 +86,9 @@ func encodeRecord(r *journal.Record) kafkalog.Record {
 
 // entry is a record of the inbox or of the events that was understood. Its Record must not be changed.
 type entry struct {
-	at  int64  // its offset in the topic that it was read from
-	pos offset // in the journal
-	rec *journal.Record
+	at  int64           // its offset in the topic that it was read from
+	pos offset          // in the journal
+	rec *journal.Record // Stored is the broker's
 }
 
 // wants asks about a record without its body.
@@ -130,7 +130,7 @@ func newEntry(shard uint32, rec *kafkalog.Record, r *journal.Record, pos offset)
 // unreadable is the event of a record that is not ours, or damaged.
 func unreadable(shard uint32, rec *kafkalog.Record, err error) *journal.Record {
 	sum := sha256.Sum256(fmt.Appendf(nil, "unreadable %d %s", shard, rec.Value))
-	r := &journal.Record{Time: rec.Time, Sinks: []string{relay.Unroutable}, Quarantine: "the record in the inbox cannot be read: " + err.Error(), Body: rec.Value}
+	r := &journal.Record{Time: rec.Time, Stored: rec.Time, Sinks: []string{relay.Unroutable}, Quarantine: "the record in the inbox cannot be read: " + err.Error(), Body: rec.Value}
 	copy(r.ID[:], sum[:])
 	copy(r.Key[:], sum[16:])
 	return r
@@ -139,7 +139,7 @@ func unreadable(shard uint32, rec *kafkalog.Record, err error) *journal.Record {
 // decodeRecord returns a record without its position, and the offset in the inbox that a record of the events names, or -1.
 func decodeRecord(rec *kafkalog.Record) (r *journal.Record, inbox int64, err error) {
 	inbox = -1
-	r = &journal.Record{Body: append([]byte{}, rec.Value...)} // it outlives what was read with it
+	r = &journal.Record{Body: append([]byte{}, rec.Value...), Stored: rec.Time} // it outlives what was read with it
 	known := false
 	for _, h := range rec.Headers {
 		var bad error

@@ -48,7 +48,7 @@ func (s *shard) sweep(ctx context.Context) error {
 	if err != nil || now.IsZero() {
 		return err
 	}
-	return errors.Join(s.buryOld(ctx, now.Add(-s.j.keptFor())), s.dropOldLetters(ctx), s.forgetLives(ctx, now))
+	return errors.Join(s.buryOld(ctx, now.Add(-s.j.keptFor())), s.dropOldLetters(ctx, now), s.forgetLives(ctx, now))
 }
 
 // keptFor is how old what is owed may get: before the topics' retention ends it, by 5 % and at least an hour, it becomes a dead letter.
@@ -202,9 +202,9 @@ func (s *shard) readOn(ctx context.Context, c *cursor, from place, end int64, la
 }
 
 // dropOldLetters removes the oldest dead letters beyond their limits, which the shards share evenly.
-func (s *shard) dropOldLetters(ctx context.Context) error {
+func (s *shard) dropOldLetters(ctx context.Context, now time.Time) error {
 	limits := s.j.opts.Dead
-	most, before := limits.MaxSize/int64(s.j.opts.Shards), time.Now().Add(-limits.Retention)
+	most, before := limits.MaxSize/int64(s.j.opts.Shards), now.Add(-limits.Retention)
 	doomed := make(map[string][]offset)
 	s.mu.Lock()
 	var bytes int64
@@ -312,6 +312,7 @@ const largestState = 512 << 10
 // of what is pending has to go.
 func (c *core) encodeState(cur *cursor) []byte {
 	st := cur.state(c.end())
+	c.clock.toBrokers(st.pending)
 	b := st.encode()
 	if len(b) <= c.largest {
 		return b

@@ -23,12 +23,14 @@ type shard struct {
 	ctx    context.Context // ends when the shard is to be let go
 	leave  context.CancelFunc
 	given  time.Time
+	clock  skew
 	work   sync.WaitGroup // what reads and writes for it in the background
 
-	taken    atomic.Bool   // core is there
-	recalled chan struct{} // closed when the ids of the events before it are known
-	window   bounds        // of ncs.events: those that are not; for the judge only
-	doubted  bool          // the inbox seemed to end before what was judged; for the judge only
+	taken     atomic.Bool   // core is there
+	abandoned atomic.Bool   // it is let go even if its state cannot be stored
+	recalled  chan struct{} // closed when the ids of the events before it are known
+	window    bounds        // of ncs.events: those that are not; for the judge only
+	doubted   bool          // the inbox seemed to end before what was judged; for the judge only
 
 	saving     turn // one flush at a time; taken before mu; guards what follows
 	stateLog   writer
@@ -47,6 +49,7 @@ type shard struct {
 	deadNext    int64             // what is in ncs.dead before it is in letters
 	since       time.Time         // since when something waits to be stored; zero: nothing does
 	storing     time.Time         // since when what is being stored has waited
+	read        time.Time         // when the inbox was read last
 	changed     chan struct{}
 	trouble     error // why it is not judged
 	awaited     bool  // a replay waits for what is to be judged
@@ -54,7 +57,7 @@ type shard struct {
 
 func newShard(j *Journal, n int32) *shard {
 	ctx, leave := context.WithCancel(context.Background())
-	return &shard{j: j, n: n, public: &journal.Shard{Number: uint32(n), Of: j.opts.Shards}, ctx: ctx, leave: leave, given: time.Now(), saving: newTurn(), recalled: make(chan struct{}),
+	return &shard{j: j, n: n, public: &journal.Shard{Number: uint32(n), Of: j.opts.Shards}, ctx: ctx, leave: leave, given: time.Now(), read: time.Now(), saving: newTurn(), recalled: make(chan struct{}),
 		stateLog: j.logs.writer(j.topics.state, n), deadLog: j.logs.writer(j.topics.dead, n), idle: make(chan struct{}),
 		letters: make(map[string]*letters), lettersLost: make(map[string]uint64), changed: make(chan struct{}, 1), ring: ring{max: max(1<<20, ringBytes/j.opts.Shards)}}
 }
@@ -84,12 +87,18 @@ func (s *shard) mayHandOut() bool {
 }
 
 // stalled reports whether nothing could be stored for so long that it would be delivered again. s.mu is held.
-func (s *shard) stalled() bool {
+func (s *shard) stalled() bool { return s.unstoredFor() > stallAfter }
+
+// unstoredFor is how long something has waited to be stored. s.mu is held.
+func (s *shard) unstoredFor() time.Duration {
 	since := s.storing
 	if since.IsZero() {
 		since = s.since
 	}
-	return !since.IsZero() && time.Since(since) > stallAfter
+	if since.IsZero() {
+		return 0
+	}
+	return time.Since(since)
 }
 
 // enter returns the shard, with its mutex, for deliveries that End; nil: it is being let go.
@@ -271,8 +280,8 @@ func (s *shard) letGo() {
 	}
 	for s.j.closing.Err() == nil {
 		err := s.save(false)
-		if err == nil {
-			return
+		if err == nil || s.abandoned.Load() {
+			return // what was not stored is delivered again
 		}
 		s.j.logger.Error("what sinks have settled cannot be stored, and the shard cannot be let go", "shard", s.n, "error", err)
 		kafkaconn.Pause(s.j.closing, pause)
@@ -351,6 +360,9 @@ func (s *shard) judgeSome(ctx context.Context, events writer) error {
 	if err != nil {
 		return fmt.Errorf("read topic %s: %w", s.j.topics.inbox, err)
 	}
+	s.mu.Lock()
+	s.read = time.Now()
+	s.mu.Unlock()
 	for recs := chunk.Records; len(recs) > 0; {
 		n := kafkalog.Fitting(recs, s.j.opts.MaxRecord/2) // what an event has besides fits in the other half
 		s.mu.Lock()
@@ -533,7 +545,11 @@ func (s *shard) retouch() {
 // save is flush, which is not broken off when the shard is let go: it might land after what letGo writes, and hide it from the next
 // owner.
 func (s *shard) save(all bool) error {
-	ctx, cancel := context.WithTimeout(s.j.closing, operationTimeout)
+	within := operationTimeout
+	if s.abandoned.Load() {
+		within = reachWithin
+	}
+	ctx, cancel := context.WithTimeout(s.j.closing, within)
 	defer cancel()
 	return s.flush(ctx, all)
 }

@@ -152,8 +152,7 @@ func (j *Journal) load(positions []journal.Position) ([]*journal.Record, error) 
 	recs := make([]*journal.Record, len(positions))
 	for i, p := range positions {
 		if r := found[p]; r != nil {
-			own := *r
-			recs[i] = &own
+			recs[i] = j.shard(p.Shard).ours(r)
 		}
 	}
 	return recs, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"ncs-relay/relay/kafkaconn/kafkalog"
 )
@@ -186,6 +187,17 @@ func (s *shard) adopt(ctx context.Context, c *core, inbox bounds) error {
 	if err := s.writeState(ctx, recs); err != nil {
 		return fmt.Errorf("topic %s: %w", s.j.topics.state, err)
 	}
+	rec, err := s.recordAt(ctx, s.j.topics.state, s.stateWrote-1)
+	if err != nil {
+		return err
+	}
+	if rec != nil {
+		s.clock.set(time.Since(rec.Time))
+	}
+	for _, cur := range c.cursors {
+		s.clock.fromBrokers(&cur.unsettled)
+	}
+	c.clock = &s.clock
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.core, s.inboxEnd = c, inbox.end

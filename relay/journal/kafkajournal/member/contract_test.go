@@ -300,8 +300,14 @@ func refusal(t *testing.T, f *fleet) {
 	b := f.start("b")
 	f.awaitShares(t, a, b)
 	require.Contains(t, owned(b.Member), int32(3))
+	require.True(t, a.Elsewhere(3))
 	b.stop(t)
 	await(t, "only a is left", func() bool { return len(owned(a.Member)) == 23 })
+	require.False(t, a.Elsewhere(3))
+	a.Accept(3)
+	f.awaitShares(t, a)
+	a.Refuse(3)
+	await(t, "it is given up", func() bool { return len(owned(a.Member)) == 23 })
 	a.crash()
 	again := f.start("a", func(o *Options) { // a newer program
 		o.AskStart = func(context.Context, string) (string, error) { return "", syscall.ECONNREFUSED }

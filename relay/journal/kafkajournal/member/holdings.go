@@ -11,7 +11,7 @@ type holdings struct {
 	assigned map[int32]struct{} // in the present table
 	open     map[int32]bool     // assigned, and the journal may have it; true = it has been shown
 	closing  map[int32]bool     // were shown and are not open any more, but the journal is not done with them; true = nobody else may have them yet
-	refused  map[int32]struct{} // never to be assigned
+	refused  map[int32]struct{} // not to be assigned
 	changed  chan struct{}      // closed when what is open changes
 }
 
@@ -83,7 +83,7 @@ func (h *holdings) released(shard int32) (free bool) {
 	return held && !back
 }
 
-// refuse gives up a shard for as long as this process lives.
+// refuse gives up a shard.
 func (h *holdings) refuse(shard int32) {
 	h.refused[shard] = struct{}{}
 	delete(h.assigned, shard)

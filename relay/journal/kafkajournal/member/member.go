@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -159,8 +160,8 @@ func (m *Member) Released(shard int32) {
 	m.endIfDrained()
 }
 
-// Refuse gives up an owned shard for as long as this process lives, because it cannot be read here: another replica may be
-// able to. It must be Released like any other.
+// Refuse gives up an owned shard until Accept, because this replica can do nothing with it: another may be able to. It must be
+// Released like any other.
 func (m *Member) Refuse(shard int32) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -168,6 +169,26 @@ func (m *Member) Refuse(shard int32) {
 	if _, closing := m.holdings.closing[shard]; !closing {
 		m.joinWithin(0)
 	}
+}
+
+// Accept says that a shard that was refused can be had again.
+func (m *Member) Accept(shard int32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.holdings.refused, shard)
+	m.joinWithin(gatherPause)
+}
+
+// Elsewhere reports whether another replica was given the shard, as far as is known here.
+func (m *Member) Elsewhere(shard int32) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, shards := range m.table.Owners {
+		if name != m.Name && slices.Contains(shards, shard) {
+			return true
+		}
+	}
+	return false
 }
 
 // Leave gives up all shards for at least a session, because this replica makes no progress and others may. They may have them at

@@ -1,0 +1,87 @@
+package kafkajournal
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay/journal"
+	"ncs-relay/relay/journal/journaltest"
+	"ncs-relay/relay/kafkaconn/kafkalog"
+)
+
+// choosy is a tenure that gives up what is refused.
+type choosy struct {
+	*tenure
+	accepted chan int32
+}
+
+func (c choosy) Refuse(shard int32) {
+	shards, _ := c.Owned()
+	c.set(true, slices.DeleteFunc(shards, func(s int32) bool { return s == shard })...)
+}
+
+func (c choosy) Accept(shard int32) { c.accepted <- shard }
+
+func (c choosy) Elsewhere(shard int32) bool {
+	shards, _ := c.Owned()
+	return !slices.Contains(shards, shard)
+}
+
+// A replica may lack the way to one broker, while the cluster, and its group, are well.
+func TestAShardOutOfReachIsLeftToOthersUntilItIsReached(t *testing.T) {
+	var own choosy
+	alone(t, func(o *Options) { own = choosy{newTenure(0), make(chan int32, 10)}; o.Ownership = own }, func(j *Journal, l *link, _ *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		recs := journaltest.Fill(t, j, 0, 1, "a")
+		journaltest.Drain(t, a, 1)
+		l.setCut(kafka.LeaderNotAvailable)
+		a.Settle(recs[0].Position, journal.Delivered)
+		time.Sleep(time.Minute)
+		require.Empty(t, own.released, "others would fare no better")
+		l.setCut(nil)
+		time.Sleep(2 * time.Second)
+		l.setCut(errors.New("no route"))
+		time.Sleep(30 * time.Second)
+		shards, _ := own.Owned()
+		require.Empty(t, shards)
+		a.End()
+		time.Sleep(15 * time.Second)
+		require.Len(t, own.released, 1, "though its state cannot be stored")
+		require.ErrorIs(t, j.Ready(), errOutOfReach)
+		require.Empty(t, own.accepted)
+		l.setCut(nil)
+		time.Sleep(10 * time.Second)
+		require.Len(t, own.accepted, 1)
+		require.NoError(t, j.Ready())
+	})
+}
+
+func TestAShardOfANewerFormatIsLeftToOthers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLogs()
+		m.append("ncs.state", 1, []kafkalog.Record{{Key: stateKey{kind: kindJudge, life: newLife()}.encode(), Value: []byte{250}}})
+		own := choosy{newTenure(0, 1), make(chan int32, 10)}
+		opts := testOptions(t, m, 2)
+		opts.Ownership = own
+		stop := journaltest.Start(t, mustOpen(t, opts))
+		time.Sleep(time.Minute)
+		shards, _ := own.Owned()
+		require.Equal(t, []int32{0}, shards)
+		require.EqualValues(t, 1, <-own.released)
+		require.Empty(t, own.accepted)
+		stop()
+	})
+}
+
+func (l *link) setCut(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cut = err
+}
