@@ -65,6 +65,7 @@ type trouble struct {
 	what     string
 	from, to time.Time       // to is zero while it lasts
 	shards   map[uint32]bool // nil: any
+	afresh   bool            // all that was delivered before may come again
 }
 
 func newFleetBooks() *fleetBooks {
@@ -143,6 +144,13 @@ func (b *fleetBooks) trouble(what string, shards []uint32) (over func()) {
 	}
 }
 
+// afresh is trouble after which the journal begins again somewhere.
+func (b *fleetBooks) afresh(what string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.troubles = append(b.troubles, &trouble{what: what, from: time.Now(), afresh: true})
+}
+
 const (
 	// settleLag is how long before a trouble something may have been delivered whose settlement was not stored yet: the
 	// journal's 200 ms between two checkpoints, and what a loaded machine adds.
@@ -153,6 +161,9 @@ const (
 
 // explains reports whether the trouble can be why what arrived at first arrived again later.
 func (t *trouble) explains(shard uint32, first, again time.Time) bool {
+	if t.afresh {
+		return again.After(t.from)
+	}
 	if t.shards != nil && !t.shards[shard] || again.Before(t.from) || first.Before(t.from.Add(-settleLag)) {
 		return false
 	}

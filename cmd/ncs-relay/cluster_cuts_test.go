@@ -116,18 +116,16 @@ func clockSet(by time.Duration) func(f *fleet) []uint32 {
 		f.shared(3)
 		f.refusing.Store(true)
 		time.Sleep(40 * time.Second) // old records are looked for every 30 s
-		f.refusing.Store(false)
-		f.caughtUp()
-		shards := r.kill()
+		shards := r.kill()           // while deliveries wait for a retry
 		f.shared(2)
+		f.refusing.Store(false)
 		f.caughtUp()
 		r.again()
 		f.shared(3)
 		f.refusing.Store(true)
 		time.Sleep(5 * time.Second)
-		f.refusing.Store(false)
-		f.caughtUp()
 		r.stop()
+		f.refusing.Store(false)
 		r.program, r.env = "", nil
 		r.launch()
 		r.untilReady()

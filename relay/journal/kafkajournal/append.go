@@ -67,6 +67,9 @@ func (j *Journal) Append(ctx context.Context, rec *journal.Record, done func(jou
 func (j *Journal) admit(rec *journal.Record) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.lost != nil {
+		return j.lost
+	}
 	for i, name := range rec.Sinks {
 		if j.sinks[name] == nil {
 			return fmt.Errorf("append: sink %q is not known", name)
@@ -164,6 +167,10 @@ func (in *inbox) append(until time.Time, recs []kafkalog.Record) (base int64, er
 	var refused *kafkalog.Refused
 	switch {
 	case err == nil:
+		if err = follows(in.j.topics.inbox, in.partition, base, in.next); err != nil { // positions would be given a second time
+			in.j.lose(err)
+			return 0, err
+		}
 		in.next = base + int64(len(recs))
 	case errors.As(err, &refused):
 		err = fmt.Errorf("topic %s refuses a record: %w", in.j.topics.inbox, err)

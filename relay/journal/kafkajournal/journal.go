@@ -44,7 +44,7 @@ type Ownership interface {
 	// may have it.
 	Released(shard int32)
 
-	// Refuse gives up a shard for as long as this process lives, because this version cannot read it. It must be Released like any
+	// Refuse gives up a shard because this process can do nothing with it. It must be Released like any
 	// other.
 	Refuse(shard int32)
 }
@@ -108,6 +108,7 @@ type Journal struct {
 	accounts map[string]*ledger.SourceAccount
 	fault    error // of the last append; nil: it went well
 	newer    error // why this version can read nothing any more
+	lost     error // why nothing is appended any more: the inbox is not the one that it was
 	frontier map[int32]int64
 	stats    journal.SharedStats // without the overlap of the shards that this replica has
 }
@@ -300,7 +301,7 @@ func (j *Journal) Ready() error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return cmp.Or(j.newer, j.fault)
+	return cmp.Or(j.newer, j.lost, j.fault)
 }
 
 // outdated gives up all shards: what the replicas share is of a newer version.
@@ -316,6 +317,14 @@ func (j *Journal) outdated(err error) {
 	for _, n := range j.partitions() {
 		j.own.Refuse(n)
 	}
+}
+
+// lose stops all appends.
+func (j *Journal) lose(err error) {
+	j.logger.Error("nothing is taken any more", "error", err)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.lost = err
 }
 
 // probeLoop finds out, while appends fail, whether they would work: perhaps none comes because Ready says so.

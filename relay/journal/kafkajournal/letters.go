@@ -231,6 +231,10 @@ func (s *shard) shorten(g *grave) bool {
 func (s *shard) interred(ctx context.Context, graves []grave, base int64) error {
 	s.mu.Lock()
 	expected, next := base == s.deadNext, s.deadNext
+	if base >= 0 && base < next {
+		s.mu.Unlock()
+		return s.keeps(s.j.topics.dead, base, next)
+	}
 	if expected {
 		for i := range graves {
 			g := &graves[i]

@@ -1,6 +1,7 @@
 package kafkajournal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,6 +53,7 @@ type shard struct {
 	read        time.Time         // when the inbox was read last
 	changed     chan struct{}
 	trouble     error // why it is not judged
+	lostLog     error // why nothing may be written or handed out any more: a log is not the one that it was
 	awaited     bool  // a replay waits for what is to be judged
 }
 
@@ -83,7 +85,7 @@ func (s *shard) mayHandOut() bool {
 	if s.j.own.Lease() <= 0 {
 		s.leave() // whoever gets nothing for that is called again when the shard comes back
 	}
-	return s.ctx.Err() == nil && !s.stalled()
+	return s.ctx.Err() == nil && !s.stalled() && s.lostLog == nil
 }
 
 // stalled reports whether nothing could be stored for so long that it would be delivered again. s.mu is held.
@@ -280,7 +282,7 @@ func (s *shard) letGo() {
 	}
 	for s.j.closing.Err() == nil {
 		err := s.save(false)
-		if err == nil || s.abandoned.Load() {
+		if err == nil || s.abandoned.Load() || errors.Is(err, errForeignLog) {
 			return // what was not stored is delivered again
 		}
 		s.j.logger.Error("what sinks have settled cannot be stored, and the shard cannot be let go", "shard", s.n, "error", err)
@@ -300,7 +302,7 @@ func (s *shard) judgeLoop(ctx context.Context) {
 			return
 		}
 		s.note(err)
-		if errors.Is(err, errForeignLog) && !s.doubted {
+		if errors.Is(s.why(), errForeignLog) && !s.doubted {
 			return // until an operator has decided
 		}
 		if err != nil {
@@ -313,7 +315,26 @@ func (s *shard) judgeLoop(ctx context.Context) {
 func (s *shard) why() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.trouble
+	return cmp.Or(s.lostLog, s.trouble)
+}
+
+// follows returns an error if what was written to a topic stands before what is known to be in it.
+func follows(topic string, partition int32, base, known int64) error {
+	if base < 0 || base >= known {
+		return nil
+	}
+	return fmt.Errorf("topic %s, partition %d, takes records at %d, and has had %d: %w", topic, partition, base, known, errForeignLog)
+}
+
+// keeps is follows for a topic in which the shard keeps what it knows. It stores nothing more there.
+func (s *shard) keeps(topic string, base, known int64) error {
+	err := follows(topic, s.n, base, known)
+	if err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.lostLog = err
+	}
+	return err
 }
 
 // note keeps why the shard is not taken over, or not judged.
@@ -423,8 +444,8 @@ func (s *shard) wrote(ctx context.Context, row []item, base int64) error {
 		s.accepted(accepted)
 	}
 	s.mu.Unlock()
-	if base >= 0 && base < known {
-		return fmt.Errorf("topic %s, partition %d, takes events at %d, and has had %d: %w", s.j.topics.events, s.n, base, known, errForeignLog)
+	if err := follows(s.j.topics.events, s.n, base, known); err != nil {
+		return err
 	}
 	for !expected {
 		err := s.catchUp(ctx)
@@ -566,8 +587,11 @@ func (s *shard) flush(ctx context.Context, all bool) (err error) {
 		}
 	}()
 	s.mu.Lock()
-	since := s.since
+	since, lost := s.since, s.lostLog
 	s.mu.Unlock()
+	if lost != nil {
+		return lost
+	}
 	if since.IsZero() && !all {
 		return nil
 	}
@@ -641,6 +665,9 @@ func (s *shard) writeState(ctx context.Context, recs []kafkalog.Record) error {
 	for len(recs) > 0 {
 		n := kafkalog.Fitting(recs, mostOfState)
 		base, err := s.stateLog.Append(ctx, recs[:n])
+		if err == nil {
+			err = s.keeps(s.j.topics.state, base, s.stateWrote)
+		}
 		if err != nil {
 			return err
 		}

@@ -29,7 +29,7 @@ func (s *shard) bounds(ctx context.Context, topic string) (bounds, error) {
 }
 
 // errForeignLog is the error of topics that are not those of the state.
-var errForeignLog = errors.New("this is not the log that it was: an operator has to decide")
+var errForeignLog = errors.New("this is not the log that it was: restore it if you can; else stop all relays, and ncs-relay cluster confirm goes on with what is there")
 
 // takeOver goes on where former owners were: with their states, merged; the dead letters; what the replicas share; the end of the
 // events. What it knows then it stores as its own, before anything is judged or handed out.

@@ -12,11 +12,10 @@ import (
 	"ncs-relay/relay/kafkaconn"
 )
 
-// refuser is an Ownership that gives a shard to another replica because this one can do nothing with it.
+// refuser is an Ownership that is shared with others.
 type refuser interface {
 	Ownership
-	Refuse(shard int32)
-	Accept(shard int32)         // it can be had again
+	Accept(shard int32)         // what was refused can be had again
 	Elsewhere(shard int32) bool // another replica has it
 }
 
@@ -32,16 +31,13 @@ const (
 // errOutOfReach is why a replica is not ready that lacks the way to a broker: others have it.
 var errOutOfReach = errors.New("this replica does not reach the broker that leads it, and another replica does")
 
-// watchLoop refuses shards whose records are of a newer format, and, for as long as that lasts, those whose leaders do not answer here
-// though the cluster says that they lead. Others may be better off.
+// watchLoop refuses shards, for as long as that lasts, whose leaders do not answer here though the cluster says that they lead.
+// Others may be better off.
 func (j *Journal) watchLoop(ctx context.Context) {
 	own, ok := j.own.(refuser)
 	for ok && kafkaconn.Pause(ctx, watchInterval) {
 		stuck := false
 		for _, s := range j.all() {
-			if errors.Is(s.why(), errNewer) {
-				own.Refuse(s.n)
-			}
 			stuck = stuck || s.stuck()
 		}
 		if stuck && own.Lease() > 0 { // without one the way to the cluster is lacking, and others have all soon

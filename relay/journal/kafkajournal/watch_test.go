@@ -4,7 +4,6 @@ import (
 	"errors"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -12,7 +11,6 @@ import (
 
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/journal/journaltest"
-	"ncs-relay/relay/kafkaconn/kafkalog"
 )
 
 // choosy is a tenure that gives up what is refused.
@@ -59,24 +57,6 @@ func TestAShardOutOfReachIsLeftToOthersUntilItIsReached(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		require.Len(t, own.accepted, 1)
 		require.NoError(t, j.Ready())
-	})
-}
-
-func TestAShardOfANewerFormatIsLeftToOthers(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		m := newMemLogs()
-		m.append("ncs.state", 1, []kafkalog.Record{{Key: stateKey{kind: kindJudge, life: newLife()}.encode(), Value: []byte{250}}})
-		own := choosy{newTenure(0, 1), make(chan int32, 10)}
-		opts := testOptions(t, m, 2)
-		opts.Ownership = own
-		stop := journaltest.Start(t, mustOpen(t, opts))
-		time.Sleep(time.Minute)
-		shards, _ := own.Owned()
-		require.Equal(t, []int32{0}, shards)
-		require.EqualValues(t, 1, <-own.released)
-		require.Empty(t, own.accepted)
-		stop()
 	})
 }
 
