@@ -588,3 +588,137 @@ func pendingAt(j *Journal, sink string) (positions []journal.Position) {
 	}
 	return positions
 }
+
+// A row is written again until it is there: its ids are known, and nobody would write it later.
+func TestARowThatFailsIsWrittenAgain(t *testing.T) {
+	alone(t, nil, func(j *Journal, _ *link, m *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		m.refuse("ncs.events", func([]kafkalog.Record) error { return errors.New("no leader") })
+		for n := range 3 {
+			_, err := journaltest.Append(j, journaltest.Record(n, "a"))
+			require.NoError(t, err)
+			time.Sleep(time.Second)
+		}
+		require.Len(t, m.log("ncs.events", 0).recs, 0)
+		m.refuse("", nil)
+		time.Sleep(2 * time.Second)
+		require.EqualValues(t, 3, a.Totals().Owed)
+	})
+}
+
+// The ids of a row that was given up with its shard are not known any more when the same process takes the shard again.
+func TestARowThatWasGivenUpIsJudgedAgainByTheSameProcess(t *testing.T) {
+	var own *tenure
+	alone(t, func(o *Options) { own = newTenure(0); o.Ownership = own }, func(j *Journal, _ *link, m *memLogs) {
+		journaltest.Sink(t, j, "a").End()
+		m.refuse("ncs.events", func([]kafkalog.Record) error { return errors.New("no leader") })
+		_, err := journaltest.Append(j, journaltest.Record(0, "a"))
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		own.set(true)
+		require.EqualValues(t, 0, <-own.released)
+		m.refuse("", nil)
+		own.set(true, 0)
+		time.Sleep(2 * time.Second)
+		require.EqualValues(t, 1, journaltest.StatusOf(j, "a").Totals.Owed)
+	})
+}
+
+// Without a lease another owner may be sending what is pending.
+func TestNothingIsLoadedWithoutALease(t *testing.T) {
+	var own *tenure
+	alone(t, func(o *Options) { own = newTenure(0); o.Ownership = own }, func(j *Journal, _ *link, _ *memLogs) {
+		recs := journaltest.Fill(t, j, 0, 1)
+		own.set(false, 0)
+		_, err := j.Load(journaltest.Positions(recs))
+		require.ErrorContains(t, err, "at the moment")
+		own.set(true, 0)
+	})
+}
+
+// repeated lets n large events be written by two owners, one after the other.
+func repeated(t *testing.T, j *Journal, m *memLogs, n int, sinks ...string) (recs []*journal.Record) {
+	for i := range n {
+		r := journaltest.Record(i, sinks...)
+		r.Body = make([]byte, 40_000)
+		pos, err := journaltest.Append(j, r)
+		require.NoError(t, err)
+		r.Position = pos
+		recs = append(recs, r)
+	}
+	time.Sleep(time.Second)
+	m.append("ncs.events", 0, m.log("ncs.events", 0).recs)
+	return append(recs, journaltest.Fill(t, j, n, 3, sinks...)...)
+}
+
+// Rule E holds for whoever reads the events: who is behind, replays, those who look something up, and the sweep.
+func TestRepetitionsArePassedByAllWhoReadTheEvents(t *testing.T) {
+	alone(t, func(o *Options) { o.Retention = 4 * time.Hour }, func(j *Journal, _ *link, m *memLogs) {
+		a, b := journaltest.Sink(t, j, "a"), journaltest.Sink(t, j, "b")
+		recs := repeated(t, j, m, 10, "a", "b")
+		forgetful(j)
+		require.Equal(t, journaltest.Positions(recs), journaltest.Positions(journaltest.Drain(t, a, 1)))
+		for _, r := range recs {
+			a.Settle(r.Position, journal.Delivered)
+		}
+
+		r, err := j.AddReplay(journal.ReplaySpec{Sink: "a"})
+		require.NoError(t, err)
+		again := r.In(journaltest.Shard(t, j), func(*journal.Record) bool { return true })
+		var got []*journal.Record
+		for range 50 {
+			next, err := again.Next(1)
+			require.NoError(t, err)
+			got = append(got, next...)
+			time.Sleep(10 * time.Millisecond)
+		}
+		require.Equal(t, journaltest.Positions(recs), journaltest.Positions(got))
+
+		seen := 0
+		require.NoError(t, j.Scan(t.Context(), func(*journal.Record) bool { return true }, func(*journal.Record) bool { seen++; return true }))
+		require.Equal(t, len(recs), seen)
+		b.End()
+		time.Sleep(3*time.Hour + 5*time.Minute)
+		require.Equal(t, journal.Totals{Owed: 13, Dead: 13}, b.Totals())
+		require.EqualValues(t, 13, journaltest.StatusOf(j, "b").Letters)
+		again.End()
+	})
+}
+
+// A replay that waits for what is to be judged ends, too, when that is gone.
+func TestAReplayOfWhatIsGoneEnds(t *testing.T) {
+	var v *veiled
+	alone(t, func(o *Options) { v = veil(o) }, func(j *Journal, _ *link, m *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		gate := make(chan struct{})
+		v.mu.Lock()
+		v.then = func(topic string) {
+			if topic == "ncs.inbox" {
+				<-gate
+			}
+		}
+		v.mu.Unlock()
+		time.Sleep(2 * time.Second)
+		m.append("ncs.inbox", 0, []kafkalog.Record{encodeRecord(journaltest.Record(0, "a"))})
+		m.cut("ncs.inbox", 0, 1)
+		r, err := j.AddReplay(journal.ReplaySpec{Sink: "a"})
+		require.NoError(t, err)
+		again := r.In(journaltest.Shard(t, j), func(*journal.Record) bool { return true })
+		time.Sleep(2 * time.Second)
+		appended := a.Appended()
+		none, err := again.Next(1)
+		require.NoError(t, err)
+		require.Empty(t, none)
+		close(gate)
+		select {
+		case <-appended:
+		case <-time.After(10 * time.Second):
+			require.Fail(t, "nobody says so")
+		}
+		none, err = again.Next(1)
+		require.NoError(t, err)
+		require.Empty(t, none)
+		require.True(t, r.Finished())
+		again.End()
+	})
+}

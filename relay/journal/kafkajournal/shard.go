@@ -255,6 +255,8 @@ func (s *shard) run() {
 	s.goes(s.keepLoop)
 	s.goes(s.sweepLoop)
 	<-s.ctx.Done()
+	s.mu.Lock() // who was earlier has begun its work, and nobody begins any later
+	s.mu.Unlock()
 	s.work.Wait()
 	if s.j.closing.Err() != nil {
 		return // whoever delivers goes on settling until Close
@@ -371,7 +373,9 @@ func (s *shard) judgeSome(ctx context.Context, events writer) error {
 		s.j.logger.Error("accepted records are gone from the topic before they were judged", "topic", s.j.topics.inbox, "shard", s.n, "from", from, "to", gone.Start)
 		s.mu.Lock()
 		s.core.passTo(offset(gone.Start))
+		s.touch()
 		s.mu.Unlock()
+		s.judgedMore()
 		return nil
 	}
 	if errors.As(err, &gone) && from > gone.End {
