@@ -27,7 +27,7 @@ func (j *Journal) openSinks() []string {
 	return names
 }
 
-// keysWait is how long Keys waits for what a take-over reads back. Without it a copy is stored once more, and the judge leaves it out.
+// keysWait is how long Keys and Find wait for what a take-over reads back. Without it a copy is stored once more, and the judge leaves it out.
 const keysWait = 5 * time.Second
 
 // Keys calls fn with the newest events known in a shard; none if it is not this replica's any more.
@@ -36,15 +36,20 @@ func (j *Journal) Keys(shard *journal.Shard, n int, since time.Time, fn func(key
 	if s == nil || s.public != shard {
 		return nil
 	}
+	s.awaitRecall()
+	for _, k := range j.ids.newest(shard.Number, n, since) {
+		fn(k.key, k.id, time.UnixMilli(k.ms))
+	}
+	return nil
+}
+
+// awaitRecall waits until the ids of the events before the shard was taken over are known, but not for long.
+func (s *shard) awaitRecall() {
 	select {
 	case <-s.recalled:
 	case <-s.ctx.Done():
 	case <-time.After(keysWait):
 	}
-	for _, k := range j.ids.newest(shard.Number, n, since) {
-		fn(k.key, k.id, time.UnixMilli(k.ms))
-	}
-	return nil
 }
 
 // KeepKeys bounds how many events are known, in all shards of this replica together, and for how long.
@@ -54,6 +59,7 @@ func (j *Journal) KeepKeys(n int, d time.Duration) { j.ids.keep(n, d) }
 func (j *Journal) Find(id [16]byte) ([]journal.Position, error) {
 	var found []journal.Position
 	for _, s := range j.running() {
+		s.awaitRecall()
 		if pos, ok := j.ids.find(uint32(s.n), id); ok {
 			found = append(found, journal.Position{Shard: uint32(s.n), Offset: uint64(pos)})
 		}
