@@ -114,7 +114,21 @@ func (d *decoder) checkJournal(c *Config) {
 	if c.Journal.Retention < least {
 		d.problem(Warning, "journal.retention", "%v is short: what is owed an hour before its end becomes a dead letter", "use 3d or more", c.Journal.Retention)
 	}
-	if host, _, err := net.SplitHostPort(c.Admin.Listen); err == nil && !advertised && (isEvery(host) || isLoopback(host)) {
-		d.problem(Warning, "admin.advertise", "is not given, and no other replica can reach %q: commands see this replica only", `advertise: "${POD_IP}:9464"`, c.Admin.Listen)
+	d.checkReached(c.Admin.Listen, advertised)
+}
+
+// checkReached warns where other replicas cannot call this one. Those on the same machine can by any of these addresses.
+func (d *decoder) checkReached(listen string, advertised bool) {
+	host, port, err := net.SplitHostPort(listen)
+	hint := fmt.Sprintf(`advertise: "${POD_IP}:%s"`, port)
+	switch {
+	case err != nil || advertised:
+		return
+	case isLoopback(host):
+		hint = fmt.Sprintf(`listen: ":%s", %s`, port, hint)
+	case !isEvery(host):
+		return
 	}
+	d.problem(Warning, "admin.advertise", "is not given, and only replicas on the same machine can reach this one at %q: what is asked of others is without its shards, and says so",
+		hint+"; nothing, if all run on one machine", listen)
 }

@@ -542,3 +542,26 @@ routes: [{to: [archive]}]
 	require.Equal(t, one, hash("relay-1", ":8081", "1h", "another-secret-for-tests"))
 	require.NotEqual(t, one, hash("relay-0", ":8080", "2h", "a-secret-for-tests"))
 }
+
+// Replicas on one machine reach each other by any address of it, others do not.
+func TestAnAddressThatOtherReplicasCannotCallIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	for admin, warning := range map[string]string{
+		`":9464"`:                             `at ":9464": what is asked of others is without its shards, and says so (advertise: "${POD_IP}:9464"; nothing`,
+		`"0.0.0.0:9465"`:                      `at "0.0.0.0:9465": what is asked of others is without its shards, and says so (advertise: "${POD_IP}:9465"; nothing`,
+		`"127.0.0.1:9464"`:                    `at "127.0.0.1:9464": what is asked of others is without its shards, and says so (listen: ":9464", advertise: "${POD_IP}:9464"; nothing`,
+		`"10.1.2.3:9464"`:                     "",
+		`":9464", advertise: "10.1.2.3:9464"`: "",
+	} {
+		_, report := parse(t, `admin: {listen: `+admin+`}
+journal: {kafka: {brokers: ["k1:9092"], cluster: test}, retention: 3d}
+sinks: [{name: b, http: {url: "https://b.example/"}}]
+routes: [{to: [b]}]
+`, nil)
+		if warning == "" {
+			require.NotContains(t, report.String(), "advertise", admin)
+		} else {
+			require.Contains(t, report.String(), "only replicas on the same machine can reach this one "+warning, admin)
+		}
+	}
+}

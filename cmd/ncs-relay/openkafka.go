@@ -198,6 +198,9 @@ func (j *sharedJournal) Close() error {
 	return err
 }
 
+// Name is the name of this replica.
+func (j *sharedJournal) Name() string { return j.name }
+
 // Held are the shards that this replica can answer for.
 func (j *sharedJournal) Held() []*journal.Shard {
 	held, _ := j.Shards()

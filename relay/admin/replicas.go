@@ -32,6 +32,9 @@ type Fleet struct {
 
 // Sharing knows the relays that share a journal. It is asked for each request.
 type Sharing interface {
+	// Name is the name of this one.
+	Name() string
+
 	// Fleet returns all of them. It may ask the network.
 	Fleet(ctx context.Context) (Fleet, error)
 
@@ -67,7 +70,7 @@ func NewClient() *http.Client {
 // asAReplica marks a request of one replica to another, which answers for its own shards.
 const asAReplica = "Ncs-Relay-Replica"
 
-// heldShards is a header of the answer: the shards that it is about.
+// heldShards is a header of the answer: the shards that it is about. The answer has asAReplica, too: who gives it.
 const heldShards = "Ncs-Relay-Shards"
 
 // commandEnds is a header of such a request: what the command that it is about is bound by.
@@ -387,9 +390,12 @@ func (s *Server) askOne(r *http.Request, body []byte, self string, to Replica) p
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	p := part{held: shardsOf(resp.Header.Get(heldShards))}
+	by := resp.Header.Get(asAReplica)
 	switch {
 	case err != nil:
 		return part{err: err}
+	case by != "" && by != to.Name: // an earlier version does not say
+		return part{err: fmt.Errorf("at %s, as it is called from here, replica %s answers: it needs admin.advertise, with an address that the others reach", to.Address, by)}
 	case resp.StatusCode == http.StatusNoContent:
 		return p
 	case resp.StatusCode == http.StatusOK:
@@ -430,6 +436,7 @@ func (s *Server) sayHeld(w http.ResponseWriter, held []*journal.Shard) {
 		texts = append(texts, strconv.FormatUint(uint64(n), 10))
 	}
 	w.Header().Set(heldShards, strings.Join(texts, ","))
+	w.Header().Set(asAReplica, s.options.Sharing.Name())
 }
 
 // sortOut keeps what was answered. Who knows nothing of what was asked for has answered, too.

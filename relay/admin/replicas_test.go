@@ -99,6 +99,8 @@ type sharing struct {
 	away  bool // the cluster
 }
 
+func (s *sharing) Name() string { return s.fleet.Self }
+
 func (s *sharing) Fleet(context.Context) (admin.Fleet, error) { return s.fleet, nil }
 
 func (s *sharing) Held() []*journal.Shard {
@@ -303,4 +305,16 @@ func TestACommandIsCarriedOutByTheNextOwner(t *testing.T) {
 	require.Equal(t, 500, status)
 	require.Equal(t, "nothing was done: topic ncs.dead: no leader", answer["error"])
 	require.Len(t, f.replicas[0].ends, before)
+}
+
+// Replicas that are told an address of their own machine as another's ask themselves: what they say must not count for the other.
+func TestAnAddressThatLeadsToAnotherReplicaIsNamed(t *testing.T) {
+	t.Parallel()
+	f := startFleet(t, 3)
+	f.handlers[2] = f.handlers[0]
+	_, answer := f.call(t, "GET", "/api/v1/sinks", "")
+	require.Equal(t, 20.0, answer["sinks"].([]any)[0].(map[string]any)["owed"])
+	missing := answer["unanswered"].([]any)[0].(map[string]any)
+	require.Equal(t, []any{2.0}, missing["shards"])
+	require.Contains(t, missing["error"], "replica r1 answers: it needs admin.advertise")
 }
