@@ -80,6 +80,7 @@ type dispatcher struct {
 	pausedUntil time.Time   // when that ends by itself; zero = never
 	resumes     int         // how often a pause was ended
 	obeyed      uint64      // the last journal.Shared.Levers that was looked at
+	asOf        int64       // journal.Shared.Known when the attempt was sent whose result is looked at
 	control     chan func() // run by the dispatcher's goroutine, which owns the state
 	failures    int         // attempts that failed since the last line in the log
 	warned      time.Time   // when that was; zero = all has been well since
@@ -94,6 +95,7 @@ type sendResult struct {
 	took  time.Duration
 	cut   bool // ended because the process stops: the outcome is unknown
 	at    int  // resumes when it began
+	known int64
 }
 
 // outcome is what became of event i of the batch, and why when it was not taken; "" = it was not tried.
@@ -303,12 +305,12 @@ func (d *dispatcher) send(ctx context.Context, l *lane, now time.Time) {
 	if l.backoff != nil {
 		d.retrying++
 	}
-	resumes := d.resumes
+	resumes, known := d.resumes, d.known()
 	go func() {
 		began := time.Now()
 		within, end := traceDelivery(ctx, d.tracing, &d.SinkSpec, l.key.Lane, batch)
 		taken, err := d.sink.Send(within, l.key.Lane, batch)
-		r := sendResult{l, batch, taken, err, time.Since(began), ctx.Err() != nil, resumes}
+		r := sendResult{l, batch, taken, err, time.Since(began), ctx.Err() != nil, resumes, known}
 		end(r)
 		d.results <- r
 	}()
@@ -328,6 +330,7 @@ func (d *dispatcher) finish(r sendResult) {
 		d.retrying--
 	}
 	now := time.Now()
+	d.asOf = r.known
 	d.metrics.attempt(r, now)
 	d.health.group(r, now)
 	d.noteAttempts(r, now)
@@ -425,7 +428,7 @@ func (d *dispatcher) failed(l *lane, n int, err error, now time.Time) {
 		l.backoff, l.batch, l.known = nil, 0, false
 		d.lanes.goOn(l)
 	case relay.IsPause(err):
-		d.pause(err.Error(), time.Time{}) // before anything else is sent; an operator has to resume it
+		d.pauseFound(err.Error()) // before anything else is sent; an operator has to resume it
 		d.retryLater(l, n, err, now)
 	default:
 		d.retryLater(l, n, err, now)

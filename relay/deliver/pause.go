@@ -3,6 +3,8 @@ package deliver
 import (
 	"strings"
 	"time"
+
+	"ncs-relay/relay/journal"
 )
 
 // A pause that ends by itself is kept in the journal as one text with its reason, because that is what a journal keeps; an earlier
@@ -36,8 +38,32 @@ func pauseText(reason string, until time.Time) string {
 
 // pause sends nothing more until resumeSink, which comes by itself at until unless that is zero; what is in flight ends.
 func (d *dispatcher) pause(reason string, until time.Time) {
-	d.paused, d.pausedUntil = reason, until
 	d.owed.SetPaused(pauseText(reason, until))
+	d.hold(reason, until)
+}
+
+// known is how far the replicas' decisions are known, where there are several.
+func (d *dispatcher) known() int64 {
+	if shared, ok := d.journal.(journal.Shared); ok {
+		return shared.Known()
+	}
+	return 0
+}
+
+// pauseFound is pause for what an attempt has found out, unless the sink was resumed at another replica since that was sent.
+func (d *dispatcher) pauseFound(reason string) {
+	shared, ok := d.journal.(journal.Shared)
+	switch {
+	case !ok:
+		d.pause(reason, time.Time{})
+	case shared.PauseAsOf(d.Name, pauseText(reason, time.Time{}), d.asOf):
+		d.hold(reason, time.Time{})
+	}
+}
+
+// hold keeps the sink from sending.
+func (d *dispatcher) hold(reason string, until time.Time) {
+	d.paused, d.pausedUntil = reason, until
 	args := []any{"reason", reason}
 	if !until.IsZero() {
 		args = append(args, "until", until)

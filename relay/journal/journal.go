@@ -250,6 +250,13 @@ type Shared interface {
 	// every Sink.Appended is closed: look at Sink.Paused and Feeder.Replays again.
 	Levers() uint64
 
+	// Known is how far this process knows what all of them have decided.
+	Known() int64
+
+	// PauseAsOf is Sink.SetPaused for what was found out when this process knew that much. It reports false, and pauses nothing, if it
+	// has learnt of a resume since; one that it learns of later wins, too.
+	PauseAsOf(sink, reason string, known int64) bool
+
 	// SharedStats are counted since the process began.
 	SharedStats() SharedStats
 

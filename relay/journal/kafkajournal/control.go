@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,14 +20,23 @@ import (
 
 // ncs.control holds what all replicas share. Each of them follows it:
 //
-//	pause/<sink>      why nothing is sent to the sink; empty = it was resumed, which is a value, so that no late one comes back
+//	pause/<sink>      why nothing is sent to the sink; empty = it was resumed. A header has the offset up to which who paused it knew
+//	                  what others had decided: a resume behind it wins, wherever the two stand
+//	resumed/<sink>    it was resumed here; by a key of its own, since a pause that came too late may replace the other
 //	account/<replica> the accounts of sources, as that replica has counted them
 //	replay/...        see replays
 //	meta/..., epoch/...  see package topics
 const (
 	controlPause   = "pause/"
+	controlResumed = "resumed/"
 	controlAccount = "account/"
+
+	headerKnown = "ncs-known"
 )
+
+// relearnAfter is how long who follows the topic may have been cut off from it. After that it is read anew: what was removed meanwhile
+// may have gone without a trace.
+const relearnAfter = time.Hour
 
 // control is ncs.control as this replica knows it.
 type control struct {
@@ -79,19 +89,44 @@ func (c *control) run(ctx context.Context) {
 }
 
 func (c *control) follow(ctx context.Context) {
-	for ctx.Err() == nil {
-		c.mu.Lock()
-		next := c.next
-		c.mu.Unlock()
-		chunk, err := c.j.logs.read(ctx, c.j.topics.control, 0, next, readBytes, time.Second)
-		if err == nil {
+	for heard := time.Now().Round(0); ctx.Err() == nil; { // by the wall clock, which goes on while a machine is suspended
+		chunk, err := c.j.logs.read(ctx, c.j.topics.control, 0, c.known(), readBytes, time.Second)
+		if err == nil && time.Since(heard) > relearnAfter {
+			err = c.relearn(ctx)
+		} else if err == nil {
 			err = c.apply(chunk.Records)
+		}
+		if err == nil {
+			heard = time.Now().Round(0)
 		}
 		if err != nil && ctx.Err() == nil {
 			c.j.logger.Error("what the replicas share cannot be followed", "topic", c.j.topics.control, "error", err)
 			kafkaconn.Pause(ctx, pause)
 		}
 	}
+}
+
+// relearn reads all of the topic again.
+func (c *control) relearn(ctx context.Context) error {
+	fresh := newControl(c.j)
+	_, err := readToEnd(ctx, c.j.logs, c.j.topics.control, 0, 0, func(recs []kafkalog.Record) error {
+		_, _, err := fresh.applyAll(recs)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	for id, r := range fresh.replays {
+		if old := c.replays[id]; old != nil { // which dispatchers hold
+			old.cancelled, old.done = old.cancelled || r.cancelled, r.done
+			fresh.replays[id] = old
+		}
+	}
+	c.next, c.pauses, c.resumed, c.accounts, c.replays, c.constants = fresh.next, fresh.pauses, fresh.resumed, fresh.accounts, fresh.replays, fresh.constants
+	c.mu.Unlock()
+	c.pulled()
+	return nil
 }
 
 func (c *control) keep(ctx context.Context) {
@@ -171,7 +206,14 @@ func (c *control) applyOne(rec *kafkalog.Record) (err error) {
 		c.pauses[sink] = string(rec.Value)
 		if len(rec.Value) == 0 {
 			c.resumed[sink] = rec.Offset + 1
+		} else if known, err := knownTo(rec); err != nil {
+			return err
+		} else if c.resumed[sink] > known {
+			c.pauses[sink] = ""
 		}
+	}
+	if sink, ok := strings.CutPrefix(key, controlResumed); ok && rec.Value != nil {
+		c.resumed[sink] = rec.Offset + 1
 	}
 	if replica, ok := strings.CutPrefix(key, controlAccount); ok && rec.Value != nil {
 		c.accounts[replica], err = decodeAccounts(rec.Value)
@@ -188,6 +230,26 @@ func (c *control) copiesByKey(shard uint32, pos offset) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.constants.At(int32(shard), int64(pos)-1).OnConflict == "drop"
+}
+
+// knownTo is up to where who wrote a pause knew of resumes.
+func knownTo(rec *kafkalog.Record) (int64, error) {
+	for _, h := range rec.Headers {
+		if h.Key == headerKnown {
+			return strconv.ParseInt(string(h.Value), 10, 64)
+		}
+	}
+	return rec.Offset, nil // an earlier version wrote it
+}
+
+// records are those of a pause or a resume.
+func (g given) records(sink string) []kafkalog.Record {
+	pause := kafkalog.Record{Key: []byte(controlPause + sink), Value: append([]byte{}, g.reason...)}
+	if g.reason == "" {
+		return []kafkalog.Record{pause, {Key: []byte(controlResumed + sink), Value: []byte{stateVersion}}}
+	}
+	pause.Headers = []kafkalog.Header{{Key: headerKnown, Value: strconv.AppendInt(nil, g.known, 10)}}
+	return []kafkalog.Record{pause}
 }
 
 // write appends records and returns the offset of the first.
@@ -217,7 +279,7 @@ func (c *control) flush(ctx context.Context) error {
 	}
 	recs := []kafkalog.Record{{Key: []byte(controlAccount + c.j.opts.Replica), Value: encodeAccounts(c.j.ownAccounts(true))}}
 	for sink, g := range pauses {
-		recs = append(recs, kafkalog.Record{Key: []byte(controlPause + sink), Value: append([]byte{}, g.reason...)})
+		recs = append(recs, g.records(sink)...)
 	}
 	for _, id := range cancelled {
 		recs = append(recs, kafkalog.Record{Key: fmt.Appendf(nil, "%s%d", controlCancelled, id), Value: []byte{stateVersion}})
@@ -270,11 +332,22 @@ func (c *control) yielded() (some bool) {
 	return some
 }
 
-func (c *control) setPaused(sink, reason string) {
+// setPaused pauses a sink, or resumes it, unless it was resumed since known.
+func (c *control) setPaused(sink, reason string, known int64) bool {
 	c.mu.Lock()
-	c.given[sink] = given{reason, c.next}
+	late := reason != "" && c.resumed[sink] > known
+	if !late {
+		c.given[sink] = given{reason, known}
+	}
 	c.mu.Unlock()
 	c.touch()
+	return !late
+}
+
+func (c *control) known() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.next
 }
 
 func (c *control) paused(sink string) string {

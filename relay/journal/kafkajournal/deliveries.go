@@ -83,7 +83,15 @@ func (k *sink) PendingBytes(shard *journal.Shard) int64 {
 }
 
 // SetPaused keeps why nothing is sent to the sink, for all replicas.
-func (k *sink) SetPaused(reason string) { k.j.control.setPaused(k.name, reason) }
+func (k *sink) SetPaused(reason string) { k.j.control.setPaused(k.name, reason, k.j.control.known()) }
+
+// Known is how far this replica has followed what all have decided.
+func (j *Journal) Known() int64 { return j.control.known() }
+
+// PauseAsOf is SetPaused, unless the sink was resumed since.
+func (j *Journal) PauseAsOf(sink, reason string, known int64) bool {
+	return j.control.setPaused(sink, reason, known)
+}
 
 // Paused returns what SetPaused kept.
 func (k *sink) Paused() string { return k.j.control.paused(k.name) }

@@ -198,3 +198,117 @@ func TestFlushWaitsForWhatIsBeingWritten(t *testing.T) {
 		require.True(t, written.Load())
 	})
 }
+
+// A resume wins over a pause whose giver did not know of it, also if the pause is written behind it, and when compaction has left
+// nothing but the pause of the sink's other records.
+func TestALaterResumeWinsWhereverTheTwoStand(t *testing.T) {
+	pairIn(t, func(t *testing.T, one, two *Journal, _ *tenure) {
+		openAll(t, "a", one, two)
+		a, _ := one.Sink("a")
+		known := one.Known() // when an attempt is sent
+		time.Sleep(time.Second)
+		other, _ := two.Sink("a")
+		other.SetPaused("by hand")
+		require.NoError(t, two.Flush())
+		other.SetPaused("")
+		require.NoError(t, two.Flush())
+		time.Sleep(time.Second)
+		require.False(t, one.PauseAsOf("a", "410 Gone", known), "the attempt was sent before")
+		require.Empty(t, a.Paused())
+
+		late := given{"410 Gone", known}.records("a")
+		m := one.logs.(*memLogs)
+		m.append(one.topics.control, 0, late) // it looked before the resume, and wrote after it
+		time.Sleep(time.Second)
+		for _, j := range []*Journal{one, two} {
+			k, _ := j.Sink("a")
+			require.Empty(t, k.Paused())
+		}
+		compacted := newMemLogs()
+		newest := make(map[string]kafkalog.Record)
+		m.mu.Lock()
+		for _, rec := range m.log(one.topics.control, 0).recs {
+			newest[string(rec.Key)] = rec
+		}
+		for _, rec := range m.log(one.topics.control, 0).recs {
+			if newest[string(rec.Key)].Offset != rec.Offset {
+				rec.Key = []byte("gone")
+			}
+			compacted.append("ncs.control", 0, []kafkalog.Record{rec})
+		}
+		m.mu.Unlock()
+		three := mustOpen(t, testOptions(t, compacted, 4))
+		k, err := three.Sink("a")
+		require.NoError(t, err)
+		require.Empty(t, k.Paused())
+		require.NoError(t, three.CatchUp(t.Context()))
+		require.True(t, three.PauseAsOf("a", "410 Gone", three.Known()), "one that knows of it counts")
+		require.Equal(t, "410 Gone", k.Paused())
+		require.NoError(t, three.Close())
+	})
+}
+
+// A pause that cannot be stored acts where it was given, and is stored when that is possible, by itself.
+func TestAPauseIsStoredLater(t *testing.T) {
+	pairIn(t, func(t *testing.T, one, two *Journal, _ *tenure) {
+		openAll(t, "a", one, two)
+		a, _ := one.Sink("a")
+		other, _ := two.Sink("a")
+		beforeAppends(one, func(topic string, _ []kafkalog.Record) error {
+			if topic == one.topics.control {
+				return errors.New("no leader")
+			}
+			return nil
+		})
+		a.SetPaused("410 Gone")
+		require.Equal(t, "410 Gone", a.Paused())
+		require.ErrorContains(t, one.Flush(), "no leader")
+		time.Sleep(time.Minute)
+		require.Equal(t, []string{"410 Gone", ""}, []string{a.Paused(), other.Paused()})
+		beforeAppends(one, nil)
+		time.Sleep(2 * time.Second)
+		require.Equal(t, "410 Gone", other.Paused())
+	})
+}
+
+// Who was cut off from what the replicas share for long may miss what was removed meanwhile, of which nothing is left to be seen.
+func TestWhoWasCutOffForAnHourReadsAllAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for away, relearnt := range map[time.Duration]bool{10 * time.Minute: false, 2 * time.Hour: true} {
+			m, l := newMemLogs(), new(link)
+			l.logs = m
+			opts := testOptions(t, l, 1)
+			j := mustOpen(t, opts)
+			stop := journaltest.Start(t, j)
+			a := journaltest.Sink(t, j, "a")
+			kept, err := j.AddReplay(journal.ReplaySpec{Sink: "a"})
+			require.NoError(t, err)
+			m.append(j.topics.control, 0, []kafkalog.Record{{Key: []byte("pause/b"), Value: []byte("by hand")}})
+			time.Sleep(time.Second)
+			require.Equal(t, "by hand", j.control.paused("b"))
+			l.mu.Lock()
+			l.cut = errors.New("cut off")
+			l.mu.Unlock()
+			time.Sleep(away)
+			m.mu.Lock()
+			recs := m.log(j.topics.control, 0).recs
+			for i := range recs {
+				if string(recs[i].Key) == "pause/b" {
+					recs[i].Key = []byte("gone") // with its tombstone
+				}
+			}
+			m.mu.Unlock()
+			m.append(j.topics.control, 0, []kafkalog.Record{{Key: []byte("pause/a"), Value: []byte("410 Gone")}})
+			l.mu.Lock()
+			l.cut = nil
+			l.mu.Unlock()
+			time.Sleep(5 * time.Second)
+			require.Equal(t, "410 Gone", a.Paused())
+			require.Equal(t, relearnt, j.control.paused("b") == "", "after %v", away)
+			require.Len(t, j.Replays(), 1)
+			require.Same(t, kept, j.Replays()[0], "those who deliver have it")
+			stop()
+		}
+	})
+}
