@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -288,4 +290,21 @@ func TestRealKafkaClusterWithRights(t *testing.T) {
 	require.Equal(t, exitOK, status, errs)
 	require.Equal(t, "the topics of cluster production are as they must be: 2 shards\n", out)
 	relay.works([]string{"cluster", "status"}, "0      none")
+
+	cfg, report := loadConfig(relay.file)
+	require.NoError(t, report.Err())
+	j := journalOf(cfg, nil)
+	defer j.cluster.Close()
+	show := func() string {
+		var log bytes.Buffer
+		lags := &member.Lags{Brokers: j.cluster, Prefix: names.SinkGroups, Topic: names.Events, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			Owed: func() []member.Backlog { return []member.Backlog{{Sink: "archive", Shard: 1, End: 9, Owed: 2}} }}
+		ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
+		defer cancel()
+		lags.Run(ctx)
+		return log.String()
+	}
+	require.Contains(t, show(), "allow this user Read on the consumer group")
+	cluster.Allow(t, "relay", kmsg.ACLResourceTypeGroup, names.SinkGroups+"archive", kmsg.ACLOperationRead)
+	require.Empty(t, show())
 }

@@ -135,6 +135,7 @@ func (j *sharedJournal) Run(ctx context.Context) error {
 		failed <- err
 	})
 	running.Go(func() { j.verify(taking) })
+	running.Go(func() { j.showLags(taking) })
 	err := j.member.Run(taking)
 	leave()
 	stop()
@@ -147,6 +148,18 @@ func (j *sharedJournal) Reconfigure(cfg *config.Config) {
 	mine := j.kafka.mine
 	mine.OnConflict, mine.MaxKeys, mine.Window = cfg.Dedup.OnConflict, cfg.Dedup.MaxKeys, cfg.Dedup.Window.String()
 	j.mine.Store(&mine)
+}
+
+// showLags shows what sinks are owed to Kafka's own tools.
+func (j *sharedJournal) showLags(ctx context.Context) {
+	names := topics.NamesOf(j.kafka.Prefix)
+	lags := &member.Lags{Brokers: j.kafka.cluster, Prefix: names.SinkGroups, Topic: names.Events, Logger: j.log, Owed: func() (owed []member.Backlog) {
+		for _, b := range j.Backlogs() {
+			owed = append(owed, member.Backlog{Sink: b.Sink, Shard: b.Shard, End: b.End, Owed: int64(b.Pending)})
+		}
+		return owed
+	}}
+	lags.Run(ctx)
 }
 
 // verify looks at the topics now and then. While one is wrong nothing is taken: somebody has altered it.

@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"ncs-relay/relay/admin"
 	"ncs-relay/relay/deliver"
@@ -187,6 +189,7 @@ func TestWhatCannotBeMovedIsReplayed(t *testing.T) {
 	}
 	one.untilBillingIs(deliver.StateFailing)
 	two.untilBillingIs(deliver.StateFailing)
+	one.eventually(func() bool { return lagOf(t, brokers, "ncs.sink.billing") == 12 }, "Kafka's own tools show what is owed")
 	renamed("billing", "finance")
 	one.untilBillingIs(deliver.StateRemoved)
 	two.untilBillingIs(deliver.StateRemoved)
@@ -222,7 +225,50 @@ func TestWhatCannotBeMovedIsReplayed(t *testing.T) {
 	}
 	one.eventually(func() bool { return len(team.calls()) >= tried+2 }, "what came later is delivered")
 	one.settled()
+	one.eventually(func() bool { return lagOf(t, brokers, "ncs.sink.billing") == 0 }, "Kafka's own tools show that nothing is owed")
 	require.Len(t, team.calls(), tried+2, "and nothing of what was brought to the other")
 	one.terminate()
 	two.terminate()
+}
+
+// lagOf is the lag of a consumer group in the events, as Kafka's own tools work it out; -1 = it has not committed in every partition.
+func lagOf(t *testing.T, brokers *kfake.Cluster, group string) (lag int64) {
+	t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(brokers.ListenAddrs()...))
+	require.NoError(t, err)
+	defer client.Close()
+	fetch := kmsg.NewPtrOffsetFetchRequest()
+	fetch.Group = group
+	list := kmsg.NewPtrListOffsetsRequest()
+	ends, committed := kmsg.NewListOffsetsRequestTopic(), kmsg.NewOffsetFetchRequestTopic()
+	ends.Topic, committed.Topic = "ncs.events", "ncs.events"
+	for p := range int32(6) {
+		end := kmsg.NewListOffsetsRequestTopicPartition()
+		end.Partition, end.Timestamp = p, -1
+		ends.Partitions = append(ends.Partitions, end)
+		committed.Partitions = append(committed.Partitions, p)
+	}
+	fetch.Topics = append(fetch.Topics, committed)
+	list.Topics = append(list.Topics, ends)
+	at := make(map[int32]int64)
+	listed, err := list.RequestWith(t.Context(), client)
+	require.NoError(t, err)
+	for _, p := range listed.Topics[0].Partitions {
+		at[p.Partition] = p.Offset
+	}
+	fetched, err := fetch.RequestWith(t.Context(), client)
+	require.NoError(t, err)
+	for _, topic := range fetched.Topics {
+		for _, p := range topic.Partitions {
+			if p.Offset < 0 {
+				return -1
+			}
+			lag += at[p.Partition] - p.Offset
+			delete(at, p.Partition)
+		}
+	}
+	if len(at) > 0 {
+		return -1
+	}
+	return lag
 }

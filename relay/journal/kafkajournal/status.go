@@ -420,3 +420,25 @@ func (j *Journal) Judged(shard int32) (offset int64, known bool) {
 	defer s.mu.Unlock()
 	return int64(s.core.judged), true
 }
+
+// Backlog is what a sink is owed in a shard.
+type Backlog struct {
+	Sink    string
+	Shard   int32
+	End     int64  // of the events
+	Pending uint64 // deliveries
+}
+
+// Backlogs are those of all sinks in the shards that this replica has.
+func (j *Journal) Backlogs() (list []Backlog) {
+	for _, s := range j.running() {
+		s.mu.Lock()
+		for name, c := range s.core.cursors {
+			if name.kind == kindSink {
+				list = append(list, Backlog{name.name, s.n, s.core.next, c.tally.Owed - c.tally.Settled()})
+			}
+		}
+		s.mu.Unlock()
+	}
+	return list
+}

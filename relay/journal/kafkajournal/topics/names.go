@@ -12,12 +12,14 @@ type Names struct {
 	Dead    string // dead letters
 	Control string // what all replicas share
 	Group   string // no topic, but the consumer group of the replicas
+
+	SinkGroups string // begins the name of a sink's consumer group, whose lag is what the sink is owed
 }
 
 // NamesOf returns the names with a prefix.
 func NamesOf(prefix string) Names {
 	return Names{
-		Inbox: prefix + ".inbox", Events: prefix + ".events", State: prefix + ".state", Dead: prefix + ".dead", Control: prefix + ".control", Group: prefix + ".relay",
+		Inbox: prefix + ".inbox", Events: prefix + ".events", State: prefix + ".state", Dead: prefix + ".dead", Control: prefix + ".control", Group: prefix + ".relay", SinkGroups: prefix + ".sink.",
 	}
 }
 
