@@ -82,6 +82,22 @@ type link struct {
 	late sync.WaitGroup // requests under way
 
 	brokenOff atomic.Int32 // of these, those that nobody waits for any more
+
+	mishaps *rand.Rand // of requests: answers are lost, leaders show less than they have
+	shaky   bool       // there are some; both are guarded by mu
+}
+
+func (l *link) shake(shaky bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.shaky = shaky && l.mishaps != nil
+}
+
+// chance reports whether one of so many requests has a mishap.
+func (l *link) chance(of int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.shaky && l.mishaps.Intn(of) == 0
 }
 
 func (l *link) pass(ctx context.Context) error {
@@ -103,6 +119,13 @@ func (l *link) pass(ctx context.Context) error {
 func (l *link) read(ctx context.Context, topic string, partition int32, offset int64, maxBytes int, wait time.Duration) (kafkalog.Chunk, error) {
 	if err := l.pass(ctx); err != nil {
 		return kafkalog.Chunk{}, err
+	}
+	switch {
+	case l.chance(30):
+		return kafkalog.Chunk{}, errors.New("no answer")
+	case l.chance(30):
+		time.Sleep(wait)
+		return kafkalog.Chunk{Next: offset, End: offset}, nil
 	}
 	chunk, err := l.logs.read(ctx, topic, partition, offset, maxBytes, wait)
 	return chunk, errors.Join(err, l.pass(ctx))
@@ -155,7 +178,18 @@ func (w linkWriter) Append(ctx context.Context, recs []kafkalog.Record) (int64, 
 			return 0, ctx.Err()
 		}
 	}
-	return w.w.Append(ctx, recs)
+	if w.l.chance(30) {
+		return 0, errors.New("no leader")
+	}
+	base, err := w.w.Append(ctx, recs)
+	switch {
+	case err != nil:
+	case w.l.chance(30):
+		return 0, errors.New("no answer")
+	case w.l.chance(30):
+		return -1, nil // it has them already, and does not say where
+	}
+	return base, err
 }
 
 // fleet are replicas with one journal, and books about them.
@@ -222,6 +256,7 @@ func (f *fleet) start(shards ...int32) *replica {
 		require.NoError(f, err)
 		r.work.Go(func() { r.deliver(ctx, name, sink) })
 	}
+	r.link.shake(true)
 	f.mu.Lock()
 	f.replicas = append(f.replicas, r)
 	f.mu.Unlock()
@@ -303,7 +338,7 @@ func (r *replica) send(sink string, d journal.Deliveries, rec *journal.Record) {
 	}
 	f.mu.Unlock()
 	if id%50 == 17 {
-		d.Bury(journal.DeadLetter{Position: rec.Position, Reason: "no"})
+		d.Bury(journal.DeadLetter{Position: rec.Position, Reason: "no", At: time.Now()})
 	} else {
 		d.Settle(rec.Position, journal.Delivered)
 	}
@@ -419,6 +454,7 @@ func (f *fleet) finish() (repeated int) {
 	}
 	time.Sleep(time.Second)
 	for _, r := range f.replicas {
+		r.link.shake(false)
 		r.cancel()
 		r.work.Wait()
 		err := <-r.ended
@@ -576,8 +612,34 @@ func TestReplicasOnRealKafka(t *testing.T) {
 
 func TestKilledAndFrozenReplicasLoseNothing(t *testing.T) {
 	t.Parallel()
+	killedAndFrozen(t, inMemory())
+}
+
+// TestReplicasOfAShakyClusterLoseNothing is the same where answers are lost, leaders show less than they have, and topics are
+// compacted all the time.
+func TestReplicasOfAShakyClusterLoseNothing(t *testing.T) {
+	t.Parallel()
+	m := newMemLogs()
+	killedAndFrozen(t, func(t testing.TB, l *link, shards int) Options {
+		l.logs, l.mishaps = compacted{m}, rand.New(rand.NewSource(*fleetSeed))
+		return testOptions(t, l, shards)
+	})
+}
+
+// compacted are logs whose compacted topics keep nothing but the newest record of each key.
+type compacted struct{ *memLogs }
+
+func (c compacted) read(ctx context.Context, topic string, partition int32, offset int64, maxBytes int, wait time.Duration) (kafkalog.Chunk, error) {
+	if topic != "ncs.inbox" && topic != "ncs.events" {
+		c.compact(topic, partition)
+		maxBytes = min(maxBytes, 1000) // so that some are removed between two reads
+	}
+	return c.memLogs.read(ctx, topic, partition, offset, maxBytes, wait)
+}
+
+func killedAndFrozen(t *testing.T, open func(testing.TB, *link, int) Options) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, inMemory(), 10*time.Second, 4, 3)
+		f := newFleet(t, open, 10*time.Second, 4, 3)
 		r := rand.New(rand.NewSource(*fleetSeed))
 		stop := f.load(*fleetSeed, 20*time.Millisecond)
 		for round := range 6 {
@@ -597,6 +659,7 @@ func TestKilledAndFrozenReplicasLoseNothing(t *testing.T) {
 		repeated := f.finish()
 		t.Logf("%d accepted, %d repeated", len(f.accepted), repeated)
 		require.Less(t, repeated, len(f.accepted)/10)
+		f.balanced()
 	})
 }
 

@@ -722,3 +722,26 @@ func TestAReplayOfWhatIsGoneEnds(t *testing.T) {
 		again.End()
 	})
 }
+
+// What another owner has written is handed out when it was counted, or the accounts of the sink would be wrong for good.
+func TestEventsThatWereNotCountedAreNotHandedOut(t *testing.T) {
+	var v *veiled
+	alone(t, func(o *Options) { v = veil(o) }, func(j *Journal, _ *link, m *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		recs := journaltest.Fill(t, j, 0, 3, "a")
+		forgetful(j)
+		v.hide("ncs.inbox", 3)
+		time.Sleep(2 * time.Second)
+		rec := encodeRecord(journaltest.Record(3, "a"))
+		m.append("ncs.inbox", 0, []kafkalog.Record{rec})
+		rec.Offset = 3
+		e, err := decodeInbox(0, &rec)
+		require.NoError(t, err)
+		m.append("ncs.events", 0, []kafkalog.Record{eventOf(&rec, e)})
+		require.Equal(t, journaltest.Positions(recs), journaltest.Positions(journaltest.Drain(t, a, 1<<20)))
+		v.show()
+		time.Sleep(2 * time.Second)
+		require.Len(t, journaltest.Drain(t, a, 1<<20), 1)
+		require.Equal(t, journal.Totals{Owed: 4, Pending: 4}, a.Totals())
+	})
+}

@@ -3,6 +3,7 @@ package kafkajournal
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -54,6 +55,20 @@ func (m *memLogs) append(topic string, partition int32, recs []kafkalog.Record) 
 	close(m.changed)
 	m.changed = make(chan struct{})
 	return base
+}
+
+// compact removes all records but the newest of each key.
+func (m *memLogs) compact(topic string, partition int32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	seen := make(map[string]bool)
+	for i := range slices.Backward(m.log(topic, partition).recs) {
+		r := &m.log(topic, partition).recs[i]
+		if seen[string(r.Key)] {
+			r.Offset = removed
+		}
+		seen[string(r.Key)] = true
+	}
 }
 
 // cut removes what is before an offset.
