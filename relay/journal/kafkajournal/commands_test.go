@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -285,4 +286,60 @@ func TestCommandsAreBoundByTheirEnds(t *testing.T) {
 			stop()
 		})
 	}
+}
+
+// What replays leave is removed when they have ended for longer than events are kept; others, and those that run, stay.
+func TestReplaysThatEndedLongAgoAreForgotten(t *testing.T) {
+	pairIn(t, func(t *testing.T, one, two *Journal, _ *tenure) {
+		openAll(t, "a", one, two)
+		begin := func() uint32 {
+			r, err := one.AddReplay(journal.ReplaySpec{Sink: "a"})
+			require.NoError(t, err)
+			time.Sleep(time.Second)
+			return r.ID()
+		}
+		over, cancelled, running := begin(), begin(), begin()
+		drainReplay(t, over, one, two)
+		two.control.replay(cancelled).Cancel()
+		require.NoError(t, two.Flush())
+		time.Sleep(time.Hour)
+		late := begin()
+		drainReplay(t, late, one, two)
+		time.Sleep(70 * time.Minute)
+
+		m := one.logs.(*memLogs)
+		left := func(topic string, of uint32) (n int) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			for p := range int32(4) {
+				values := make(map[string]bool)
+				for _, rec := range m.log(topic, p).recs {
+					values[string(rec.Key)] = rec.Value != nil
+				}
+				for key, there := range values {
+					parts := strings.Split(key, "/")
+					if there && strings.HasPrefix(key, "replay") && parts[1] == fmt.Sprint(of) {
+						n++
+					}
+				}
+			}
+			return n
+		}
+		for _, j := range []*Journal{one, two} {
+			var ids []uint32
+			for _, r := range j.Replays() {
+				ids = append(ids, r.ID())
+			}
+			require.Equal(t, []uint32{running, late}, ids)
+		}
+		for _, id := range []uint32{over, cancelled} {
+			require.Zero(t, left("ncs.control", id))
+			require.Zero(t, left("ncs.state", id))
+		}
+		require.Equal(t, 4, left("ncs.control", late))
+		require.Equal(t, 4, left("ncs.state", late))
+		three := mustOpen(t, testOptions(t, m, 4))
+		require.Len(t, three.Replays(), 2, "for one that starts, too")
+		require.NoError(t, three.Close())
+	})
 }

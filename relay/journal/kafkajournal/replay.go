@@ -6,10 +6,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/journal/ledger"
@@ -22,7 +24,8 @@ import (
 //	replay-cancelled/<number>     it was cancelled
 //	replay-done/<number>/<shard>  a shard has nothing left to do for it, with its totals there
 //
-// What a replay has read and settled in a shard is in ncs.state, as for a sink.
+// What a replay has read and settled in a shard is in ncs.state, as for a sink. All of it is removed when the replay has ended for
+// longer than events are kept (see forgetReplays).
 const (
 	controlReplay    = "replay/"
 	controlCancelled = "replay-cancelled/"
@@ -38,7 +41,10 @@ type replay struct {
 	id   uint32
 	spec journal.ReplaySpec
 
+	key []byte // of its record
+
 	// The mutex of control guards what follows.
+	changed   time.Time // when its newest record was stored
 	cancelled bool
 	done      map[uint32]journal.ReplayTotals // by shard
 }
@@ -250,6 +256,8 @@ func (c *control) allReplays() []*replay {
 // applyReplay takes a record about replays. c.mu is held.
 func (c *control) applyReplay(key string, rec *kafkalog.Record) error {
 	switch {
+	case rec.Value == nil && strings.HasPrefix(key, controlReplay):
+		maps.DeleteFunc(c.replays, func(_ uint32, r *replay) bool { return string(r.key) == key })
 	case rec.Value == nil:
 	case strings.HasPrefix(key, controlReplay):
 		spec, err := decodeReplay(rec.Value)
@@ -257,10 +265,10 @@ func (c *control) applyReplay(key string, rec *kafkalog.Record) error {
 			return err
 		}
 		id := uint32(rec.Offset + 1)
-		c.replays[id] = &replay{j: c.j, id: id, spec: spec, done: make(map[uint32]journal.ReplayTotals)}
+		c.replays[id] = &replay{j: c.j, id: id, spec: spec, key: slices.Clone(rec.Key), changed: rec.Time, done: make(map[uint32]journal.ReplayTotals)}
 	case strings.HasPrefix(key, controlCancelled):
 		if r := c.numbered(strings.TrimPrefix(key, controlCancelled)); r != nil {
-			r.cancelled = true
+			r.cancelled, r.changed = true, rec.Time
 		}
 	case strings.HasPrefix(key, controlDone):
 		number, shard, _ := strings.Cut(strings.TrimPrefix(key, controlDone), "/")
@@ -273,6 +281,7 @@ func (c *control) applyReplay(key string, rec *kafkalog.Record) error {
 			return err
 		}
 		if r := c.numbered(number); r != nil {
+			r.changed = rec.Time
 			r.done[uint32(n)] = journal.ReplayTotals{Matched: d.Uvarint(), Delivered: d.Uvarint(), Failed: d.Uvarint(), Skipped: d.Uvarint()}
 		}
 		return d.Err
@@ -283,6 +292,72 @@ func (c *control) applyReplay(key string, rec *kafkalog.Record) error {
 func (c *control) numbered(text string) *replay {
 	n, _ := strconv.ParseUint(text, 10, 32)
 	return c.replays[uint32(n)]
+}
+
+// forgetReplays removes the records of replays that have ended, in every shard, before a time. The first of them goes first: without the
+// others the replay would begin again.
+func (c *control) forgetReplays(ctx context.Context, before time.Time) error {
+	var recs []kafkalog.Record
+	remove := func(format string, args ...any) {
+		recs = append(recs, kafkalog.Record{Key: fmt.Appendf(nil, format, args...)})
+	}
+	c.mu.Lock()
+	for _, r := range c.replays {
+		if len(r.done) < len(c.j.inbox) && !r.cancelled || !r.changed.Before(before) {
+			continue
+		}
+		remove("%s", r.key)
+		if r.cancelled {
+			remove("%s%d", controlCancelled, r.id)
+		}
+		for n := range r.done {
+			remove("%s%d/%d", controlDone, r.id, n)
+		}
+	}
+	c.mu.Unlock()
+	if len(recs) == 0 {
+		return nil
+	}
+	_, err := c.write(ctx, recs...)
+	return err
+}
+
+// forgetReplays removes the state of replays that are not known any more.
+func (s *shard) forgetReplays(ctx context.Context) error {
+	if len(s.unknownReplays()) == 0 {
+		return nil
+	}
+	if err := s.j.control.catchUp(ctx); err != nil { // whoever wrote a state knew of the replay
+		return err
+	}
+	if err := s.saving.take(ctx); err != nil {
+		return err
+	}
+	defer s.saving.giveBack()
+	unknown := s.unknownReplays()
+	var recs []kafkalog.Record
+	s.mu.Lock()
+	for _, c := range unknown {
+		delete(s.core.cursors, cursorName{c.key.kind, c.key.name})
+		recs = append(recs, kafkalog.Record{Key: c.key.encode()})
+	}
+	s.mu.Unlock()
+	return s.writeState(ctx, recs)
+}
+
+func (s *shard) unknownReplays() (unknown []*cursor) {
+	known := make(map[cursorName]bool)
+	for _, r := range s.j.control.allReplays() {
+		known[r.name()] = true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, c := range s.core.cursors {
+		if name.kind == kindReplay && !known[name] {
+			unknown = append(unknown, c)
+		}
+	}
+	return unknown
 }
 
 // ID is the replay's number.

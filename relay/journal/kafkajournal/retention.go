@@ -48,7 +48,16 @@ func (s *shard) sweep(ctx context.Context) error {
 	if err != nil || now.IsZero() {
 		return err
 	}
-	return errors.Join(s.buryOld(ctx, now.Add(-s.j.keptFor())), s.dropOldLetters(ctx, now), s.forgetLives(ctx, now))
+	errs := []error{s.buryOld(ctx, now.Add(-s.j.keptFor())), s.dropOldLetters(ctx, now)}
+	if s.n == 0 && s.j.own.Lease() > 0 { // one sees to what all share
+		errs = append(errs, s.j.control.forgetReplays(ctx, now.Add(-s.j.rememberedFor())))
+	}
+	return errors.Join(append(errs, s.forgetReplays(ctx), s.forgetLives(ctx, now))...)
+}
+
+// rememberedFor is how long what has ended is remembered: longer than the events that it was about are kept.
+func (j *Journal) rememberedFor() time.Duration {
+	return j.opts.Retention + max(time.Hour, j.opts.Retention/20)
 }
 
 // keptFor is how old what is owed may get: before the topics' retention ends it, by 5 % and at least an hour, it becomes a dead letter.
