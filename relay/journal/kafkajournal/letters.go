@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -293,6 +294,10 @@ func (s *shard) applyDead(rec *kafkalog.Record) error {
 	if s.letters[sink] == nil {
 		s.letters[sink] = new(letters)
 	}
+	if s.core != nil && s.letters[sink].get(l.pos()) == nil && s.core.settled(sink, l.pos()) {
+		s.core.overlaps++
+		s.late[string(l.key)] = grave{sink: sink, pos: l.pos(), rec: kafkalog.Record{Key: l.key}, done: func() { delete(s.late, string(l.key)) }}
+	}
 	s.letters[sink].put(l)
 	if s.core != nil {
 		s.core.interred(sink, l.pos())
@@ -300,6 +305,16 @@ func (s *shard) applyDead(rec *kafkalog.Record) error {
 	}
 	return nil
 }
+
+// settled reports whether this owner knows that a delivery needs no letter: it was delivered or skipped, or its letter was removed. All
+// letters that others had written were known when it took over, so one that comes later is that of a former owner who is late.
+func (c *core) settled(sink string, pos offset) bool {
+	cur := c.cursors[cursorName{kindSink, sink}]
+	return cur != nil && cur.buried[pos] == nil && cur.settledAt(pos)
+}
+
+// lateLetters are to be removed. s.mu is held.
+func (s *shard) lateLetters() []grave { return slices.Collect(maps.Values(s.late)) }
 
 // interred settles a delivery whose letter is in ncs.dead.
 func (c *core) interred(sink string, pos offset) {

@@ -312,3 +312,30 @@ func TestWhoWasCutOffForAnHourReadsAllAgain(t *testing.T) {
 		}
 	})
 }
+
+// A dead letter that a former owner writes late, of a delivery that this one has settled otherwise, is removed.
+func TestALateLetterOfWhatIsSettledIsRemoved(t *testing.T) {
+	alone(t, nil, func(j *Journal, _ *link, m *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		recs := journaltest.Fill(t, j, 0, 4, "a")
+		require.Len(t, journaltest.Drain(t, a, 1<<20), 4)
+		a.Settle(recs[0].Position, journal.Delivered)
+		a.Bury(journal.DeadLetter{Position: recs[1].Position, Reason: "no", At: time.Now()})
+		require.NoError(t, j.Flush())
+		for _, r := range recs[:3] { // of one that was delivered, one that is dead, and one that is pending
+			m.append(j.topics.dead, 0, []kafkalog.Record{encodeLetter("a", &journal.DeadLetter{Position: r.Position, Reason: "late", At: time.Now()}, r)})
+		}
+		a.Bury(journal.DeadLetter{Position: recs[3].Position, Reason: "no", At: time.Now()})
+		require.NoError(t, j.Flush())
+		require.NoError(t, j.Flush())
+		list, err := j.DeadLetters("a", journal.Position{}, 9)
+		require.NoError(t, err)
+		var kept []journal.Position
+		for _, l := range list {
+			kept = append(kept, l.Position)
+		}
+		require.Equal(t, journaltest.Positions(recs[1:]), kept)
+		require.Equal(t, journal.Totals{Owed: 4, Delivered: 1, Dead: 3}, a.Totals())
+		require.EqualValues(t, 1, j.SharedStats().Overlap)
+	})
+}

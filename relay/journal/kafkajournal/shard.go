@@ -47,6 +47,7 @@ type shard struct {
 	idle        chan struct{}
 	letters     map[string]*letters
 	lettersLost map[string]uint64 // dropped by their limits
+	late        map[string]grave  // letters, by key, of deliveries that are settled otherwise
 	deadNext    int64             // what is in ncs.dead before it is in letters
 	since       time.Time         // since when something waits to be stored; zero: nothing does
 	storing     time.Time         // since when what is being stored has waited
@@ -61,7 +62,7 @@ func newShard(j *Journal, n int32) *shard {
 	ctx, leave := context.WithCancel(context.Background())
 	return &shard{j: j, n: n, public: &journal.Shard{Number: uint32(n), Of: j.opts.Shards}, ctx: ctx, leave: leave, given: time.Now(), read: time.Now(), saving: newTurn(), recalled: make(chan struct{}),
 		stateLog: j.logs.writer(j.topics.state, n), deadLog: j.logs.writer(j.topics.dead, n), idle: make(chan struct{}),
-		letters: make(map[string]*letters), lettersLost: make(map[string]uint64), changed: make(chan struct{}, 1), ring: ring{max: max(1<<20, ringBytes/j.opts.Shards)}}
+		letters: make(map[string]*letters), lettersLost: make(map[string]uint64), late: make(map[string]grave), changed: make(chan struct{}, 1), ring: ring{max: max(1<<20, ringBytes/j.opts.Shards)}}
 }
 
 // overlap is how many records rule E has skipped.
@@ -608,6 +609,9 @@ func (s *shard) flush(ctx context.Context, all bool) (err error) {
 		return err
 	}
 	if leased { // a letter may be removed only when the state of its delivery is stored
+		if _, err := s.inter(ctx, s.lateLetters); err != nil {
+			return err
+		}
 		changed, err := s.inter(ctx, s.letterChanges)
 		if err == nil && changed {
 			err = s.flushState(ctx, since, false)
