@@ -37,7 +37,7 @@ func cutOffFrom(most time.Duration, brokers func(f *fleet) []int) func(f *fleet)
 			require.Equal(f.t, http.StatusOK, status)
 		}
 		require.NotZero(f.t, refused, "each call is answered 200")
-		f.until(time.Second, "a replica is ready that cannot store", func() bool { return !r.look() })
+		f.until(15*time.Second, "a replica is ready that cannot store", func() bool { return !r.look() })
 		f.t.Logf("not ready %.1f s after the cut", time.Since(began).Seconds())
 		f.until(most+time.Minute, "the others do not have its shards", func() bool {
 			return f.books.missing("service", time.Now().Add(-time.Second)) == 0

@@ -18,7 +18,6 @@ import (
 
 	"ncs-relay/relay/journal/kafkajournal/member"
 	"ncs-relay/relay/journal/kafkajournal/topics"
-	"ncs-relay/relay/kafkaconn"
 	"ncs-relay/relay/kafkaconn/kafkatest"
 )
 
@@ -233,21 +232,13 @@ func TestRealKafkaCluster(t *testing.T) {
 	o.works(clusterInit)
 	o.works(clusterCheck, "as they must be: 6 shards", "warning: broker.session.timeout.ms is 9000 at broker 1 (127.0.0.1), 2 (127.0.0.1), 3 (127.0.0.1), must be 6000")
 
-	c := kafkaconn.New(kafkaconn.Config{Brokers: cluster.Addresses(), ClientID: "test"})
-	defer c.Close()
-	names := topics.NamesOf("ncs")
-	replica := member.New(member.Options{Brokers: c, Group: names.Group, Topic: names.Inbox, Shards: 6, Name: "relay-1", Start: "1", Admin: "relay-1:9464", Version: "1.2.3"})
-	ended := make(chan error, 1)
-	running, stop := context.WithCancel(t.Context())
-	go func() { ended <- replica.Run(running) }()
-	require.Eventually(t, func() bool { return len(replica.Have()) == 6 }, 30*time.Second, 100*time.Millisecond)
+	stop := o.replica("relay-1", topics.Format)
 	o.works([]string{"cluster", "status"}, "relay-1  0,1,2,3,4,5  relay-1:9464  1.2.3", "5      relay-1")
 
 	cluster.DeleteTopic(t, "ncs.dead")
 	o.fails(clusterInit, "topic ncs.dead: is not the one that was known, in 6 shards")
 	o.fails([]string{"cluster", "confirm", "--unknown", "--yes"}, "stop all relays first", "relay-1")
 	stop()
-	require.NoError(t, <-ended)
 	o.works([]string{"cluster", "confirm", "--unknown", "--yes"}, "shard 0: its topics are those that its state speaks of")
 	o.works(clusterCheck)
 }

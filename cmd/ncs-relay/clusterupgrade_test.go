@@ -83,7 +83,7 @@ func (o *onKafka) replica(name string, format int) (stop func()) {
 	require.NoError(o.t, report.Err())
 	j := journalOf(cfg, nil)
 	names := topics.NamesOf(j.Prefix)
-	m := member.New(member.Options{Brokers: j.cluster, Group: names.Group, Topic: names.Inbox, Shards: 6, Name: name, Start: name, Version: "1.2.3", Format: format, LeaveWithin: time.Millisecond})
+	m := member.New(member.Options{Brokers: j.cluster, Group: names.Group, Topic: names.Inbox, Shards: 6, Name: name, Start: name, Admin: name + ":9464", Version: "1.2.3", Format: format, LeaveWithin: time.Millisecond})
 	ended := make(chan error, 1)
 	running, cancel := context.WithCancel(o.t.Context())
 	go func() { ended <- m.Run(running) }()

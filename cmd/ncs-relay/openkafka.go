@@ -188,12 +188,13 @@ func (j *sharedJournal) say(err error) {
 	}
 }
 
-// Ready returns why an append would probably fail now.
+// Ready returns why an append would probably fail now, or why no load is to be given to this replica. One that cannot join the others
+// is not ready, so that a rolling restart does not end the next; later the group is not asked for: appends need none.
 func (j *sharedJournal) Ready() error {
 	if why := j.wrong.Load(); why != nil {
 		return errors.New(*why)
 	}
-	return j.Journal.Ready()
+	return cmp.Or(j.Journal.Ready(), j.member.Admitted())
 }
 
 // Append takes nothing while the topics are wrong: it might not last there.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -163,6 +164,33 @@ func TestLeversReachAllReplicas(t *testing.T) {
 	require.Len(t, team.replays(), 91)
 	list = askLines[gateway.ReplayStatus](late, "replay", "list")
 	require.True(t, list[1].Finished)
+}
+
+// A rolling restart ends the next replica when this one is ready: so it is not before it has joined. Later it takes notifications
+// without the group, as they need none.
+func TestAReplicaIsReadyWhenItHasJoined(t *testing.T) {
+	t.Parallel()
+	brokers, _ := fakeBrokers(t, 3)
+	away := func(keys ...kmsg.Key) *kfake.FaultHandle {
+		return brokers.Fault(kfake.Fault{Keys: keys, TopLevel: true, Err: kerr.CoordinatorNotAvailable, Count: -1})
+	}
+	joining := away(kmsg.JoinGroup)
+	r := replicaOf(t, "r0", brokers, startTeam(t))
+	r.launch()
+	r.eventually(func() bool {
+		_, _, errs := r.ask("health")
+		return strings.Contains(errs, "this replica has no part in consumer group ncs.relay yet: ")
+	}, "it says why it is not ready")
+	require.Equal(t, "accepted", r.post(recording("a", 1, 1)))
+	joining.Remove()
+	r.untilReady()
+	r.untilShared(1)
+
+	away(kmsg.JoinGroup)
+	brokers.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, TopLevel: true, Err: kerr.UnknownMemberID, Count: -1})
+	r.eventually(func() bool { values, _ := r.series(); return values["journal_held_shards{}"] == 0 }, "thrown out")
+	require.Equal(t, http.StatusOK, r.probe("/readyz"))
+	require.Equal(t, "accepted", r.post(recording("b", 1, 1)))
 }
 
 // What a journal on Kafka cannot move is brought to the other sink, and then given up, by the commands that it says.

@@ -142,7 +142,7 @@ func (in *inbox) write(entries []*queued) {
 		}
 		n := kafkalog.Fitting(recs, in.j.opts.MaxRecord)
 		base, err := in.append(entries[0].until, recs[:n])
-		in.j.report(err)
+		in.j.report(in.partition, entries[0].until.Add(-appendFor), err)
 		if err == nil {
 			in.j.stored(in.partition, entries[:n], base+int64(n))
 		}

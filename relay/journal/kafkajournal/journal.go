@@ -25,11 +25,13 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/journal/ledger"
 	"ncs-relay/relay/kafkaconn"
+	"ncs-relay/relay/kafkaconn/kafkalog"
 )
 
 // Ownership says which shards this replica has.
@@ -95,7 +97,8 @@ type Journal struct {
 	topics  names
 	ids     *ids
 	inbox   []*inbox
-	refused sync.Map // shards out of reach
+	refused sync.Map    // shards out of reach
+	doubt   atomic.Bool // an append has failed: perhaps its shard is out of reach
 	control *control
 	closing context.Context // ends when the journal does not run any more
 	close   context.CancelFunc
@@ -106,9 +109,11 @@ type Journal struct {
 	changed  chan struct{}    // closed when held changes
 	sinks    map[string]*sink // all that were opened in this life of the process
 	accounts map[string]*ledger.SourceAccount
-	fault    error // of the last append; nil: it went well
-	newer    error // why this version can read nothing any more
-	lost     error // why nothing is appended any more: the inbox is not the one that it was
+	fault    error          // why no event is taken; nil: some are
+	failing  map[int32]bool // by shard: the last append failed
+	taken    time.Time      // when an event was taken last, or would have been
+	newer    error          // why this version can read nothing any more
+	lost     error          // why nothing is appended any more: the inbox is not the one that it was
 	frontier map[int32]int64
 	stats    journal.SharedStats // without the overlap of the shards that this replica has
 }
@@ -150,7 +155,7 @@ func Open(ctx context.Context, opts Options) (*Journal, error) {
 	j := &Journal{opts: opts, logs: opts.logs, own: opts.Ownership, logger: opts.Logger,
 		topics: names{name("inbox"), name("events"), name("state"), name("dead"), name("control")},
 		shards: make(map[int32]*shard), changed: make(chan struct{}), sinks: make(map[string]*sink),
-		accounts: make(map[string]*ledger.SourceAccount), frontier: make(map[int32]int64)}
+		accounts: make(map[string]*ledger.SourceAccount), frontier: make(map[int32]int64), failing: make(map[int32]bool)}
 	j.closing, j.close = context.WithCancel(context.Background())
 	for n := range opts.Shards {
 		j.inbox = append(j.inbox, newInbox(j, int32(n)))
@@ -327,24 +332,30 @@ func (j *Journal) lose(err error) {
 	j.lost = err
 }
 
-// probeLoop finds out, while appends fail, whether they would work: perhaps none comes because Ready says so.
+// probeLoop finds out, while appends fail, whether some would work: perhaps none comes because Ready says so.
 func (j *Journal) probeLoop(ctx context.Context) {
-	for ctx.Err() == nil {
-		kafkaconn.Pause(ctx, probeInterval)
+	for kafkaconn.Pause(ctx, probeInterval) {
 		if !j.faulty() {
 			continue
 		}
 		within, cancel := context.WithTimeout(ctx, appendFor)
-		_, err := j.logs.ends(within, j.topics.inbox, j.partitions()...)
-		if err == nil { // acks=all, as for the inbox
+		if j.someInboxAnswers(within) {
 			j.control.touch()
-			err = j.control.flush(within)
+			if j.control.flush(within) == nil { // acks=all, as for the inbox
+				j.takes()
+			}
 		}
 		cancel()
-		if err == nil {
-			j.report(nil)
-		}
 	}
+}
+
+func (j *Journal) someInboxAnswers(ctx context.Context) bool {
+	return slices.ContainsFunc(j.partitions(), func(n int32) bool {
+		ctx, cancel := context.WithTimeout(ctx, probeInterval)
+		defer cancel()
+		_, err := j.logs.ends(ctx, j.topics.inbox, n)
+		return err == nil
+	})
 }
 
 func (j *Journal) faulty() bool {
@@ -353,15 +364,43 @@ func (j *Journal) faulty() bool {
 	return j.fault != nil
 }
 
-// report takes the outcome of an append.
-func (j *Journal) report(err error) {
+// report takes the outcome of an append that began at some time. A shard that takes nothing while others do makes no replica not
+// ready: all have it, and if all were taken out of the balancer, nobody would take the others' events. The same holds for a
+// record that is refused.
+func (j *Journal) report(shard int32, began time.Time, err error) {
+	if errors.As(err, new(*kafkalog.Refused)) {
+		return
+	}
+	if err == nil {
+		j.takes()
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	switch {
-	case err == nil && j.fault != nil:
-		j.logger.Info("the journal takes events again")
-	case err != nil && j.fault == nil:
-		j.logger.Error("the journal cannot take events", "error", err)
+	switch failed := j.failing[shard]; {
+	case err == nil && failed:
+		j.logger.Info("a shard takes events again", "shard", shard)
+	case err != nil && !failed:
+		j.logger.Error("a shard takes no events", "shard", shard, "error", err)
 	}
-	j.fault = err
+	j.failing[shard] = err != nil
+	if err == nil {
+		return
+	}
+	j.doubt.Store(true)
+	if j.taken.Before(began) {
+		if j.fault == nil {
+			j.logger.Error("the journal cannot take events", "error", err)
+		}
+		j.fault = err
+	}
+}
+
+// takes notes that an event was, or would be, taken.
+func (j *Journal) takes() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.fault != nil {
+		j.logger.Info("the journal takes events again")
+	}
+	j.fault, j.taken = nil, time.Now()
 }

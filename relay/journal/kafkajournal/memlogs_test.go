@@ -2,6 +2,7 @@ package kafkajournal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -15,6 +16,7 @@ type memLogs struct {
 	mu      sync.Mutex
 	logs    map[string]*memLog
 	changed chan struct{}
+	hidden  string
 	ahead   time.Duration // of ours is the brokers' clock
 
 	// before is asked before records are appended; an error is that of the append.
@@ -110,9 +112,19 @@ func (m *memLogs) read(ctx context.Context, topic string, partition int32, offse
 	}
 }
 
+// hide lets a topic's leaders not say where its partitions end.
+func (m *memLogs) hide(topic string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.hidden = topic
+}
+
 func (m *memLogs) ends(_ context.Context, topic string, partitions ...int32) (map[int32]int64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if topic == m.hidden {
+		return nil, errors.New("no leader")
+	}
 	ends := make(map[int32]int64)
 	for _, p := range partitions {
 		ends[p] = m.log(topic, p).end()

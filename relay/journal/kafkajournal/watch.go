@@ -40,7 +40,8 @@ func (j *Journal) watchLoop(ctx context.Context) {
 		for _, s := range j.all() {
 			stuck = stuck || s.stuck()
 		}
-		if stuck && own.Lease() > 0 { // without one the way to the cluster is lacking, and others have all soon
+		stuck = stuck && own.Lease() > 0 // without one the way to the cluster is lacking, and others have all soon
+		if stuck || !j.faulty() && j.doubt.Swap(false) {
 			j.each(j.partitions(), func(n int32) { j.refuse(ctx, n, own) })
 		}
 		j.each(j.refusals(), func(n int32) {

@@ -39,7 +39,6 @@ func contract(t *testing.T, brokers []string, quiet bool) {
 		"a replica that ends and is back at once":       stopAndBack,
 		"a shard is handed on when it is released":      slowRelease,
 		"what is refused goes to another":               refusal,
-		"a replica that makes no progress leaves":       leave,
 		"progress is committed":                         progress,
 		"processes that are killed and frozen":          killedAndFrozen,
 	}
@@ -313,19 +312,6 @@ func refusal(t *testing.T, f *fleet) {
 		o.AskStart = func(context.Context, string) (string, error) { return "", syscall.ECONNREFUSED }
 	})
 	f.awaitShares(t, again)
-}
-
-func leave(t *testing.T, f *fleet) {
-	a, b := f.start("a"), f.start("b")
-	f.awaitShares(t, a, b)
-	require.True(t, a.Leave())
-	require.Empty(t, owned(a.Member))
-	require.Zero(t, a.Lease())
-	took := f.awaitShares(t, b)
-	t.Log("the other has all after", took)
-	require.Less(t, took, f.session, "it was not waited for")
-	f.awaitShares(t, a, b)
-	require.False(t, a.Leave(), "twice in five minutes")
 }
 
 func progress(t *testing.T, f *fleet) {

@@ -151,7 +151,7 @@ func watch(ctx context.Context, m *Member, w io.Writer) {
 	defer tick.Stop()
 	last, noted := "", time.Time{}
 	for ended := false; ; {
-		owned := m.Have()
+		owned := owned(m)
 		if m.Lease() <= 0 {
 			owned = nil
 		}
@@ -391,7 +391,7 @@ func (f *fleet) awaitShares(t *testing.T, replicas ...*relayReplica) time.Durati
 	return await(t, "fair shares", func() bool {
 		total := 0
 		for _, r := range replicas {
-			owned := r.Have()
+			owned := owned(r.Member)
 			if n := len(owned); r.Lease() <= 0 || f.books.last(r.Start) == "" || n < int(f.shards)/len(replicas) || n > (int(f.shards)+len(replicas)-1)/len(replicas) {
 				return false
 			}
@@ -401,4 +401,9 @@ func (f *fleet) awaitShares(t *testing.T, replicas ...*relayReplica) time.Durati
 	})
 }
 
-func owned(m *Member) []int32 { return m.Have() }
+// owned are the shards that a replica may act on, as far as Owned has not been asked for them.
+func owned(m *Member) []int32 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.holdings.shards()
+}

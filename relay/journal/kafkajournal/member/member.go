@@ -32,7 +32,6 @@ const (
 	gatherPause = 200 * time.Millisecond // what is released within it is handed on in one round
 
 	commitInterval = time.Minute
-	leaveInterval  = 5 * time.Minute // at least between two calls of Leave that are followed
 )
 
 // ErrTwice is in the chain of Run's error when another replica of the same name is alive.
@@ -93,9 +92,8 @@ type Member struct {
 	joined     time.Time          // when the last round was made
 	committed  time.Time          // when progress was committed last
 	leaving    bool               // Run is to end
-	quit       bool               // Leave was called
-	out        time.Time          // it does not join before, because of Leave
-	quitAt     time.Time          // when Leave was last followed
+	admitted   bool               // it has had a part in the group
+	trouble    error              // why the group does not answer
 }
 
 // New makes a member that has joined nothing yet; Run does.
@@ -123,13 +121,6 @@ func (m *Member) Owned() (shards []int32, changed <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.holdings.show(), m.holdings.changed
-}
-
-// Have returns what Owned would, for all others.
-func (m *Member) Have() []int32 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.holdings.shards()
 }
 
 // Lease returns how much longer what is owned may be acted on; 0 = not now.
@@ -191,18 +182,18 @@ func (m *Member) Elsewhere(shard int32) bool {
 	return false
 }
 
-// Leave gives up all shards for at least a session, because this replica makes no progress and others may. They may have them at
-// once, released or not. It reports whether it does so: it does it once in five minutes at most.
-func (m *Member) Leave() bool {
+// Admitted returns why this replica has had no part in the group yet. It may be unable to; one that had will be back when it is
+// thrown out or its coordinator is away.
+func (m *Member) Admitted() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if now := time.Now(); !m.guards() && (m.quitAt.IsZero() || now.Sub(m.quitAt) >= leaveInterval) {
-		m.quitAt, m.out, m.quit = now, now.Add(m.Session), true
-		m.drop()
-		m.nudge()
-		return true
+	switch {
+	case m.admitted:
+		return nil
+	case m.trouble != nil:
+		return fmt.Errorf("this replica has no part in consumer group %s yet: %w", m.Group, m.trouble)
 	}
-	return false
+	return fmt.Errorf("this replica has no part in consumer group %s yet", m.Group)
 }
 
 // drop takes away what is owned, at once.
@@ -321,15 +312,11 @@ func (m *Member) turn(ctx context.Context) (wait time.Duration, err error) {
 	m.mu.Lock()
 	m.endGuard()
 	now := time.Now()
-	quit, id, out, rejoin := m.quit, m.id, m.out, m.rejoin
-	m.quit = false
+	id, rejoin := m.id, m.rejoin
 	m.mu.Unlock()
 	switch {
-	case quit:
-		m.depart(ctx)
-		return time.Until(out), nil
-	case id == "" && now.Before(out):
-		return out.Sub(now), nil
+	case id == "" && now.Before(rejoin):
+		return rejoin.Sub(now), nil
 	case id == "", !rejoin.IsZero() && !now.Before(rejoin):
 		if err = m.join(ctx); err != nil {
 			m.mu.Lock()
@@ -382,7 +369,7 @@ func (m *Member) beat(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	// Only what was assigned in this generation is renewed by it: who has joined and not synced is thrown out whatever its heartbeats.
-	if m.id == request.MemberID && !m.quit && m.table.Generation == request.GenerationID {
+	if m.id == request.MemberID && m.table.Generation == request.GenerationID {
 		m.counts, m.counted = true, sent
 	}
 	return nil
@@ -409,6 +396,9 @@ func (m *Member) judge(ctx context.Context, err error) (wait time.Duration, _ er
 	if hint := hints[code]; hint != "" {
 		return 0, fmt.Errorf("%s: %w", hint, kafkaconn.Explain(err))
 	}
+	m.mu.Lock()
+	m.trouble = err
+	m.mu.Unlock()
 	if suppressed, ok := m.failed.Allow(time.Now()); ok && ctx.Err() == nil {
 		m.Logger.Warn("the group that shares out shards does not answer; what is owned is kept while the lease lasts",
 			"lease", m.Lease(), "error", err, "suppressed", suppressed)

@@ -109,10 +109,8 @@ func (m *Member) lead(joined *joingroup.Response) ([]syncgroup.RequestAssignment
 func (m *Member) adopt(given table, sent instant, fresh bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.quit {
-		return
-	}
 	m.table, m.counts, m.counted = given, true, sent
+	m.admitted, m.trouble = true, nil
 	if m.leaving {
 		m.holdings.assign(nil)
 	} else {
