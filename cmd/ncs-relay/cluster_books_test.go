@@ -35,6 +35,7 @@ type fleetCall struct {
 	begin   time.Time
 	event   eventRef
 	genuine bool
+	replica string // that was called
 }
 
 type fleetEvent struct {
@@ -44,6 +45,7 @@ type fleetEvent struct {
 	id       string    // in the answers
 	otherID  bool      // two answers named different ids
 	notAt    string    // a sink that cannot take it
+	by       string    // the replica that answered 200; "several" of them
 }
 
 type fleetAnswer struct {
@@ -79,6 +81,13 @@ func (b *fleetBooks) begin(body []byte) {
 	b.calls[sha256.Sum256(body)] = &fleetCall{begin: time.Now()}
 }
 
+// goesTo notes which replica a call is made to.
+func (b *fleetBooks) goesTo(body []byte, replica string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.calls[sha256.Sum256(body)].replica = replica
+}
+
 func (b *fleetBooks) answered(a fleetAnswer) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -103,7 +112,10 @@ func (b *fleetBooks) end(s simulate.Sent) {
 		return
 	}
 	if e.answered.IsZero() {
-		e.answered = time.Now()
+		e.answered, e.by = time.Now(), c.replica
+	}
+	if e.by != c.replica {
+		e.by = "several"
 	}
 	if s.Outcome == simulate.Accepted {
 		e.accepted++
@@ -297,6 +309,34 @@ func shardOfID(entity, id string) uint32 {
 
 // missing counts the events that were answered 200 before the instant and have not arrived.
 func (b *fleetBooks) missing(sink string, before time.Time) (count int) {
+	b.eachMissing(sink, func(e *fleetEvent) {
+		if e.answered.Before(before) {
+			count++
+		}
+	})
+	return count
+}
+
+// missingOf counts those that one replica alone has answered 200, since an instant.
+func (b *fleetBooks) missingOf(sink, replica string, since time.Time) (count int) {
+	b.eachMissing(sink, func(e *fleetEvent) {
+		if e.by == replica && e.answered.After(since) {
+			count++
+		}
+	})
+	return count
+}
+
+// exceptMissing notes that a sink does not get those that were answered 200 before the instant.
+func (b *fleetBooks) exceptMissing(sink string, before time.Time) {
+	b.eachMissing(sink, func(e *fleetEvent) {
+		if e.answered.Before(before) {
+			e.notAt = sink
+		}
+	})
+}
+
+func (b *fleetBooks) eachMissing(sink string, do func(e *fleetEvent)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	arrived := map[string]bool{}
@@ -304,25 +344,25 @@ func (b *fleetBooks) missing(sink string, before time.Time) (count int) {
 		arrived[a.id] = true
 	}
 	for _, e := range b.events {
-		if !e.answered.IsZero() && e.answered.Before(before) && !arrived[e.id] {
-			count++
+		if !e.answered.IsZero() && e.notAt != sink && !arrived[e.id] {
+			do(e)
 		}
 	}
-	return count
 }
 
 // figures are what a phase cost.
 type figures struct {
 	answered, refused, broken int           // answered 200; refused (503) by a replica that said it was ready; calls that got no answer
 	slowest                   time.Duration // answer 200
+	soonest, latest           time.Duration // answer 503
 	gap                       time.Duration // longest time without an answer 200
 	there, elsewhere          time.Duration // the longest from the answer (or the begin of the phase, if later) to the first arrival, in the shards that were struck and in the others
 }
 
 func (f figures) String() string {
 	d := func(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) }
-	return fmt.Sprintf("answered %d, refused %d, without an answer %d, slowest answer %v, longest time without one %v; answer to arrival at most %v in the shards struck, %v elsewhere",
-		f.answered, f.refused, f.broken, d(f.slowest), d(f.gap), d(f.there), d(f.elsewhere))
+	return fmt.Sprintf("answered %d, refused %d (after %v to %v), without an answer %d, slowest answer %v, longest time without one %v; answer to arrival at most %v in the shards struck, %v elsewhere",
+		f.answered, f.refused, d(f.soonest), d(f.latest), f.broken, d(f.slowest), d(f.gap), d(f.there), d(f.elsewhere))
 }
 
 // figures measures a phase by the arrivals at a sink.
@@ -338,7 +378,10 @@ func (b *fleetBooks) figures(sink string, from, to time.Time, struck []uint32) (
 			f.slowest, f.gap = max(f.slowest, a.took), max(f.gap, a.at.Sub(last))
 			last = a.at
 		case a.status == 503:
-			f.refused++
+			if f.refused++; f.refused == 1 {
+				f.soonest = a.took
+			}
+			f.soonest, f.latest = min(f.soonest, a.took), max(f.latest, a.took)
 		case a.status == 0:
 			f.broken++
 		}

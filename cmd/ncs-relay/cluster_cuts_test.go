@@ -65,6 +65,7 @@ func noCoordinator(f *fleet) []int { return []int{coordinator(f)[0]%3 + 1} }
 // one makes a call to a replica, and books it.
 func (f *fleet) one(r *replica, body []byte, event eventRef) (status int, took time.Duration) {
 	f.books.begin(body)
+	f.books.goesTo(body, r.name)
 	began := time.Now()
 	status, answer, err := f.post(f.t.Context(), r, body, signedBy(body))
 	if err != nil {

@@ -84,12 +84,12 @@ var faultsOfClusters = []clusterFault{
 	{"a replica is killed before it knows of its state", false, killedAt(func(n topics.Names) string { return n.State }, true)},
 	{"a replica's clock is an hour ahead", false, clockSet(time.Hour)},
 	{"a replica's clock is an hour behind", false, clockSet(-time.Hour)},
-	{"all brokers are away for 20 s", false, func(f *fleet) []uint32 {
+	{"all brokers are away for a minute", false, func(f *fleet) []uint32 {
 		over := f.books.trouble("all brokers killed", nil)
 		for id := range 3 {
 			f.kafka.Kill(f.t, id+1)
 		}
-		time.Sleep(20 * time.Second)
+		time.Sleep(time.Minute)
 		for id := range 3 {
 			f.kafka.Run(f.t, id+1)
 		}
@@ -137,6 +137,8 @@ var faultsOfClusters = []clusterFault{
 		return shards
 	}},
 	{"a pause and a resume while shards are taken over", false, leversDuringTakeOver},
+	{"commands while shards are taken over, and again", false, commandsDuringTakeOver},
+	{"three configurations at once", false, twoConfigurations},
 	{"a body of max_body, and its letter, when the owner is killed", false, largeBody},
 }
 
@@ -163,6 +165,7 @@ func TestClusterFaults(t *testing.T) {
 func killBroker(f *fleet, id int) []uint32 {
 	over := f.books.trouble("broker killed", nil)
 	before := f.shared(3)
+	f.t.Logf("broker %d is killed; the active controller is %d", id, f.kafka.Controller(f.t))
 	f.kafka.Kill(f.t, id)
 	time.Sleep(12 * time.Second)
 	f.kafka.Run(f.t, id)
@@ -188,7 +191,7 @@ func copiesAtOnce(f *fleet) []uint32 {
 		for at, r := range f.all()[:3] {
 			calls.Go(func() {
 				entity := fmt.Sprint("copied-", i)
-				if status, _ := f.one(r, recording(entity, 1, int64(1000+at)), eventRef{entity, 0}); status != http.StatusOK {
+				if status, _ := f.one(r, recording(entity, 1, int64(1000+at)), eventRef{entity, 0}); status != http.StatusOK && timely() {
 					f.t.Errorf("%s: %d", r.name, status)
 				}
 			})
@@ -210,7 +213,9 @@ func secondOfOneName(f *fleet) []uint32 {
 	}
 	require.Error(f.t, second.err)
 	require.Contains(f.t, second.tail(), "relay-1")
-	require.Equal(f.t, before, f.shared(3))
+	if after := f.shared(3); timely() {
+		require.Equal(f.t, before, after)
+	}
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -134,6 +135,24 @@ func (c *Cluster) Leader(t testing.TB, topic string, partition int) int {
 	}
 	t.Fatalf("topic %s has no partition %d", topic, partition)
 	return 0
+}
+
+// Controller is the broker, counted from 1, that decides who leads what.
+func (c *Cluster) Controller(t testing.TB) int {
+	t.Helper()
+	request := kmsg.NewPtrDescribeQuorumRequest()
+	partition := kmsg.NewDescribeQuorumRequestTopicPartition()
+	topic := kmsg.NewDescribeQuorumRequestTopic()
+	topic.Topic, topic.Partitions = "__cluster_metadata", append(topic.Partitions, partition)
+	request.Topics = append(request.Topics, topic)
+	response, err := request.RequestWith(t.Context(), c.admin)
+	if err == nil {
+		err = kerr.ErrorForCode(response.ErrorCode)
+	}
+	if err != nil || len(response.Topics) == 0 {
+		t.Fatalf("active controller: %v", err)
+	}
+	return int(response.Topics[0].Partitions[0].LeaderID)
 }
 
 // Leads is the number of the topic's partitions that the broker leads.
