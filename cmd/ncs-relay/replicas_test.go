@@ -300,3 +300,34 @@ func lagOf(t *testing.T, brokers *kfake.Cluster, group string) (lag int64) {
 	}
 	return lag
 }
+
+// A command that is given while shards change their owner is carried out in all of them.
+func TestACommandDuringATakeOverReachesAllShards(t *testing.T) {
+	t.Parallel()
+	brokers, err := kfake.NewCluster(kfake.NumBrokers(3))
+	require.NoError(t, err)
+	t.Cleanup(brokers.Close)
+	team := startTeam(t)
+	team.answers(always(http.StatusServiceUnavailable))
+	one, two := replicaOf(t, "r0", brokers, team), replicaOf(t, "r1", brokers, team)
+	one.start()
+	two.start()
+	one.untilShared(2)
+	for i := range 24 {
+		require.Equal(t, "accepted", one.post(recording(fmt.Sprint("s", i), 1, 1)))
+	}
+	for _, r := range []*relayUnderTest{one, two} {
+		r.untilBillingIs(deliver.StateFailing)
+		text, err := os.ReadFile(r.config)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(r.config, []byte(strings.ReplaceAll(string(text), "billing", "finance")), 0o600))
+	}
+	one.untilBillingIs(deliver.StateRemoved)
+	two.untilBillingIs(deliver.StateRemoved)
+	gone := make(chan struct{})
+	go func() { two.terminate(); close(gone) }()
+	time.Sleep(100 * time.Millisecond) // it is on its way out
+	require.Equal(t, "24 deliveries given up\n", one.mustAsk("sinks", "drop", "billing", "--yes"))
+	<-gone
+	one.terminate()
+}

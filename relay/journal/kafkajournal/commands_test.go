@@ -42,7 +42,7 @@ func drainReplay(t *testing.T, id uint32, replicas ...*Journal) (ids []string) {
 		held, _ := j.Shards()
 		for _, shard := range held {
 			d := r.In(shard, anything)
-			for _, rec := range drain(t, d) {
+			for _, rec := range append(pendingIn(t, j, d), drain(t, d)...) {
 				ids = append(ids, fmt.Sprintf("%x", rec.ID))
 				d.Settle(rec.Position, journal.Delivered)
 			}
@@ -51,6 +51,18 @@ func drainReplay(t *testing.T, id uint32, replicas ...*Journal) (ids []string) {
 	}
 	slices.Sort(ids)
 	return ids
+}
+
+// pendingIn are the events that were handed out and are not settled.
+func pendingIn(t *testing.T, j *Journal, d journal.Deliveries) []*journal.Record {
+	t.Helper()
+	var positions []journal.Position
+	for _, p := range d.Pending() {
+		positions = append(positions, p.Position)
+	}
+	recs, err := j.Load(positions)
+	require.NoError(t, err)
+	return recs
 }
 
 func idsOf(recs []*journal.Record) (ids []string) {
@@ -137,13 +149,7 @@ func TestWhatASinkIsOwedIsBroughtToAnother(t *testing.T) {
 
 		var left []*journal.Record
 		for _, d := range openAll(t, "down", one) {
-			var pending []journal.Position // what was read already
-			for _, p := range d.Pending() {
-				pending = append(pending, p.Position)
-			}
-			recs, err := one.Load(pending)
-			require.NoError(t, err)
-			left = append(append(left, recs...), drain(t, d)...)
+			left = append(append(left, pendingIn(t, one, d)...), drain(t, d)...)
 			d.End()
 		}
 		require.Equal(t, idsOf(later), idsOf(left))
@@ -342,4 +348,107 @@ func TestReplaysThatEndedLongAgoAreForgotten(t *testing.T) {
 		require.Len(t, three.Replays(), 2, "for one that starts, too")
 		require.NoError(t, three.Close())
 	})
+}
+
+// A replay, of events or of dead letters, that its owner has begun and lost goes on at the next one: all that it is about comes, nothing of
+// what came after it was given, and twice only what the first owner could not store.
+func TestAReplayGoesOnAtTheNextOwner(t *testing.T) {
+	t.Parallel()
+	for seed := range int64(18) {
+		synctest.Test(t, func(t *testing.T) {
+			r := rand.New(rand.NewSource(seed))
+			m, l := newMemLogs(), new(link)
+			l.logs = m
+			open := func(name string, logs logs, own Ownership) (*Journal, func()) {
+				opts := testOptions(t, logs, 2)
+				opts.Replica, opts.Ownership = name, own
+				j := mustOpen(t, opts)
+				ctx, cancel := context.WithCancel(t.Context())
+				ended := make(chan error, 1)
+				go func() { ended <- j.Run(ctx) }()
+				return j, func() { cancel(); <-ended; _ = j.Close() }
+			}
+			first, second := newTenure(0, 1), newTenure()
+			one, stopOne := open("one", l, first)
+			two, stopTwo := open("two", m, second)
+			time.Sleep(time.Second)
+			_, err := two.Sink("a")
+			require.NoError(t, err)
+			_, err = one.Sink("a")
+			require.NoError(t, err)
+			dead := seed%2 == 1
+			give := func(from, n int) (ids []string) {
+				recs := journaltest.Fill(t, one, from, n, "a")
+				for _, d := range feedsOf(t, one) {
+					for _, p := range d.Pending() {
+						if dead {
+							d.Bury(journal.DeadLetter{Position: p.Position, Reason: "no", At: time.Now()})
+						} else {
+							d.Settle(p.Position, journal.Delivered)
+						}
+					}
+					d.End()
+				}
+				require.NoError(t, one.Flush())
+				return idsOf(recs)
+			}
+			wanted := give(0, 40)
+			given, err := two.AddReplay(journal.ReplaySpec{Sink: "a", DeadLetters: dead})
+			require.NoError(t, err)
+			later := give(40, 20)
+			time.Sleep(time.Second)
+
+			var had []string
+			var feeds []journal.Deliveries
+			held, _ := one.Shards()
+			for _, shard := range held {
+				d := one.control.replay(given.ID()).In(shard, anything)
+				feeds = append(feeds, d)
+				for _, rec := range drain(t, d) {
+					if r.Intn(2) == 0 {
+						had = append(had, fmt.Sprintf("%x", rec.ID))
+						d.Settle(rec.Position, journal.Delivered)
+					}
+				}
+			}
+			landing := make(chan struct{})
+			l.mu.Lock()
+			switch seed / 2 % 3 {
+			case 0:
+				l.cut = errors.New("killed")
+			case 1:
+				l.held = landing
+			}
+			l.mu.Unlock()
+			stored := one.Flush() == nil
+			first.set(false)
+			for _, d := range feeds {
+				d.End()
+			}
+			second.set(true, 0, 1)
+			time.Sleep(2 * time.Second)
+			l.mu.Lock()
+			l.held = nil
+			l.mu.Unlock()
+			close(landing)
+			rest := drainReplay(t, given.ID(), two)
+			if stored {
+				require.Len(t, rest, len(wanted)-len(had))
+			}
+			all := append(had, rest...)
+			slices.Sort(all)
+			require.Equal(t, wanted, slices.Compact(all), "seed %d", seed)
+			require.Empty(t, drainReplay(t, given.ID(), two))
+			time.Sleep(2 * time.Second)
+			totals, ended := two.Ended(given.ID())
+			require.True(t, ended)
+			require.Equal(t, journal.ReplayTotals{Matched: 40, Delivered: 40}, totals, "seed %d", seed)
+			if dead {
+				require.EqualValues(t, len(later), journaltest.StatusOf(two, "a").Letters, "seed %d: what was given up later stays", seed)
+			}
+			stopOne()
+			l.late.Wait()
+			stopTwo()
+		})
+	}
 }
