@@ -331,3 +331,39 @@ func TestACommandDuringATakeOverReachesAllShards(t *testing.T) {
 	<-gone
 	one.terminate()
 }
+
+// What became of events any replica tells, each once, whoever has their shards and whoever took them.
+func TestInspectTellsOfAllShards(t *testing.T) {
+	t.Parallel()
+	brokers, err := kfake.NewCluster(kfake.NumBrokers(3))
+	require.NoError(t, err)
+	t.Cleanup(brokers.Close)
+	team := startTeam(t)
+	team.answers(always(http.StatusOK))
+	one, two := replicaOf(t, "r0", brokers, team), replicaOf(t, "r1", brokers, team)
+	one.start()
+	two.start()
+	one.untilShared(2)
+	for i := range 12 {
+		require.Equal(t, "accepted", one.post(recording(fmt.Sprint("s", i), 1, 1)))
+	}
+	one.eventually(func() bool { return len(team.calls()) == 12 }, "delivered")
+	one.settled()
+	inspect := func(r *relayUnderTest, what ...string) []gateway.Life {
+		var answer struct{ Events []gateway.Life }
+		require.NoError(t, json.Unmarshal([]byte(r.mustAsk(append([]string{"inspect", "--json"}, what...)...)), &answer))
+		return answer.Events
+	}
+	for i := range 12 {
+		for _, r := range []*relayUnderTest{one, two} {
+			lives := inspect(r, "--entity", fmt.Sprint("s", i))
+			require.Len(t, lives, 1, "s%d", i)
+			require.Equal(t, "settled", lives[0].Deliveries[0].State, "without data_dir there is no trail that tells more")
+			byID := inspect(r, lives[0].ID.String())
+			require.Len(t, byID, 1)
+			require.Equal(t, lives[0].Position, byID[0].Position)
+		}
+	}
+	one.terminate()
+	two.terminate()
+}

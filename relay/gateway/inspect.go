@@ -116,7 +116,8 @@ func (g *Gateway) addTrails(ctx context.Context, lives []Life, headers []journal
 		for j := range l.Trail {
 			l.Trail[j].Event = trail.ID{} // said above them
 		}
-		complete := since.Before(l.ReceivedAt) && g.trail.Lost() == 0
+		_, shared := g.journal.(journal.Shared) // then other replicas have parts of the trail
+		complete := !shared && since.Before(l.ReceivedAt) && g.trail.Lost() == 0
 		for j := 0; j < len(l.Deliveries); j++ { // those that were moved come behind the others
 			d := &l.Deliveries[j]
 			d.settle(l.Trail, complete)

@@ -201,8 +201,8 @@ type Operator interface {
 	// Frontier are the positions of the last records stored.
 	Frontier() Cut
 
-	// Scan calls fn with the records up to the frontier of now, each shard's in order, until it returns false. want decides by
-	// everything but the body. What is lost is skipped.
+	// Scan calls fn with the records of the shards that this process has, up to the frontier of now, each shard's in order, until it returns
+	// false. want decides by everything but the body. What is lost is skipped.
 	Scan(ctx context.Context, want func(header *Record) bool, fn func(*Record) bool) error
 
 	// Find returns the positions of the events with an id, the newest first, as far as their keys are still known; Scan finds the others.

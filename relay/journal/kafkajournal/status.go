@@ -212,12 +212,13 @@ func holds(recs []kafkalog.Record, at int64) bool {
 	return len(recs) > 0 && recs[0].Offset <= at && at <= recs[len(recs)-1].Offset
 }
 
-// Scan calls fn with the events, each shard's in order, and before them those of dead letters whose events are gone.
+// Scan calls fn with the events of the shards that this replica has, each shard's in order, and before them those of dead letters whose
+// events are gone.
 func (j *Journal) Scan(ctx context.Context, want func(header *journal.Record) bool, fn func(*journal.Record) bool) error {
-	for n := range len(j.inbox) {
-		on, err := j.scanLetters(ctx, int32(n), want, fn)
+	for _, s := range j.running() {
+		on, err := s.scanLetters(ctx, want, fn)
 		if err == nil && on {
-			on, err = j.scanShard(ctx, int32(n), want, fn)
+			on, err = j.scanShard(ctx, s.n, want, fn)
 		}
 		if err != nil || !on {
 			return errors.Join(err, ctx.Err())
@@ -226,18 +227,14 @@ func (j *Journal) Scan(ctx context.Context, want func(header *journal.Record) bo
 	return ctx.Err()
 }
 
-// scanLetters is Scan for the dead letters of a shard that this replica has, whose events are gone.
-func (j *Journal) scanLetters(ctx context.Context, n int32, want func(header *journal.Record) bool, fn func(*journal.Record) bool) (on bool, err error) {
-	s := j.shard(uint32(n))
-	if s == nil {
-		return true, nil
-	}
+// scanLetters is Scan for the dead letters whose events are gone.
+func (s *shard) scanLetters(ctx context.Context, want func(header *journal.Record) bool, fn func(*journal.Record) bool) (on bool, err error) {
 	first, err := s.firstEvent(ctx)
 	if err != nil {
 		return false, err
 	}
 	for chunk := range slices.Chunk(s.letterPositions(first), 64) {
-		recs, err := j.load(chunk)
+		recs, err := s.j.load(chunk)
 		if err != nil {
 			return false, err
 		}
