@@ -174,6 +174,40 @@ func TestARunningReplicaGoesThroughAnUpgrade(t *testing.T) {
 	r.terminate()
 }
 
+// A relay that is too old for what others have written does no harm, and says what to do: so does one that starts.
+func TestAReplicaThatIsTooOldGivesItsShardsUp(t *testing.T) {
+	t.Parallel()
+	brokers, _ := fakeBrokers(t, 3)
+	r := replicaOf(t, "r0", brokers, startTeam(t))
+	r.start()
+	r.untilShared(1)
+	cfg, report := loadConfig(r.config)
+	require.NoError(t, report.Err())
+	j := journalOf(cfg, nil)
+	defer j.cluster.Close()
+	state, err := topics.ReadState(t.Context(), j.cluster, j.Prefix)
+	require.NoError(t, err)
+	newer := topics.Change{Meta: state.Meta, From: make([]int64, state.Meta.Shards)}
+	newer.Format++
+	require.NoError(t, state.Upgrade(t.Context(), j.cluster, j.Prefix, newer))
+	const words = "install the version that the other replicas have"
+	r.eventually(func() bool {
+		_, _, errs := r.ask("health")
+		values, _ := r.series()
+		return strings.Contains(errs, words) && values["journal_held_shards{}"] == 0
+	}, "it gives its shards up, and is not ready")
+	r.eventually(func() bool {
+		peers, err := j.members(t.Context())
+		return err == nil && len(peers) == 1 && len(peers[0].Shards) == 0
+	}, "whoever is newer can have them")
+
+	late := replicaOf(t, "r1", brokers, startTeam(t))
+	late.launch()
+	require.Error(t, late.cmd.Wait())
+	require.Contains(t, late.log.String(), words)
+	r.terminate()
+}
+
 func TestADifferenceThatCanBeUpgradedStopsOnlyWhoStarts(t *testing.T) {
 	t.Parallel()
 	var log strings.Builder

@@ -301,12 +301,10 @@ func (j *Journal) Ready() error {
 			return fmt.Errorf("shard %d: %w", s.n, err)
 		}
 	}
-	if err := j.outOfReach(); err != nil {
-		return err
-	}
+	away := j.outOfReach()
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return cmp.Or(j.newer, j.lost, j.fault)
+	return cmp.Or(j.newer, j.lost, away, j.fault)
 }
 
 // outdated gives up all shards: what the replicas share is of a newer version.
@@ -322,6 +320,12 @@ func (j *Journal) outdated(err error) {
 	for _, n := range j.partitions() {
 		j.own.Refuse(n)
 	}
+}
+
+func (j *Journal) isOutdated() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.newer != nil
 }
 
 // lose stops all appends.

@@ -2,6 +2,7 @@ package kafkajournal
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand"
 	"testing"
@@ -153,4 +154,21 @@ func TestAReplicaGivesUpWhatANewerVersionHasWritten(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Shards that were out of reach are accepted when they are reached again, but not by a replica that is too old by then.
+func TestAReplicaThatIsTooOldAcceptsNothingAgain(t *testing.T) {
+	var own choosy
+	alone(t, func(o *Options) { own = choosy{newTenure(0), make(chan int32, 10)}; o.Ownership = own }, func(j *Journal, l *link, m *memLogs) {
+		journaltest.Fill(t, j, 0, 1)
+		l.setCut(errors.New("no route"))
+		time.Sleep(time.Minute)
+		require.Len(t, own.released, 1)
+		m.append("ncs.control", 0, []kafkalog.Record{constants(t, "meta/a", topics.Change{Meta: topics.Meta{Format: topics.Format + 1}})})
+		j.outdated(errNewer) // as control says when it is reached, a moment before the shard is
+		l.setCut(nil)
+		time.Sleep(time.Minute)
+		require.Empty(t, own.accepted)
+		require.ErrorIs(t, j.Ready(), errNewer)
+	})
 }

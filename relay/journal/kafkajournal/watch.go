@@ -36,6 +36,9 @@ var errOutOfReach = errors.New("this replica does not reach the broker that lead
 func (j *Journal) watchLoop(ctx context.Context) {
 	own, ok := j.own.(refuser)
 	for ok && kafkaconn.Pause(ctx, watchInterval) {
+		if j.isOutdated() {
+			return // what was refused for that is not to be accepted again
+		}
 		stuck := false
 		for _, s := range j.all() {
 			stuck = stuck || s.stuck()
