@@ -25,6 +25,7 @@ type cursorName struct{ kind, name string }
 type legacy struct {
 	judges  map[life]*judgeState
 	cursors map[cursorName]map[life]*sinkState
+	foreign int // records that no owner has written; they are passed
 }
 
 func newLegacy() *legacy {
@@ -44,7 +45,8 @@ func (l *legacy) add(recs []kafkalog.Record) error {
 func (l *legacy) addOne(rec *kafkalog.Record) error {
 	key, err := decodeStateKey(rec.Key)
 	if err != nil {
-		return err
+		l.foreign++
+		return nil
 	}
 	name := cursorName{key.kind, key.name}
 	switch {

@@ -745,3 +745,116 @@ func TestEventsThatWereNotCountedAreNotHandedOut(t *testing.T) {
 		require.Equal(t, journal.Totals{Owed: 4, Pending: 4}, a.Totals())
 	})
 }
+
+// Of the compacted topics a stray record cannot even be removed: its tombstone would stay for a month.
+func TestRecordsThatSomebodyElseHasWrittenAreLeftAlone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLogs()
+		j := mustOpen(t, testOptions(t, m, 1))
+		stop := journaltest.Start(t, j)
+		a := journaltest.Sink(t, j, "a")
+		recs := journaltest.Fill(t, j, 0, 2, "a")
+		for _, key := range []string{"test", "a/b/c", "sink/a/x", "judge/1/2/3"} {
+			for _, value := range [][]byte{[]byte("x"), nil} {
+				for _, topic := range []string{"ncs.state", "ncs.dead", "ncs.control"} {
+					m.append(topic, 0, []kafkalog.Record{{Key: []byte(key), Value: value}})
+				}
+			}
+		}
+		for _, text := range []string{"x", "-5", "99999999999999999999"} {
+			m.append("ncs.events", 0, []kafkalog.Record{{Value: []byte("x"), Headers: []kafkalog.Header{{Key: headerInbox, Value: []byte(text)}}}})
+		}
+		recs = append(recs, journaltest.Fill(t, j, 2, 2, "a")...)
+		require.Len(t, journaltest.Drain(t, a, 1<<20), 4)
+		a.Bury(journal.DeadLetter{Position: recs[0].Position, Reason: "no", At: time.Now()})
+		require.NoError(t, j.Flush())
+		stop()
+		j = mustOpen(t, testOptions(t, m, 1))
+		stop = journaltest.Start(t, j)
+		a = journaltest.Sink(t, j, "a")
+		require.Equal(t, journaltest.Positions(recs[1:]), journaltest.Pending(a))
+		time.Sleep(15 * time.Minute)
+		left := newLegacy()
+		require.NoError(t, left.add(m.log("ncs.state", 0).recs))
+		require.Len(t, left.judges, 1, "those of former owners are removed all the same")
+		stop()
+	})
+}
+
+// A letter that is kept without its body cannot be delivered: an event without one is none.
+func TestALetterWithoutItsBodyIsNotReplayed(t *testing.T) {
+	alone(t, nil, func(j *Journal, _ *link, m *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		recs := journaltest.Fill(t, j, 0, 3, "a")
+		m.refuse("ncs.dead", func(recs []kafkalog.Record) error {
+			for _, r := range recs {
+				if strings.HasPrefix(string(r.Key), "a/2/") && len(r.Value) > 0 {
+					return &kafkalog.Refused{Record: -1, Err: errors.New("message too large")}
+				}
+			}
+			return nil
+		})
+		for _, r := range journaltest.Drain(t, a, 1<<20) {
+			a.Bury(journal.DeadLetter{Position: r.Position, Reason: "no", At: time.Now()})
+		}
+		require.NoError(t, j.Flush())
+		m.cut("ncs.inbox", 0, 3)
+		m.cut("ncs.events", 0, 3)
+		forgetful(j)
+		for _, spec := range []journal.ReplaySpec{{Sink: "a", DeadLetters: true}, {Sink: "a"}} {
+			n, err := j.CountReplay(t.Context(), spec, func(*journal.Record) bool { return true })
+			require.NoError(t, err)
+			require.Equal(t, 2, n)
+			r, err := j.AddReplay(spec)
+			require.NoError(t, err)
+			again := r.In(journaltest.Shard(t, j), func(*journal.Record) bool { return true })
+			var got []*journal.Record
+			for range 20 {
+				next, err := again.Next(1)
+				require.NoError(t, err)
+				got = append(got, next...)
+				time.Sleep(10 * time.Millisecond)
+			}
+			require.Equal(t, []journal.Position{recs[0].Position, recs[2].Position}, journaltest.Positions(got), "%+v", spec)
+			for _, r := range got {
+				again.Settle(r.Position, journal.Skipped)
+			}
+			require.True(t, r.Finished())
+			again.End()
+		}
+		require.EqualValues(t, 3, journaltest.StatusOf(j, "a").Letters)
+	})
+}
+
+// Whether something is owed for too long is asked all the time, and the inbox is as long as a week.
+func TestASweepReadsNoMoreThanItHasTo(t *testing.T) {
+	var v *veiled
+	alone(t, func(o *Options) { v = veil(o); o.Retention = 4 * time.Hour }, func(j *Journal, _ *link, m *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		old := journaltest.Fill(t, j, 0, 200, "a")
+		journaltest.Drain(t, a, 1<<20)
+		for _, r := range old {
+			a.Settle(r.Position, journal.Delivered)
+		}
+		time.Sleep(4 * time.Hour)
+		journaltest.Fill(t, j, 200, 5, "a")
+		journaltest.Drain(t, a, 1<<20)
+		var mu sync.Mutex
+		reads := 0
+		v.mu.Lock()
+		v.then = func(topic string) {
+			mu.Lock()
+			defer mu.Unlock()
+			if topic == "ncs.inbox" {
+				reads++
+			}
+		}
+		v.mu.Unlock()
+		time.Sleep(5 * time.Minute) // ten sweeps; the judge reads each second
+		mu.Lock()
+		require.LessOrEqual(t, reads, 300+20)
+		mu.Unlock()
+		require.EqualValues(t, 5, a.Totals().Pending)
+	})
+}

@@ -39,7 +39,7 @@ type judge struct {
 	next     int64 // its first offset that is not
 	rule     ruleE
 	overlaps uint64 // records that rule E skipped
-	foreign  uint64 // records that no owner has written
+	foreign  int    // records that no owner has written
 }
 
 // item is a record for ncs.events.

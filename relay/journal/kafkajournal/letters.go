@@ -94,23 +94,19 @@ func encodeLetter(sink string, l *journal.DeadLetter, r *journal.Record) kafkalo
 }
 
 // decodeLetter reads a record of ncs.dead that has a value.
-func decodeLetter(shard uint32, rec *kafkalog.Record) (sink string, l letter, err error) {
-	sink, pos, err := parseLetterKey(rec.Key)
-	if err != nil {
-		return "", letter{}, err
-	}
+func decodeLetter(shard uint32, pos offset, rec *kafkalog.Record) (l letter, err error) {
 	l = letter{at: rec.Offset, key: bytes.Clone(rec.Key)} // it would keep all that was read with it
 	for _, h := range rec.Headers {
 		switch {
 		case h.Key == headerFormat && string(h.Value) != format:
-			return "", letter{}, errNewer
+			return letter{}, errNewer
 		case h.Key == headerLetter:
 			l.DeadLetter, err = ledger.DecodeLetter(journal.Position{Shard: shard, Offset: uint64(pos)}, h.Value)
 		}
 	}
 	l.Position = journal.Position{Shard: shard, Offset: uint64(pos)}
 	l.Written = journal.Position{Shard: shard, Offset: uint64(rec.Offset + 1)}
-	return sink, l, err
+	return l, err
 }
 
 // grave is what is to be written to ncs.dead.
@@ -280,14 +276,18 @@ func (s *shard) readDead(ctx context.Context, from int64) error {
 // applyDead takes note of a record of ncs.dead. s.mu is held.
 func (s *shard) applyDead(rec *kafkalog.Record) error {
 	s.deadNext = rec.Offset + 1
+	sink, pos, err := parseLetterKey(rec.Key)
+	if err != nil {
+		s.warnOfForeign(s.j.topics.dead, 1)
+		return nil
+	}
 	if rec.Value == nil {
-		sink, pos, err := parseLetterKey(rec.Key)
-		if err == nil && s.letters[sink] != nil {
+		if s.letters[sink] != nil {
 			s.letters[sink].remove(pos)
 		}
-		return err
+		return nil
 	}
-	sink, l, err := decodeLetter(uint32(s.n), rec)
+	l, err := decodeLetter(uint32(s.n), pos, rec)
 	if err != nil {
 		return err
 	}

@@ -181,7 +181,9 @@ func decodeRecord(rec *kafkalog.Record) (r *journal.Record, inbox int64, err err
 			copy(r.SpanID[:], span[:])
 			r.TraceFlags = span[8]
 		case headerInbox:
-			inbox, bad = strconv.ParseInt(text, 10, 64)
+			if inbox, bad = strconv.ParseInt(text, 10, 64); bad != nil || inbox < 0 {
+				inbox = -1
+			}
 		}
 		if bad != nil && err == nil {
 			err = fmt.Errorf("header %s: %w", h.Key, bad)

@@ -625,11 +625,18 @@ func (w *replayed) raise(positions []journal.Position) {
 
 // eligible reports whether an event is one of those to be delivered again. What still waits for its sink is not.
 func (w *replayed) eligible(e *entry) bool {
+	if l := w.s.letters[w.r.spec.Of].get(e.pos); l != nil && bodyless(l.Size, e.rec) {
+		w.s.j.logger.Error("a dead letter that is kept without its body cannot be delivered", "sink", w.r.spec.Of, "position", l.Position)
+		return false
+	}
 	if w.r.spec.DeadLetters {
 		return w.r.written(w.s, e.pos)
 	}
 	return w.r.eligible(w.s, e)
 }
+
+// bodyless reports whether nothing is left of the event of a letter, whose body had a size, but its headers, or not even those.
+func bodyless(size int64, r *journal.Record) bool { return size > 0 && len(r.Body) == 0 }
 
 // written reports whether there is the dead letter at a position, and it was written before the replay was given. s.mu is held.
 func (r *replay) written(s *shard, pos offset) bool {
@@ -783,9 +790,10 @@ func (r *replay) count(ctx context.Context, s *shard, wanted func(*journal.Recor
 		s.mu.Lock()
 		kept := s.lettersAfter(r.spec.Of, after, 64)
 		var positions []journal.Position
+		var sizes []int64
 		for _, l := range kept {
 			if after = offset(l.Position.Offset); after < first && (!r.spec.DeadLetters || r.written(s, after)) {
-				positions = append(positions, l.Position)
+				positions, sizes = append(positions, l.Position), append(sizes, l.Size)
 			}
 		}
 		s.mu.Unlock()
@@ -796,8 +804,8 @@ func (r *replay) count(ctx context.Context, s *shard, wanted func(*journal.Recor
 		if err != nil {
 			return err
 		}
-		for _, rec := range recs {
-			if rec != nil {
+		for i, rec := range recs {
+			if rec != nil && !bodyless(sizes[i], rec) {
 				wanted(rec)
 			}
 		}

@@ -102,26 +102,45 @@ func (s *shard) buryOld(ctx context.Context, before time.Time) error {
 	if err != nil {
 		return err
 	}
-	oldest, err := s.recordAt(ctx, s.j.topics.inbox, inbox.start)
+	owed := s.oldestOwed()
+	if owed == 0 {
+		return nil
+	}
+	oldest, err := s.recordAt(ctx, s.j.topics.inbox, max(inbox.start, int64(owed)-1))
 	if err != nil || oldest == nil || !oldest.Time.Before(before) {
 		return err
 	}
-	count := int(inbox.end - inbox.start)
-	young := sort.Search(count, func(i int) bool {
-		rec, failed := s.recordAt(ctx, s.j.topics.inbox, inbox.start+int64(i))
+	young := sort.Search(int(inbox.end-oldest.Offset), func(i int) bool {
+		rec, failed := s.recordAt(ctx, s.j.topics.inbox, oldest.Offset+int64(i))
 		err = errors.Join(err, failed)
 		return rec == nil || !rec.Time.Before(before)
 	})
 	if err != nil || young == 0 {
 		return err
 	}
-	last := offset(inbox.start + int64(young)) // the position of the last that is old
+	last := offset(oldest.Offset + int64(young)) // the position of the last that is old
 	for _, c := range s.sinkCursors() {
 		if err := s.buryUpTo(ctx, c, last); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// oldestOwed is the first position that a sink may be owed; 0: none is owed anything.
+func (s *shard) oldestOwed() (first offset) {
+	for _, c := range s.sinkCursors() {
+		s.mu.Lock()
+		owed := c.unsettled.First()
+		if owed == 0 && c.unreadCount() > 0 {
+			owed = c.read.top + 1
+		}
+		if owed > 0 && (first == 0 || owed < first) {
+			first = owed
+		}
+		s.mu.Unlock()
+	}
+	return first
 }
 
 func (s *shard) sinkCursors() (list []*cursor) {
@@ -284,8 +303,7 @@ func (s *shard) forgetLives(ctx context.Context, now time.Time) error {
 		for _, rec := range recs {
 			key, err := decodeStateKey(rec.Key)
 			switch {
-			case err != nil:
-				return err
+			case err != nil: // somebody else's
 			case key.life == s.core.life:
 				owned[cursorName{key.kind, key.name}] = true
 			default:

@@ -491,16 +491,16 @@ func (s *shard) catchUp(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.warnOfForeign(s.core)
+	s.warnOfForeign(topic, s.core.foreign)
+	s.core.foreign = 0
 	s.core.caughtUp()
 	return nil
 }
 
-// warnOfForeign says that there are records in the events that no owner has written. They are passed.
-func (s *shard) warnOfForeign(c *core) {
-	if c.foreign > 0 {
-		s.j.logger.Error("somebody else writes to the topic: these records are passed", "topic", s.j.topics.events, "shard", s.n, "records", c.foreign)
-		c.foreign = 0
+// warnOfForeign says that there are records in a topic that no owner has written. They are passed.
+func (s *shard) warnOfForeign(topic string, records int) {
+	if records > 0 {
+		s.j.logger.Error("somebody else writes to the topic: these records are passed", "topic", topic, "shard", s.n, "records", records)
 	}
 }
 

@@ -81,6 +81,7 @@ func (s *shard) readState(ctx context.Context) (*legacy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("topic %s, partition %d: %w", s.j.topics.state, s.n, err)
 	}
+	s.warnOfForeign(s.j.topics.state, left.foreign)
 	return left, nil
 }
 
@@ -115,7 +116,8 @@ func (s *shard) count(ctx context.Context, c *core, events bounds) error {
 		return fmt.Errorf("topic %s: %w", s.j.topics.events, err)
 	}
 	c.next = max(c.next, end)
-	s.warnOfForeign(c)
+	s.warnOfForeign(s.j.topics.events, c.foreign)
+	c.foreign = 0
 	c.caughtUp()
 	return nil
 }

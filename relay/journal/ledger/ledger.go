@@ -164,13 +164,21 @@ func (u *Unsettled) Saved() []Delivery {
 
 // Oldest is when the first of them was received, zero when there is none.
 func (u *Unsettled) Oldest() time.Time {
-	if u.count == 0 {
+	if u.First() == 0 {
 		return time.Time{}
+	}
+	return ReceivedAt(u.list[0].Received)
+}
+
+// First is where the first of them is, 0 when there is none.
+func (u *Unsettled) First() Offset {
+	if u.count == 0 {
+		return 0
 	}
 	for u.list[0].Size == settledSize {
 		u.list = u.list[1:]
 	}
-	return ReceivedAt(u.list[0].Received)
+	return u.list[0].At
 }
 
 // ReceivedAt is Debt.Received as a time; zero when it is not known.
