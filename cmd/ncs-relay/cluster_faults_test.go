@@ -388,7 +388,11 @@ func (r *randomFaults) strikeReplica() {
 	if slices.ContainsFunc(r.pending, func(m mending) bool { return m.what == one.name }) {
 		return
 	}
-	what := []string{"replica killed and back at once", "replica killed", "replica frozen", "replica stopped"}[r.rng.IntN(4)]
+	kinds := []string{"replica killed and back at once", "replica killed", "replica frozen", "replica stopped"}
+	if one.name == cutOff {
+		kinds = append(kinds, "replica cut off", "replica cut off from one broker")
+	}
+	what := kinds[r.rng.IntN(len(kinds))]
 	r.done[what]++
 	r.t.Logf("%s %s: %s", clock(time.Now()), one.name, what)
 	switch what {
@@ -400,6 +404,14 @@ func (r *randomFaults) strikeReplica() {
 		one.stop()
 		one.over = over
 		r.pending = append(r.pending, mending{one.name, r.within(0, 5*time.Second), func() { one.launch(); one.over() }})
+	case "replica cut off", "replica cut off from one broker":
+		var brokers []int // all
+		if what != "replica cut off" {
+			brokers = []int{1 + r.rng.IntN(3)}
+		}
+		over := r.books.trouble(what, nil) // it may get others for those that it does not reach
+		mend := r.kafka.Cut(r.t, cutListener, brokers...)
+		r.pending = append(r.pending, mending{one.name, r.within(time.Second, 30*time.Second), func() { mend(); over() }})
 	case "replica killed":
 		one.kill()
 		r.pending = append(r.pending, mending{one.name, r.within(time.Second, 25*time.Second), func() { one.launch(); one.over() }})

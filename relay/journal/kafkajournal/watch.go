@@ -91,12 +91,16 @@ func (j *Journal) refusals() (shards []int32) {
 	return shards
 }
 
-// reach returns why a leader of the shard's partitions cannot be reached. What a broker says is no such reason: it would say so to all.
+// reach returns why a leader of the partitions that a shard needs cannot be reached. What a broker says is no such reason: it would say so to all.
 func (j *Journal) reach(ctx context.Context, shard int32) error {
 	ctx, cancel := context.WithTimeout(ctx, reachWithin)
 	defer cancel()
-	for _, topic := range []string{j.topics.inbox, j.topics.events, j.topics.state, j.topics.dead} {
-		_, err := j.logs.ends(ctx, topic, shard)
+	for _, topic := range []string{j.topics.inbox, j.topics.events, j.topics.state, j.topics.dead, j.topics.control} {
+		partition := shard
+		if topic == j.topics.control { // without which nothing is taken over, and no pause is heard of
+			partition = 0
+		}
+		_, err := j.logs.ends(ctx, topic, partition)
 		if err != nil && !errors.As(err, new(kafka.Error)) {
 			return fmt.Errorf("topic %s: %w", topic, err)
 		}

@@ -60,6 +60,21 @@ func TestAShardOutOfReachIsLeftToOthersUntilItIsReached(t *testing.T) {
 	})
 }
 
+// A shard is taken over when control was followed to its end, which one broker leads.
+func TestWithoutTheWayToControlAllShardsAreLeftToOthers(t *testing.T) {
+	var own choosy
+	alone(t, func(o *Options) { o.Shards = 2; own = choosy{newTenure(0), make(chan int32, 10)}; o.Ownership = own }, func(j *Journal, _ *link, m *memLogs) {
+		m.hide("ncs.control")
+		own.set(true, 0, 1)
+		time.Sleep(stuckAfter + 2*watchInterval + 2*reachWithin)
+		shards, _ := own.Owned()
+		require.Empty(t, shards)
+		m.hide("")
+		time.Sleep(2 * watchInterval)
+		require.Len(t, own.accepted, 2)
+	})
+}
+
 func (l *link) setCut(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
