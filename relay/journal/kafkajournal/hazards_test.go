@@ -858,3 +858,119 @@ func TestASweepReadsNoMoreThanItHasTo(t *testing.T) {
 		require.EqualValues(t, 5, a.Totals().Pending)
 	})
 }
+
+// An owner that is none any more may still write: what it says is kept for the next to merge.
+func TestALateRecordOfAFormerOwnerIsKept(t *testing.T) {
+	alone(t, nil, func(j *Journal, _ *link, m *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		journaltest.Fill(t, j, 0, 2, "a")
+		time.Sleep(time.Second)
+		late := stateKey{kindSink, "a", life{9}}
+		m.append("ncs.state", 0, []kafkalog.Record{{Key: stateKey{kind: kindJudge, life: life{8}}.encode(), Value: (&judgeState{}).encode()}})
+		stored, err := newestState(m, "a")
+		require.NoError(t, err)
+		m.append("ncs.state", 0, []kafkalog.Record{{Key: late.encode(), Value: stored.encode()}})
+		time.Sleep(30 * time.Minute)
+		left := newLegacy()
+		require.NoError(t, left.add(m.log("ncs.state", 0).recs))
+		require.Contains(t, left.cursors[cursorName{kindSink, "a"}], late.life)
+		require.EqualValues(t, 2, a.Totals().Owed)
+	})
+}
+
+// slow are logs of brokers whose clock is behind.
+type slow struct {
+	logs
+	by time.Duration
+}
+
+func (s slow) read(ctx context.Context, topic string, partition int32, offset int64, maxBytes int, wait time.Duration) (kafkalog.Chunk, error) {
+	chunk, err := s.logs.read(ctx, topic, partition, offset, maxBytes, wait)
+	for i := range chunk.Records {
+		chunk.Records[i].Time = chunk.Records[i].Time.Add(-s.by)
+	}
+	return chunk, err
+}
+
+// Only what is old goes, by the brokers' clock: topics drop their records by that.
+func TestWhatIsYoungIsNotGivenUp(t *testing.T) {
+	change := func(o *Options) { o.Retention = 4 * time.Hour; o.logs = slow{o.logs, 2 * time.Hour} }
+	alone(t, change, func(j *Journal, _ *link, _ *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		journaltest.Fill(t, j, 0, 1, "a")
+		time.Sleep(10 * time.Minute)
+		journaltest.Fill(t, j, 1, 1, "a")
+		require.Len(t, journaltest.Drain(t, a, 1), 2)
+		time.Sleep(2*time.Hour + 45*time.Minute)
+		require.Equal(t, journal.Totals{Owed: 2, Pending: 2}, a.Totals())
+		time.Sleep(10 * time.Minute)
+		require.Equal(t, journal.Totals{Owed: 2, Dead: 1, Pending: 1}, a.Totals())
+	})
+}
+
+// A replay has ended when the letters that it delivered are removed.
+func TestAReplayEndsAfterItsLetters(t *testing.T) {
+	alone(t, nil, func(j *Journal, _ *link, m *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		recs := journaltest.Fill(t, j, 0, 1, "a")
+		journaltest.Drain(t, a, 1)
+		a.Bury(journal.DeadLetter{Position: recs[0].Position, Reason: "no", At: time.Now()})
+		require.NoError(t, j.Flush())
+		r, err := j.AddReplay(journal.ReplaySpec{Sink: "a", DeadLetters: true})
+		require.NoError(t, err)
+		again := r.In(journaltest.Shard(t, j), func(*journal.Record) bool { return true })
+		var got []*journal.Record
+		for len(got) == 0 {
+			time.Sleep(10 * time.Millisecond)
+			got, err = again.Next(1)
+			require.NoError(t, err)
+		}
+		m.refuse("ncs.dead", func([]kafkalog.Record) error { return errors.New("no leader") })
+		again.Settle(got[0].Position, journal.Delivered)
+		time.Sleep(5 * time.Second)
+		_, done := j.control.replay(r.ID()).doneIn(0)
+		require.False(t, done, "the next owner would not remove it")
+		m.refuse("", nil)
+		time.Sleep(5 * time.Second)
+		_, done = j.control.replay(r.ID()).doneIn(0)
+		require.True(t, done)
+		require.Zero(t, journaltest.StatusOf(j, "a").Letters)
+		again.End()
+	})
+}
+
+// A copy that comes after the window is an event of its own.
+func TestTheJudgeKnowsCopiesWithinTheWindow(t *testing.T) {
+	alone(t, nil, func(j *Journal, _ *link, _ *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		j.KeepKeys(100, time.Hour)
+		r := journaltest.Record(0, "a")
+		for owed, later := range []time.Duration{0, time.Hour, 2 * time.Hour} {
+			late := *r
+			late.Time = r.Time.Add(later)
+			_, err := journaltest.Append(j, &late)
+			require.NoError(t, err)
+			time.Sleep(time.Second)
+			require.EqualValues(t, max(1, owed), a.Totals().Owed, later)
+		}
+	})
+}
+
+// One object for each ownership: the former one ends first.
+func TestAShardIsNotTakenAgainBeforeItWasLetGo(t *testing.T) {
+	var own *tenure
+	alone(t, func(o *Options) { own = newTenure(0); o.Ownership = own }, func(j *Journal, _ *link, _ *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		first := journaltest.Shard(t, j)
+		own.set(false, 0)
+		time.Sleep(time.Second)
+		own.set(true, 0)
+		time.Sleep(5 * time.Second)
+		held, _ := j.Shards()
+		require.Empty(t, held, "something may be in flight")
+		a.End()
+		time.Sleep(2 * time.Second)
+		require.NotSame(t, first, journaltest.Shard(t, j))
+		require.EqualValues(t, 2, j.SharedStats().TakeOvers)
+	})
+}
