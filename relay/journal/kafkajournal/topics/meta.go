@@ -84,6 +84,7 @@ type State struct {
 	Epochs  map[int32]Epoch // of the shards that have one
 
 	first Meta
+	text  []byte // of Meta, with what this version does not know
 }
 
 // ReadState reads the control topic.
@@ -163,7 +164,7 @@ func (s *State) addMeta(key string, value []byte) error {
 	case isChange && len(c.From) != c.Shards:
 		return fmt.Errorf("change %s does not say from where on it holds", number)
 	}
-	s.Meta = c.Meta
+	s.Meta, s.text = c.Meta, slices.Clone(value)
 	if isChange {
 		s.Changes = append(s.Changes, c)
 	} else {
@@ -198,11 +199,16 @@ func Agree(ctx context.Context, c *kafkaconn.Cluster, prefix string, mine Meta) 
 // ErrOvertaken is the error of Upgrade where another change came first.
 var ErrOvertaken = errors.New("what all replicas share was changed by somebody else at the same time: run it again")
 
-// Upgrade makes other constants hold, from offsets of the inbox on, one for each shard.
+// Upgrade makes other constants hold, from offsets of the inbox on, one for each shard. What this version does not know of is kept.
 func (s State) Upgrade(ctx context.Context, c *kafkaconn.Cluster, prefix string, to Change) error {
 	number := len(s.Changes) + 1
 	to.At = time.Now().UTC().Truncate(time.Second)
-	if err := write(ctx, c, prefix, fmt.Sprintf("%s/%d/%s", s.Key, number, randomID()), to); err != nil {
+	text, err := json.Marshal(to)
+	fields := make(map[string]json.RawMessage)
+	if err := errors.Join(err, json.Unmarshal(s.text, &fields), json.Unmarshal(text, &fields)); err != nil {
+		return err
+	}
+	if err := write(ctx, c, prefix, fmt.Sprintf("%s/%d/%s", s.Key, number, randomID()), fields); err != nil {
 		return err
 	}
 	now, err := ReadState(ctx, c, prefix)

@@ -330,8 +330,10 @@ func TestOfChangesAtTheSameTimeOneCounts(t *testing.T) {
 	_, c := fake(t)
 	_, err := options.Create(soon(t), c, nil)
 	require.NoError(t, err)
-	s, _, err := Agree(soon(t), c, "ncs", mine)
+	require.NoError(t, write(soon(t), c, "ncs", "meta/a", map[string]any{"cluster": "production", "format": 1, "shards": 6, "later": "kept"}))
+	s, wrote, err := Agree(soon(t), c, "ncs", mine)
 	require.NoError(t, err)
+	require.False(t, wrote)
 	results := make(chan error, 4)
 	for i := range 4 {
 		go func() {
@@ -357,6 +359,7 @@ func TestOfChangesAtTheSameTimeOneCounts(t *testing.T) {
 	keys := make(map[string]bool)
 	for _, r := range chunk.Records {
 		keys[string(r.Key)] = true
+		require.Contains(t, string(r.Value), `"later":"kept"`, "what this version does not know")
 	}
 	require.Len(t, keys, 5, "compaction must not let a later one take the place of the one that counts")
 }
