@@ -3,6 +3,7 @@ package kafkajournal
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -327,6 +328,14 @@ func TestWhatASweepStoresIsNotBrokenOff(t *testing.T) {
 
 // A letter is the settlement, also of a delivery that the next owner does not know to have been handed out.
 func TestADeadLetterIsNotDeliveredByTheNextOwner(t *testing.T) {
+	for _, handedOut := range []bool{false, true} {
+		t.Run(fmt.Sprint(handedOut), func(t *testing.T) { deadAtTheNextOwner(t, handedOut) })
+	}
+}
+
+// deadAtTheNextOwner kills an owner who has written a letter and nothing more; what it has handed out before is stored if stored is
+// true.
+func deadAtTheNextOwner(t *testing.T, stored bool) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemLogs()
@@ -339,6 +348,10 @@ func TestADeadLetterIsNotDeliveredByTheNextOwner(t *testing.T) {
 		a := journaltest.Sink(t, j, "a")
 		recs := journaltest.Fill(t, j, 0, 5, "a")
 		time.Sleep(time.Second)
+		if stored {
+			journaltest.Drain(t, a, 1<<20)
+			time.Sleep(time.Second)
+		}
 		m.refuse("ncs.state", func([]kafkalog.Record) error { return errors.New("no leader") })
 		journaltest.Drain(t, a, 1<<20)
 		a.Bury(journal.DeadLetter{Position: recs[1].Position, Reason: "no"})
@@ -861,20 +874,54 @@ func TestASweepReadsNoMoreThanItHasTo(t *testing.T) {
 
 // An owner that is none any more may still write: what it says is kept for the next to merge.
 func TestALateRecordOfAFormerOwnerIsKept(t *testing.T) {
-	alone(t, nil, func(j *Journal, _ *link, m *memLogs) {
-		a := journaltest.Sink(t, j, "a")
-		journaltest.Fill(t, j, 0, 2, "a")
-		time.Sleep(time.Second)
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLogs()
 		late := stateKey{kindSink, "a", life{9}}
-		m.append("ncs.state", 0, []kafkalog.Record{{Key: stateKey{kind: kindJudge, life: life{8}}.encode(), Value: (&judgeState{}).encode()}})
-		stored, err := newestState(m, "a")
-		require.NoError(t, err)
-		m.append("ncs.state", 0, []kafkalog.Record{{Key: late.encode(), Value: stored.encode()}})
-		time.Sleep(30 * time.Minute)
-		left := newLegacy()
-		require.NoError(t, left.add(m.log("ncs.state", 0).recs))
-		require.Contains(t, left.cursors[cursorName{kindSink, "a"}], late.life)
-		require.EqualValues(t, 2, a.Totals().Owed)
+		for range 2 {
+			j := mustOpen(t, testOptions(t, m, 1))
+			stop := journaltest.Start(t, j)
+			journaltest.Sink(t, j, "a")
+			require.NoError(t, j.Flush())
+			if len(m.log("ncs.inbox", 0).recs) == 0 { // the former owner
+				journaltest.Fill(t, j, 0, 2, "a")
+				stop()
+				continue
+			}
+			stored, err := newestState(m, "a")
+			require.NoError(t, err)
+			m.append("ncs.state", 0, []kafkalog.Record{{Key: late.encode(), Value: stored.encode()}})
+			time.Sleep(30 * time.Minute)
+			left := newLegacy()
+			require.NoError(t, left.add(m.log("ncs.state", 0).recs))
+			require.Len(t, left.cursors[cursorName{kindSink, "a"}], 2)
+			require.Contains(t, left.cursors[cursorName{kindSink, "a"}], late.life)
+			stop()
+		}
+	})
+}
+
+// A shard with events and without a state would be nobody's for good.
+func TestNothingIsJudgedBeforeTheOwnerHasAState(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLogs()
+		m.refuse("ncs.state", func([]kafkalog.Record) error { return errors.New("no leader") })
+		m.append("ncs.inbox", 0, []kafkalog.Record{encodeRecord(journaltest.Record(0, "a"))})
+		j := mustOpen(t, testOptions(t, m, 1))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- j.Run(ctx) }()
+		time.Sleep(5 * time.Second)
+		held, _ := j.Shards()
+		require.Empty(t, held)
+		require.Empty(t, m.log("ncs.events", 0).recs)
+		m.refuse("", nil)
+		time.Sleep(2 * time.Second)
+		require.Len(t, m.log("ncs.events", 0).recs, 1)
+		cancel()
+		require.NoError(t, <-ended)
+		require.NoError(t, j.Close())
 	})
 }
 
@@ -908,9 +955,10 @@ func TestWhatIsYoungIsNotGivenUp(t *testing.T) {
 	})
 }
 
-// A replay has ended when the letters that it delivered are removed.
+// A replay has not ended while a letter that it has delivered is there: without a lease it stays.
 func TestAReplayEndsAfterItsLetters(t *testing.T) {
-	alone(t, nil, func(j *Journal, _ *link, m *memLogs) {
+	var own *tenure
+	alone(t, func(o *Options) { own = newTenure(0); o.Ownership = own }, func(j *Journal, _ *link, _ *memLogs) {
 		a := journaltest.Sink(t, j, "a")
 		recs := journaltest.Fill(t, j, 0, 1, "a")
 		journaltest.Drain(t, a, 1)
@@ -925,15 +973,24 @@ func TestAReplayEndsAfterItsLetters(t *testing.T) {
 			got, err = again.Next(1)
 			require.NoError(t, err)
 		}
-		m.refuse("ncs.dead", func([]kafkalog.Record) error { return errors.New("no leader") })
+		done := func() bool {
+			_, done := j.control.replay(r.ID()).doneIn(0)
+			return done
+		}
+		own.set(false, 0)
+		again.Settle(got[0].Position, journal.Delivered)
+		require.NoError(t, j.Flush())
+		time.Sleep(2 * time.Second)
+		require.False(t, done(), "the next owner would not remove it")
+		own.set(true, 0)
+		again.End()
+		a.End()
+		time.Sleep(5 * time.Second)
+		again = r.In(journaltest.Shard(t, j), func(*journal.Record) bool { return true })
+		require.Len(t, again.Pending(), 1)
 		again.Settle(got[0].Position, journal.Delivered)
 		time.Sleep(5 * time.Second)
-		_, done := j.control.replay(r.ID()).doneIn(0)
-		require.False(t, done, "the next owner would not remove it")
-		m.refuse("", nil)
-		time.Sleep(5 * time.Second)
-		_, done = j.control.replay(r.ID()).doneIn(0)
-		require.True(t, done)
+		require.True(t, done())
 		require.Zero(t, journaltest.StatusOf(j, "a").Letters)
 		again.End()
 	})
