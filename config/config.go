@@ -144,7 +144,7 @@ func (c *Config) Place(path string) (line, column int) {
 }
 
 // Files lists the files that belong to the configuration besides itself and can change: those of the sources' secrets and
-// the catalogue. // (The certificate is followed by the ingress itself.)
+// the catalogue. The certificate is followed by the ingress itself.
 func (c *Config) Files() []string {
 	var files []string
 	if c.Overlay != "" {

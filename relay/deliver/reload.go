@@ -34,8 +34,8 @@ func (s *Sinks) Reload(ctx context.Context, specs []SinkSpec, meanwhile func() e
 	}
 }
 
-// apply runs on the goroutine of Run. Sinks come first, since the new rules may name them; then the new rules and
-// sources take over at once; the sinks that no rule names any more end last.
+// apply runs on the goroutine of Run. New and changed sinks come first, since what meanwhile takes up may name them; removed ones
+// end last, when nothing names them any more.
 func (s *Sinks) apply(ctx, hard context.Context, request reloadRequest) error {
 	var undo []func() error
 	back := func(err error) error {

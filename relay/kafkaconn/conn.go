@@ -36,12 +36,12 @@ const (
 
 	idleTimeout = 5 * time.Minute // below the brokers' connections.max.idle.ms of 10 minutes
 
-	// maxConns bounds the connections of a sink. The dispatcher's slots keep the number far below; this only stops a fault
-	// from using up the process's files.
+	// maxConns bounds the connections to a cluster. Whoever uses it needs far fewer; this only stops a fault from using up the
+	// process's files.
 	maxConns = 512
 )
 
-// conns opens the connections of one sink, keeps them for later requests, counts them and can close them all. A
+// conns opens the connections to one cluster, keeps them for later requests, counts them and can close them all. A
 // connection serves one request at a time: a broker answers in order, so one slow partition would hold up the others.
 type conns struct {
 	net.Dialer

@@ -137,7 +137,7 @@ func (c *core) end() place { return place{c.next, c.rule.top} }
 
 // records are those of ncs.state that have to be written, in this order, and the cursors that the first of them are about; all
 // of them if all is true. The judge's comes last: from where it says that events are known the next owner looks for names
-// of sinks, and any before has a state then.
+// of sinks, and any before has a state then. While one of the others does not fit it is left out.
 func (c *core) records(all bool) (recs []kafkalog.Record, of []*cursor) {
 	unfit := false
 	for _, cur := range c.cursors {

@@ -2,7 +2,6 @@ package kafkajournal
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -246,16 +245,14 @@ func (d *deliveries) fetch(ctx context.Context, from place) {
 	defer d.s.mu.Unlock()
 	defer d.s.j.wake(d.to)
 	d.fetching = false
-	var gone *kafkalog.OutOfRange
-	switch {
-	case errors.As(err, &gone) && from.next < gone.Start && d.c.key.kind == kindReplay:
-		d.c.read.next = gone.Start // as far as the topic reaches back
+	if start, gone := startsAfter(err, from.next); gone {
+		if d.c.key.kind == kindSink { // a replay reaches as far back as the topic does
+			d.s.j.logger.Error("events are gone from the topic before they were delivered", "topic", topic, "shard", d.s.n, "sink", d.c.key.name, "from", from.next, "to", start)
+		}
+		d.c.read.next = start // what was owed before is counted as dropped when all the rest was read
 		return
-	case errors.As(err, &gone) && from.next < gone.Start:
-		d.s.j.logger.Error("events are gone from the topic before they were delivered", "topic", topic, "shard", d.s.n, "sink", d.c.key.name, "from", from.next, "to", gone.Start)
-		d.c.read.next = gone.Start // what was owed there is counted as dropped when all the rest was read
-		return
-	case err != nil:
+	}
+	if err != nil {
 		d.err = fmt.Errorf("read topic %s, partition %d: %w", topic, d.s.n, err)
 		return
 	}

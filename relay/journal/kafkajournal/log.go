@@ -91,7 +91,7 @@ func readToEnd(ctx context.Context, l logs, topic string, partition int32, from 
 // become one may not show all that it has: that is an error, which passes.
 func readThere(ctx context.Context, l logs, topic string, partition int32, at int64, maxBytes int) ([]kafkalog.Record, error) {
 	chunk, err := l.read(ctx, topic, partition, at, maxBytes, 0)
-	if gone := new(kafkalog.OutOfRange); errors.As(err, &gone) && at < gone.Start {
+	if _, gone := startsAfter(err, at); gone {
 		return nil, nil
 	}
 	if err == nil && len(chunk.Records) == 0 {
@@ -101,6 +101,13 @@ func readThere(ctx context.Context, l logs, topic string, partition int32, at in
 		return nil, fmt.Errorf("read topic %s, partition %d: %w", topic, partition, err)
 	}
 	return chunk.Records, nil
+}
+
+// startsAfter reports whether reading from an offset failed because the log begins behind it now, and where.
+func startsAfter(err error, offset int64) (start int64, gone bool) {
+	out := new(kafkalog.OutOfRange)
+	gone = errors.As(err, &out) && offset < out.Start
+	return out.Start, gone
 }
 
 // readBytes is about how much is read at once.

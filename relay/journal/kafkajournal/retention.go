@@ -87,7 +87,7 @@ func (s *shard) recordAt(ctx context.Context, topic string, at int64) (*kafkalog
 		return nil, nil
 	}
 	chunk, err := s.j.logs.read(ctx, topic, s.n, at, 1<<10, 0)
-	if gone := new(kafkalog.OutOfRange); errors.As(err, &gone) || err == nil && len(chunk.Records) == 0 {
+	if errors.As(err, new(*kafkalog.OutOfRange)) || err == nil && len(chunk.Records) == 0 {
 		return nil, nil
 	}
 	if err != nil {
@@ -204,8 +204,8 @@ func (s *shard) settleUpTo(ctx context.Context, c *cursor, last offset, settle f
 func (s *shard) readOn(ctx context.Context, c *cursor, from place, end int64, last offset) error {
 	topic := s.j.topics.events
 	chunk, err := s.j.logs.read(ctx, topic, s.n, from.next, fetchBytes, 0)
-	if gone := new(kafkalog.OutOfRange); errors.As(err, &gone) && from.next < gone.Start {
-		chunk, err = kafkalog.Chunk{Next: gone.Start}, nil
+	if start, gone := startsAfter(err, from.next); gone {
+		chunk, err = kafkalog.Chunk{Next: start}, nil
 	}
 	if err != nil {
 		return fmt.Errorf("read topic %s, partition %d: %w", topic, s.n, err)
@@ -335,7 +335,7 @@ func (s *shard) forgetLives(ctx context.Context, now time.Time) error {
 // largestState bounds a record of ncs.state.
 const largestState = 512 << 10
 
-// encode encodes a state within the bound: without the texts of errors, if need be. If it does not fit even so, the older half
+// encodeState encodes a state within the bound: without the texts of errors, if need be. If it does not fit even so, the older half
 // of what is pending has to go.
 func (c *core) encodeState(cur *cursor) []byte {
 	st := cur.state(c.end())

@@ -357,43 +357,52 @@ func (s *shard) note(err error) {
 	}
 }
 
-// judgeSome reads some of the inbox, and writes its events.
-func (s *shard) judgeSome(ctx context.Context, events writer) error {
+// readInbox reads what is to be judged next.
+func (s *shard) readInbox(ctx context.Context) (recs []kafkalog.Record, end int64, err error) {
+	topic := s.j.topics.inbox
 	s.mu.Lock()
 	from := int64(s.core.picked)
 	s.mu.Unlock()
 	if s.doubted {
 		if err := s.sameInbox(ctx, from); err != nil {
-			return err
+			return nil, 0, err
 		}
 		s.doubted = false
 	}
-	chunk, err := s.j.logs.read(ctx, s.j.topics.inbox, s.n, from, readBytes, time.Second)
-	var gone *kafkalog.OutOfRange
-	if errors.As(err, &gone) && from < gone.Start {
-		s.j.logger.Error("accepted records are gone from the topic before they were judged", "topic", s.j.topics.inbox, "shard", s.n, "from", from, "to", gone.Start)
+	chunk, err := s.j.logs.read(ctx, topic, s.n, from, readBytes, time.Second)
+	if start, gone := startsAfter(err, from); gone {
+		s.j.logger.Error("accepted records are gone from the topic before they were judged", "topic", topic, "shard", s.n, "from", from, "to", start)
 		s.mu.Lock()
-		s.core.passTo(offset(gone.Start))
+		s.core.passTo(offset(start))
 		s.touch()
 		s.mu.Unlock()
 		s.judgedMore()
-		return nil
+		return nil, start, nil
 	}
-	if errors.As(err, &gone) && from > gone.End {
+	if out := new(kafkalog.OutOfRange); errors.As(err, &out) {
 		s.doubted = true
-		return fmt.Errorf("topic %s, partition %d, ends at %d, and %d were judged: %w", s.j.topics.inbox, s.n, gone.End, from, errForeignLog)
+		return nil, 0, fmt.Errorf("topic %s, partition %d, ends at %d, and %d were judged: %w", topic, s.n, out.End, from, errForeignLog)
 	}
 	if err != nil {
-		return fmt.Errorf("read topic %s: %w", s.j.topics.inbox, err)
+		return nil, 0, fmt.Errorf("read topic %s: %w", topic, err)
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.read = time.Now()
-	s.mu.Unlock()
-	for recs := chunk.Records; len(recs) > 0; {
+	return chunk.Records, chunk.End, nil
+}
+
+// judgeSome reads some of the inbox, and writes its events.
+func (s *shard) judgeSome(ctx context.Context, events writer) error {
+	recs, end, err := s.readInbox(ctx)
+	if err != nil {
+		return err
+	}
+	for len(recs) > 0 {
 		n := kafkalog.Fitting(recs, s.j.opts.MaxRecord/2) // what an event has besides fits in the other half
 		s.mu.Lock()
 		row, err := s.core.pick(recs[:n])
-		s.inboxEnd = max(s.inboxEnd, chunk.End)
+		s.inboxEnd = max(s.inboxEnd, end)
 		s.touch()
 		s.mu.Unlock()
 		if len(row) > 0 {

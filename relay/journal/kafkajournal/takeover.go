@@ -143,8 +143,8 @@ func (s *shard) recall(ctx context.Context) error {
 			}
 			return nil
 		})
-		if gone := new(kafkalog.OutOfRange); errors.As(err, &gone) {
-			s.window.start = max(s.window.start, gone.Start)
+		if start, gone := startsAfter(err, s.window.start); gone {
+			s.window.start = start
 		} else if err != nil {
 			return fmt.Errorf("read topic %s: %w", s.j.topics.events, err)
 		} else {

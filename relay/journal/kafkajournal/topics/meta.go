@@ -61,8 +61,8 @@ type Change struct {
 	By   string    `json:"by,omitempty"`
 }
 
-// Epoch says that an operator has found the topics of a shard to be right, though they are not those that were known. What was
-// said in an earlier epoch is about other records then.
+// Epoch says that an operator has found the topics of a shard to be right, though they are not those that were known. The
+// state of the shard was made to fit them before.
 type Epoch struct {
 	Number int64             `json:"epoch"` // from 1
 	Topics map[string]string `json:"topics"`
