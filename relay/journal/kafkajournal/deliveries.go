@@ -7,7 +7,6 @@ import (
 
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/journal/ledger"
-	"ncs-relay/relay/kafkaconn/kafkalog"
 )
 
 // sink is a journal.Sink.
