@@ -339,3 +339,26 @@ func TestALateLetterOfWhatIsSettledIsRemoved(t *testing.T) {
 		require.EqualValues(t, 1, j.SharedStats().Overlap)
 	})
 }
+
+// Where there are more replicas than shards, one without a shard begins replays of sinks that only others know.
+func TestAReplicaWithoutShardsBeginsReplays(t *testing.T) {
+	pairIn(t, func(t *testing.T, one, two *Journal, second *tenure) {
+		gone, err := one.Sink("gone")
+		require.NoError(t, err)
+		gone.Release()
+		for _, j := range []*Journal{one, two} {
+			_, err := j.Sink("a")
+			require.NoError(t, err)
+		}
+		second.set(true)
+		for range 2 {
+			<-second.released
+		}
+		one.own.(*tenure).set(true, 0, 1, 2, 3)
+		time.Sleep(2 * time.Second)
+		_, err = two.AddReplay(journal.ReplaySpec{Sink: "a", Of: "gone", Pending: true})
+		require.NoError(t, err)
+		_, err = one.AddReplay(journal.ReplaySpec{Sink: "a", Of: "nobody", Pending: true})
+		require.ErrorContains(t, err, "does not know both sinks")
+	})
+}

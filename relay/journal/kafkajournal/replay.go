@@ -200,12 +200,13 @@ func (j *Journal) Ended(id uint32) (sum journal.ReplayTotals, ended bool) {
 	return sum, true
 }
 
-// knows reports whether a sink is open, or has a state in a shard of this replica.
+// knows reports whether a sink may exist: it is open, or has a state in a shard of this replica. One without a shard cannot tell.
 func (j *Journal) knows(sink string) bool {
-	if j.isOpen(sink) {
+	shards := j.running()
+	if j.isOpen(sink) || len(shards) == 0 {
 		return true
 	}
-	for _, s := range j.running() {
+	for _, s := range shards {
 		s.mu.Lock()
 		known := s.core.cursors[cursorName{kindSink, sink}] != nil
 		s.mu.Unlock()
