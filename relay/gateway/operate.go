@@ -387,17 +387,17 @@ func (g *Gateway) DeadLetter(sink string, position journal.Position) (DeadLetter
 
 // DropDeadLetters deletes dead letters, all or with ends those written before them, and says how many.
 func (g *Gateway) DropDeadLetters(f relay.Filter, ends *journal.Ends) (dropped int, err error) {
-	bySink := make(map[string][]journal.Position)
+	bySink := make(map[string][]journal.DeadLetter)
 	if err := g.eachDeadLetter(f, Page{}, func(d DeadLetter) bool {
 		if ends == nil || !d.Written.IsZero() && d.Written.Offset <= ends.Letters.In(d.Written.Shard).Offset {
-			bySink[d.Sink] = append(bySink[d.Sink], d.Position)
+			bySink[d.Sink] = append(bySink[d.Sink], journal.DeadLetter{Position: d.Position, Written: d.Written})
 		}
 		return true
 	}); err != nil {
 		return 0, err
 	}
-	for sink, positions := range bySink {
-		for some := range slices.Chunk(positions, 1000) { // a transaction must not hold up the checkpoints for long
+	for sink, letters := range bySink {
+		for some := range slices.Chunk(letters, 1000) { // a transaction must not hold up the checkpoints for long
 			if err := g.journal.DropLetters(sink, some...); err != nil {
 				return dropped, err
 			}

@@ -173,7 +173,7 @@ func (g *Gateway) routeAgain(ctx context.Context, req ReplayRequest) (ReplayResu
 		if !understood {
 			continue
 		}
-		if err := g.journal.DropLetters(relay.Unroutable, d.Position); err != nil {
+		if err := g.journal.DropLetters(relay.Unroutable, journal.DeadLetter{Position: d.Position, Written: d.Written}); err != nil {
 			return result, err
 		}
 		result.Routed++

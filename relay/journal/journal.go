@@ -225,8 +225,9 @@ type Operator interface {
 	// DeadLetter returns a sink's dead letter at a position; false when it has none.
 	DeadLetter(sink string, at Position) (DeadLetter, bool, error)
 
-	// DropLetters removes dead letters, all or none. They stay counted in Totals.Dead.
-	DropLetters(sink string, positions ...Position) error
+	// DropLetters removes dead letters, all or none. They stay counted in Totals.Dead. Only Position and Written are looked at; one that
+	// was written again since it was listed stays.
+	DropLetters(sink string, letters ...DeadLetter) error
 
 	// AddReplay begins a replay. It is stored to last when AddReplay returns; after an error it may be, and then begins with the
 	// next start.

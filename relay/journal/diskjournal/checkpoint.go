@@ -320,7 +320,7 @@ func (c *Cursor) deadLetters(after position, n int) ([]journal.DeadLetter, error
 }
 
 // DropLetters removes dead letters, all or none. They stay counted in Totals.Dead.
-func (j *Journal) DropLetters(sink string, positions ...journal.Position) error {
+func (j *Journal) DropLetters(sink string, letters ...journal.DeadLetter) error {
 	c := j.sink(sink)
 	if c == nil {
 		return nil
@@ -328,8 +328,8 @@ func (j *Journal) DropLetters(sink string, positions ...journal.Position) error 
 	j.saving.Lock()
 	defer j.saving.Unlock()
 	return j.save(func(tx *bbolt.Tx, snap *snapshot) error {
-		for _, pos := range positions {
-			if err := snap.dropLetter(tx, c, in(pos)); err != nil {
+		for _, l := range letters {
+			if err := snap.dropLetter(tx, c, in(l.Position)); err != nil {
 				return err
 			}
 		}

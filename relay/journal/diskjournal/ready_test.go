@@ -189,7 +189,7 @@ func TestEveryChangeIsSavedInTime(t *testing.T) {
 			{"bury at a replay", func() { r.Bury(letter(at(3))) }},
 			{"fail at a replay", func() { r.Failed(at(4), journal.Retry{Attempts: 1}) }},
 			{"cancel", func() { r.Cancel() }},
-			{"drop a dead letter", func() { require.NoError(t, j.DropLetters("a", at(4))) }},
+			{"drop a dead letter", func() { require.NoError(t, j.DropLetters("a", journal.DeadLetter{Position: at(4)})) }},
 		} {
 			time.Sleep(5 * time.Second)
 			var commits atomic.Int32

@@ -576,8 +576,8 @@ func testDeadLetters(t *testing.T, open Opener) {
 	check()
 	c = Sink(t, j, "a")
 	require.Equal(t, Positions(recs[6:]), Pending(c))
-	require.NoError(t, j.DropLetters("a", want[0].Position))
-	require.NoError(t, j.DropLetters("a", want[0].Position))
+	require.NoError(t, j.DropLetters("a", want[0]))
+	require.NoError(t, j.DropLetters("a", want[0]))
 	want = want[1:]
 	check()
 	require.EqualValues(t, 6, balanced(t, c).Dead)

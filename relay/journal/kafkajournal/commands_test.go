@@ -167,10 +167,10 @@ func command(ctx context.Context, j *Journal, feeds map[uint32]journal.Deliverie
 	}
 	errSkip := j.Flush()
 	kept, err := j.DeadLetters("a", journal.Position{}, 1000)
-	var doomed []journal.Position
+	var doomed []journal.DeadLetter
 	for _, l := range kept {
 		if !l.Written.IsZero() && l.Written.Offset <= ends.Letters.In(l.Written.Shard).Offset {
-			doomed = append(doomed, l.Position)
+			doomed = append(doomed, l)
 		}
 	}
 	return errors.Join(errGone, errSkip, err, j.DropLetters("a", doomed...))

@@ -379,14 +379,14 @@ func (j *Journal) DeadLetter(sink string, at journal.Position) (journal.DeadLett
 
 // DropLetters removes dead letters of shards that this replica has. The state of their deliveries, which says that they are
 // settled, is stored before.
-func (j *Journal) DropLetters(sink string, positions ...journal.Position) error {
+func (j *Journal) DropLetters(sink string, letters ...journal.DeadLetter) error {
 	ctx, cancel := context.WithTimeout(context.Background(), operationTimeout)
 	defer cancel()
 	for _, s := range j.running() {
-		var here []offset
-		for _, p := range positions {
-			if p.Shard == uint32(s.n) {
-				here = append(here, offset(p.Offset))
+		var here []journal.DeadLetter
+		for _, l := range letters {
+			if l.Position.Shard == uint32(s.n) {
+				here = append(here, l)
 			}
 		}
 		if len(here) == 0 {
@@ -402,16 +402,16 @@ func (j *Journal) DropLetters(sink string, positions ...journal.Position) error 
 	return nil
 }
 
-func (s *shard) dropLetters(ctx context.Context, sink string, positions []offset) error {
+func (s *shard) dropLetters(ctx context.Context, sink string, doomed []journal.DeadLetter) error {
 	if err := s.saving.take(ctx); err != nil {
 		return err
 	}
 	defer s.saving.giveBack()
 	var graves []grave
 	s.mu.Lock()
-	for _, pos := range positions {
-		if l := s.letters[sink].get(pos); l != nil {
-			graves = append(graves, grave{sink: sink, pos: pos, rec: kafkalog.Record{Key: l.key}})
+	for _, d := range doomed {
+		if l := s.letters[sink].get(offset(d.Position.Offset)); l != nil && (d.Written.IsZero() || d.Written == l.Written) {
+			graves = append(graves, grave{sink: sink, pos: l.pos(), rec: kafkalog.Record{Key: l.key}})
 		}
 	}
 	s.mu.Unlock()

@@ -362,3 +362,34 @@ func TestAReplicaWithoutShardsBeginsReplays(t *testing.T) {
 		require.ErrorContains(t, err, "does not know both sinks")
 	})
 }
+
+// A dead letter that is written again, by a replay that failed, while it is about to be dropped is another, and stays.
+func TestALetterThatIsWrittenAgainIsNotDropped(t *testing.T) {
+	alone(t, nil, func(j *Journal, _ *link, _ *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		journaltest.Fill(t, j, 0, 2, "a")
+		for _, r := range journaltest.Drain(t, a, 1<<20) {
+			a.Bury(journal.DeadLetter{Position: r.Position, Reason: "no", At: time.Now()})
+		}
+		require.NoError(t, j.Flush())
+		listed, err := j.DeadLetters("a", journal.Position{}, 9)
+		require.NoError(t, err)
+		r, err := j.AddReplay(journal.ReplaySpec{Sink: "a", DeadLetters: true})
+		require.NoError(t, err)
+		held, _ := j.Shards()
+		d := r.In(held[0], anything)
+		for len(d.Pending()) < 2 {
+			_, err := d.Next(1)
+			require.NoError(t, err)
+			time.Sleep(100 * time.Millisecond)
+		}
+		d.Bury(journal.DeadLetter{Position: listed[0].Position, Reason: "still no", At: time.Now()})
+		require.NoError(t, j.Flush())
+		require.NoError(t, j.DropLetters("a", listed...))
+		left, err := j.DeadLetters("a", journal.Position{}, 9)
+		require.NoError(t, err)
+		require.Len(t, left, 1)
+		require.Equal(t, "still no", left[0].Reason)
+		d.End()
+	})
+}

@@ -233,7 +233,7 @@ func (s *shard) readOn(ctx context.Context, c *cursor, from place, end int64, la
 func (s *shard) dropOldLetters(ctx context.Context, now time.Time) error {
 	limits := s.j.opts.Dead
 	most, before := limits.MaxSize/int64(s.j.opts.Shards), now.Add(-limits.Retention)
-	doomed := make(map[string][]offset)
+	doomed := make(map[string][]journal.DeadLetter)
 	s.mu.Lock()
 	var bytes int64
 	for _, kept := range s.letters {
@@ -249,19 +249,19 @@ func (s *shard) dropOldLetters(ctx context.Context, now time.Time) error {
 		if !(limits.MaxSize > 0 && bytes > most || limits.Retention > 0 && l.At.Before(before)) {
 			break
 		}
-		doomed[sink] = append(doomed[sink], l.pos())
+		doomed[sink] = append(doomed[sink], l.DeadLetter)
 		bytes -= l.room()
 		next[sink]++
 	}
 	s.mu.Unlock()
-	for sink, positions := range doomed {
-		if err := s.dropLetters(ctx, sink, positions); err != nil {
+	for sink, letters := range doomed {
+		if err := s.dropLetters(ctx, sink, letters); err != nil {
 			return err
 		}
 		s.mu.Lock()
-		s.lettersLost[sink] += uint64(len(positions))
+		s.lettersLost[sink] += uint64(len(letters))
 		s.mu.Unlock()
-		s.j.logger.Error("dead letters were dropped: there are too many, or they are too old", "shard", s.n, "sink", sink, "letters", len(positions))
+		s.j.logger.Error("dead letters were dropped: there are too many, or they are too old", "shard", s.n, "sink", sink, "letters", len(letters))
 	}
 	return nil
 }
