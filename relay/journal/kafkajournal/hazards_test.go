@@ -363,7 +363,7 @@ func deadAtTheNextOwner(t *testing.T, stored bool) {
 		<-ended
 		_ = j.Close()
 		m.refuse("", nil)
-		require.Len(t, m.log("ncs.dead", 0).recs, 1)
+		require.Len(t, m.records("ncs.dead"), 1)
 
 		for range 2 {
 			j = mustOpen(t, testOptions(t, m, 1))
@@ -458,7 +458,7 @@ func TestARowThatCannotBeSeenYetIsDeliveredSoon(t *testing.T) {
 	alone(t, func(o *Options) { v = veil(o) }, func(j *Journal, _ *link, m *memLogs) {
 		a := journaltest.Sink(t, j, "a")
 		journaltest.Fill(t, j, 0, 1, "a")
-		m.append("ncs.events", 0, []kafkalog.Record{m.log("ncs.events", 0).recs[0]}) // a former owner's
+		m.append("ncs.events", 0, []kafkalog.Record{m.records("ncs.events")[0]}) // a former owner's
 		v.hide("ncs.events", 1)
 		_, err := journaltest.Append(j, journaltest.Record(1, "a"))
 		require.NoError(t, err)
@@ -612,7 +612,7 @@ func TestARowThatFailsIsWrittenAgain(t *testing.T) {
 			require.NoError(t, err)
 			time.Sleep(time.Second)
 		}
-		require.Len(t, m.log("ncs.events", 0).recs, 0)
+		require.Len(t, m.records("ncs.events"), 0)
 		m.refuse("", nil)
 		time.Sleep(2 * time.Second)
 		require.EqualValues(t, 3, a.Totals().Owed)
@@ -660,7 +660,7 @@ func repeated(t *testing.T, j *Journal, m *memLogs, n int, sinks ...string) (rec
 		recs = append(recs, r)
 	}
 	time.Sleep(time.Second)
-	m.append("ncs.events", 0, m.log("ncs.events", 0).recs)
+	m.append("ncs.events", 0, m.records("ncs.events"))
 	return append(recs, journaltest.Fill(t, j, n, 3, sinks...)...)
 }
 
@@ -789,7 +789,7 @@ func TestRecordsThatSomebodyElseHasWrittenAreLeftAlone(t *testing.T) {
 		require.Equal(t, journaltest.Positions(recs[1:]), journaltest.Pending(a))
 		time.Sleep(15 * time.Minute)
 		left := newLegacy()
-		require.NoError(t, left.add(m.log("ncs.state", 0).recs))
+		require.NoError(t, left.add(m.records("ncs.state")))
 		require.Len(t, left.judges, 1, "those of former owners are removed all the same")
 		stop()
 	})
@@ -883,7 +883,7 @@ func TestALateRecordOfAFormerOwnerIsKept(t *testing.T) {
 			stop := journaltest.Start(t, j)
 			journaltest.Sink(t, j, "a")
 			require.NoError(t, j.Flush())
-			if len(m.log("ncs.inbox", 0).recs) == 0 { // the former owner
+			if len(m.records("ncs.inbox")) == 0 { // the former owner
 				journaltest.Fill(t, j, 0, 2, "a")
 				stop()
 				continue
@@ -893,7 +893,7 @@ func TestALateRecordOfAFormerOwnerIsKept(t *testing.T) {
 			m.append("ncs.state", 0, []kafkalog.Record{{Key: late.encode(), Value: stored.encode()}})
 			time.Sleep(30 * time.Minute)
 			left := newLegacy()
-			require.NoError(t, left.add(m.log("ncs.state", 0).recs))
+			require.NoError(t, left.add(m.records("ncs.state")))
 			require.Len(t, left.cursors[cursorName{kindSink, "a"}], 2)
 			require.Contains(t, left.cursors[cursorName{kindSink, "a"}], late.life)
 			stop()
@@ -915,10 +915,10 @@ func TestNothingIsJudgedBeforeTheOwnerHasAState(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		held, _ := j.Shards()
 		require.Empty(t, held)
-		require.Empty(t, m.log("ncs.events", 0).recs)
+		require.Empty(t, m.records("ncs.events"))
 		m.refuse("", nil)
 		time.Sleep(2 * time.Second)
-		require.Len(t, m.log("ncs.events", 0).recs, 1)
+		require.Len(t, m.records("ncs.events"), 1)
 		cancel()
 		require.NoError(t, <-ended)
 		require.NoError(t, j.Close())

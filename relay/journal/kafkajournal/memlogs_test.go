@@ -59,6 +59,13 @@ func (m *memLogs) append(topic string, partition int32, recs []kafkalog.Record) 
 	return base
 }
 
+// records are those of the first partition of a topic.
+func (m *memLogs) records(topic string) []kafkalog.Record {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.log(topic, 0).recs)
+}
+
 // compact removes all records but the newest of each key.
 func (m *memLogs) compact(topic string, partition int32) {
 	m.mu.Lock()

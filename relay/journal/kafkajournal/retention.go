@@ -284,43 +284,19 @@ func (s *shard) forgetLives(ctx context.Context, now time.Time) error {
 		return err
 	}
 	defer s.saving.giveBack()
-	own := s.stateWrote
 	if s.merged == 0 {
 		return nil
 	}
-	type newest struct {
-		of   cursorName
-		at   int64
-		time time.Time
-		gone bool
-	}
-	others, owned := make(map[string]newest), make(map[cursorName]bool)
-	state, err := s.bounds(ctx, s.j.topics.state)
-	if err != nil {
-		return err
-	}
-	err = readTo(ctx, s.j.logs, s.j.topics.state, s.n, state.start, own, func(recs []kafkalog.Record) error {
-		for _, rec := range recs {
-			key, err := decodeStateKey(rec.Key)
-			switch {
-			case err != nil: // somebody else's
-			case key.life == s.core.life:
-				owned[cursorName{key.kind, key.name}] = true
-			default:
-				others[string(rec.Key)] = newest{cursorName{key.kind, key.name}, rec.Offset, rec.Time, rec.Value == nil}
-			}
-		}
-		return nil
-	})
+	others, own, err := s.keysOfState(ctx)
 	if err != nil {
 		return err
 	}
 	var recs []kafkalog.Record
 	left := 0
-	for key, n := range others {
+	for key, newest := range others {
 		switch {
-		case n.gone:
-		case owned[n.of] && n.at < s.merged && now.Sub(n.time) >= lateAfter:
+		case newest.removed:
+		case own[newest.of] && newest.at < s.merged && now.Sub(newest.time) >= lateAfter:
 			recs = append(recs, kafkalog.Record{Key: []byte(key)})
 		default:
 			left++
@@ -330,6 +306,38 @@ func (s *shard) forgetLives(ctx context.Context, now time.Time) error {
 		s.merged = 0 // there is nothing to look for any more
 	}
 	return s.writeState(ctx, recs)
+}
+
+// stateOf is the newest record of a key of ncs.state.
+type stateOf struct {
+	of      cursorName
+	at      int64
+	time    time.Time
+	removed bool
+}
+
+// keysOfState are the keys of other owners, and what this one has written of, up to its own newest record. s.saving is held.
+func (s *shard) keysOfState(ctx context.Context) (others map[string]stateOf, own map[cursorName]bool, err error) {
+	others, own = make(map[string]stateOf), make(map[cursorName]bool)
+	state, err := s.bounds(ctx, s.j.topics.state)
+	if err != nil {
+		return nil, nil, err
+	}
+	err = readTo(ctx, s.j.logs, s.j.topics.state, s.n, state.start, s.stateWrote, func(recs []kafkalog.Record) error {
+		for _, rec := range recs {
+			key, err := decodeStateKey(rec.Key)
+			of := cursorName{key.kind, key.name}
+			switch {
+			case err != nil: // somebody else's
+			case key.life == s.core.life:
+				own[of] = true
+			default:
+				others[string(rec.Key)] = stateOf{of, rec.Offset, rec.Time, rec.Value == nil}
+			}
+		}
+		return nil
+	})
+	return others, own, err
 }
 
 // largestState bounds a record of ncs.state.
