@@ -256,7 +256,8 @@ func (s *shard) run() {
 	s.goes(s.keepLoop)
 	s.goes(s.sweepLoop)
 	<-s.ctx.Done()
-	s.mu.Lock() // who was earlier has begun its work, and nobody begins any later
+	s.mu.Lock()
+	//lint:ignore SA2001 who had it before has begun its work, and nobody begins any later
 	s.mu.Unlock()
 	s.work.Wait()
 	if s.j.closing.Err() != nil {
