@@ -334,10 +334,10 @@ func (d *dispatcher) loadEvents(positions []journal.Position) ([]*relay.Event, e
 	return events, nil
 }
 
-// lost settles a delivery whose event was damaged on disk: there is nothing left to keep as a dead letter.
+// lost settles a delivery whose event is gone, damaged on disk or no longer in its topic: there is nothing left to keep as a dead letter.
 func (d *dispatcher) lost(f *feed, p journal.Position) {
 	f.Settle(p, journal.Dropped)
-	d.log.Error("an owed event was damaged on disk and cannot be delivered", "position", p)
+	d.log.Error("an owed event is gone from the journal and cannot be delivered", "position", p)
 }
 
 // eventOf makes the event of a journal record. Product, event and category come from the catalogue in force.
