@@ -34,7 +34,7 @@ var faultsOfTopics = []topicFault{
 	{"the events topic is made again", remake(func(n topics.Names) string { return n.Events }), "cluster confirm", "made again from the inbox"},
 	{"the state topic is made again", remake(func(n topics.Names) string { return n.State }), "cluster confirm", "delivered again"},
 	{"the topic of dead letters is made again", remake(func(n topics.Names) string { return n.Dead }), "cluster confirm", "epoch"},
-	{"the inbox is made again", remake(func(n topics.Names) string { return n.Inbox }), "cluster confirm", ""},
+	{"the inbox is made again", remake(func(n topics.Names) string { return n.Inbox }), "another journal.kafka.prefix", ""},
 	{"partitions are added to the inbox", func(f *fleet) {
 		f.kafka.AddPartitions(f.t, topics.NamesOf(f.prefix).Inbox, fleetShards+1)
 	}, "the number never changes", ""},

@@ -167,7 +167,7 @@ func (in *inbox) append(until time.Time, recs []kafkalog.Record) (base int64, er
 	var refused *kafkalog.Refused
 	switch {
 	case err == nil:
-		if err = follows(in.j.topics.inbox, in.partition, base, in.next); err != nil { // positions would be given a second time
+		if err = follows(in.j.topics.inbox, in.partition, base, in.next, errForeignInbox); err != nil { // positions would be given a second time
 			in.j.lose(err)
 			return 0, err
 		}

@@ -574,7 +574,7 @@ func TestLettersThatAreTooLargeTogetherAreKeptWhole(t *testing.T) {
 
 // A log that has lost its end gives offsets a second time: what is written there would be passed as known.
 func TestALogThatLosesItsEndStopsTheShard(t *testing.T) {
-	for _, topic := range []string{"ncs.inbox", "ncs.events"} {
+	for topic, want := range map[string]error{"ncs.inbox": errForeignInbox, "ncs.events": errToBeConfirmed} {
 		t.Run(topic, func(t *testing.T) {
 			alone(t, nil, func(j *Journal, _ *link, m *memLogs) {
 				journaltest.Sink(t, j, "a")
@@ -589,7 +589,7 @@ func TestALogThatLosesItsEndStopsTheShard(t *testing.T) {
 					_, _ = journaltest.Append(j, journaltest.Record(10+n, "a"))
 				}
 				time.Sleep(3 * time.Second)
-				require.ErrorIs(t, j.Ready(), errForeignLog)
+				require.ErrorIs(t, j.Ready(), want)
 			})
 		})
 	}
@@ -1030,4 +1030,42 @@ func TestAShardIsNotTakenAgainBeforeItWasLetGo(t *testing.T) {
 		require.NotSame(t, first, journaltest.Shard(t, j))
 		require.EqualValues(t, 2, j.SharedStats().TakeOvers)
 	})
+}
+
+// What an owner writes next to a topic that was made again stands before what it knows to be there.
+func TestATopicThatIsMadeAgainUnderItsOwnerStopsItAtOnce(t *testing.T) {
+	for topic, want := range map[string]error{"ncs.inbox": errForeignInbox, "ncs.state": errToBeConfirmed, "ncs.dead": errToBeConfirmed} {
+		t.Run(topic, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMemLogs()
+				j := mustOpen(t, testOptions(t, m, 1))
+				ctx, cancel := context.WithCancel(t.Context())
+				ended := make(chan error)
+				go func() { ended <- j.Run(ctx) }()
+				defer func() {
+					cancel()
+					<-ended
+					_ = j.Close() // which says again what could not be stored
+				}()
+				synctest.Wait()
+				a := journaltest.Sink(t, j, "a")
+				journaltest.Fill(t, j, 0, 3, "a")
+				recs := journaltest.Drain(t, a, 1)
+				a.Bury(journal.DeadLetter{Position: recs[0].Position, Reason: "no"})
+				require.NoError(t, j.Flush())
+				require.NoError(t, j.Ready())
+				m.mu.Lock()
+				delete(m.logs, topic+"/0")
+				m.mu.Unlock()
+				if topic == "ncs.inbox" {
+					_, err := journaltest.Append(j, journaltest.Record(10, "a"))
+					require.ErrorIs(t, err, want)
+				} else {
+					a.Bury(journal.DeadLetter{Position: recs[1].Position, Reason: "no"})
+					require.ErrorIs(t, j.Flush(), want)
+				}
+				require.ErrorIs(t, j.Ready(), want)
+			})
+		})
+	}
 }

@@ -322,17 +322,17 @@ func (s *shard) why() error {
 	return cmp.Or(s.lostLog, s.trouble)
 }
 
-// follows returns an error if what was written to a topic stands before what is known to be in it.
-func follows(topic string, partition int32, base, known int64) error {
+// follows returns foreign, explained, if what was written to a topic stands before what is known to be in it.
+func follows(topic string, partition int32, base, known int64, foreign error) error {
 	if base < 0 || base >= known {
 		return nil
 	}
-	return fmt.Errorf("topic %s, partition %d, takes records at %d, and has had %d: %w", topic, partition, base, known, errForeignLog)
+	return fmt.Errorf("topic %s, partition %d, takes records at %d, and has had %d: %w", topic, partition, base, known, foreign)
 }
 
 // keeps is follows for a topic in which the shard keeps what it knows. It stores nothing more there.
 func (s *shard) keeps(topic string, base, known int64) error {
-	err := follows(topic, s.n, base, known)
+	err := follows(topic, s.n, base, known, errToBeConfirmed)
 	if err != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -382,7 +382,7 @@ func (s *shard) readInbox(ctx context.Context) (recs []kafkalog.Record, end int6
 	}
 	if out := new(kafkalog.OutOfRange); errors.As(err, &out) {
 		s.doubted = true
-		return nil, 0, fmt.Errorf("topic %s, partition %d, ends at %d, and %d were judged: %w", topic, s.n, out.End, from, errForeignLog)
+		return nil, 0, fmt.Errorf("topic %s, partition %d, ends at %d, and %d were judged: %w", topic, s.n, out.End, from, errForeignInbox)
 	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("read topic %s: %w", topic, err)
@@ -432,7 +432,7 @@ func (s *shard) sameInbox(ctx context.Context, from int64) error {
 			return err
 		}
 	}
-	return fmt.Errorf("topic %s, partition %d, has lost its end: %w", s.j.topics.inbox, s.n, errForeignLog)
+	return fmt.Errorf("topic %s, partition %d, has lost its end: %w", s.j.topics.inbox, s.n, errForeignInbox)
 }
 
 // writeRow has a row in ncs.events when it returns, or ctx has ended: nothing behind it may be written before.
@@ -459,7 +459,7 @@ func (s *shard) wrote(ctx context.Context, row []item, base int64) error {
 		s.accepted(accepted)
 	}
 	s.mu.Unlock()
-	if err := follows(s.j.topics.events, s.n, base, known); err != nil {
+	if err := follows(s.j.topics.events, s.n, base, known, errToBeConfirmed); err != nil {
 		return err
 	}
 	for !expected {

@@ -28,8 +28,12 @@ func (s *shard) bounds(ctx context.Context, topic string) (bounds, error) {
 	return s.j.bounds(ctx, topic, s.n)
 }
 
-// errForeignLog is the error of topics that are not those of the state.
-var errForeignLog = errors.New("this is not the log that it was: restore it if you can; else stop all relays, and ncs-relay cluster confirm goes on with what is there")
+// errForeignLog is in the chain of the errors of topics that are not those of the state, which say what can be done.
+var (
+	errForeignLog    = errors.New("this is not the log that it was: restore it if you can")
+	errToBeConfirmed = fmt.Errorf("%w; else stop all relays, and ncs-relay cluster confirm goes on with what is there", errForeignLog)
+	errForeignInbox  = fmt.Errorf("%w; else begin with another journal.kafka.prefix, since its positions would be given a second time", errForeignLog)
+)
 
 // takeOver goes on where former owners were: with their states, merged; the dead letters; what the replicas share; the end of the
 // events. What it knows then it stores as its own, before anything is judged or handed out.
@@ -90,11 +94,11 @@ func (s *shard) sameLogs(c *core, left *legacy, events, inbox bounds) error {
 	t := s.j.topics
 	switch {
 	case len(left.judges) == 0 && events.end > 0:
-		return fmt.Errorf("topic %s, partition %d, has no state, and topic %s has events: which of them were delivered is not known: %w", t.state, s.n, t.events, errForeignLog)
+		return fmt.Errorf("topic %s, partition %d, has no state, and topic %s has events: which of them were delivered is not known: %w", t.state, s.n, t.events, errToBeConfirmed)
 	case c.next > events.end:
-		return fmt.Errorf("topic %s, partition %d, ends at %d, and its state knows of %d: %w", t.events, s.n, events.end, c.next, errForeignLog)
+		return fmt.Errorf("topic %s, partition %d, ends at %d, and its state knows of %d: %w", t.events, s.n, events.end, c.next, errToBeConfirmed)
 	case int64(c.judged) > inbox.end:
-		return fmt.Errorf("topic %s, partition %d, ends at %d, and %d were judged: %w", t.inbox, s.n, inbox.end, c.judged, errForeignLog)
+		return fmt.Errorf("topic %s, partition %d, ends at %d, and %d were judged: %w", t.inbox, s.n, inbox.end, c.judged, errForeignInbox)
 	}
 	return nil
 }

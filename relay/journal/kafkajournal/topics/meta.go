@@ -362,9 +362,12 @@ func (s State) Unknown(prefix string, found Found) (topics []string, shards []in
 func (s State) checkIDs(prefix string, found Found) (problems []Problem) {
 	topics, shards := s.Unknown(prefix, found)
 	for _, name := range topics {
+		hint := "restore it if you can; else ncs-relay cluster confirm goes on with what is there"
+		if name == NamesOf(prefix).Inbox {
+			hint = "restore it if you can; else begin with another journal.kafka.prefix, since its positions would be given a second time"
+		}
 		problems = append(problems, Problem{Topic: name, Found: fmt.Sprintf("is not the one that was known, in %d shards", len(shards)), Fatal: true,
-			Why:  "it was deleted and made again, and what was in it is gone",
-			Hint: "restore it if you can; else ncs-relay cluster confirm goes on with what is there"})
+			Why: "it was deleted and made again, and what was in it is gone", Hint: hint})
 	}
 	return problems
 }

@@ -153,6 +153,7 @@ func TestTheConstantsOfAnotherClusterAreSaid(t *testing.T) {
 		"on_conflict":   {func(m *Meta) { m.OnConflict = "drop" }, nil, true, []string{"dedup.on_conflict is drop, and this replica has deliver", "dedup.on_conflict: drop here, or ncs-relay cluster upgrade to have deliver everywhere"}},
 		"limits":        {func(m *Meta) { m.MaxKeys = 7 }, nil, false, []string{"dedup.max_keys is 7", "dedup.max_keys: 7 here, or ncs-relay cluster upgrade to have 1000 everywhere"}},
 		"another topic": {nil, with(right(options), "ncs.events", func(t *Topic) { t.ID = kafkaconn.TopicID{9} }), true, []string{"topic ncs.events: is not the one that was known, in 6 shards", "ncs-relay cluster confirm"}},
+		"another inbox": {nil, with(right(options), "ncs.inbox", func(t *Topic) { t.ID = kafkaconn.TopicID{9} }), true, []string{"topic ncs.inbox: is not the one that was known, in 6 shards", "another journal.kafka.prefix"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := s
