@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +19,7 @@ import (
 
 // commits are brokers that take offsets, or refuse them.
 type commits struct {
+	mu     sync.Mutex // guards what follows
 	refuse kafka.Error
 	taken  []map[int32]int64 // of each request
 	asked  int
@@ -30,6 +32,8 @@ func (c *commits) Ask(context.Context, protocol.Message) (protocol.Message, erro
 func (c *commits) Reconnect() {}
 
 func (c *commits) To(_ context.Context, _ string, request protocol.Message) (protocol.Message, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.asked++
 	offsets := make(map[int32]int64)
 	for _, p := range request.(*offsetcommit.Request).Topics[0].Partitions {
@@ -48,29 +52,42 @@ func TestWhatIsOwedIsTheLagOfAGroup(t *testing.T) {
 		var log bytes.Buffer
 		brokers := &commits{refuse: kafka.GroupAuthorizationFailed}
 		owed := []Backlog{{"a", 0, 100, 7}, {"a", 1, 50, 0}}
-		l := &Lags{Brokers: brokers, Prefix: "ncs.sink.", Topic: "ncs.events", Owed: func() []Backlog { return owed }, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+		l := &Lags{Brokers: brokers, Prefix: "ncs.sink.", Topic: "ncs.events", Logger: slog.New(slog.NewTextHandler(&log, nil))}
+		l.Owed = func() []Backlog {
+			brokers.mu.Lock()
+			defer brokers.mu.Unlock()
+			return owed
+		}
+		brokers.mu.Lock()
+		after := func(d time.Duration) {
+			brokers.mu.Unlock()
+			time.Sleep(d)
+			synctest.Wait()
+			brokers.mu.Lock()
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() { l.Run(ctx); close(ended) }()
-		time.Sleep(10*time.Minute + time.Second)
+		after(10*time.Minute + time.Second)
 		require.Equal(t, 1, strings.Count(log.String(), "\n"), log.String())
 		require.Contains(t, log.String(), "ncs.sink.a")
 		require.Contains(t, log.String(), "allow this user Read on the consumer group")
 		require.InDelta(t, 10, brokers.asked, 1, "not again and again")
 
 		brokers.refuse = 0
-		time.Sleep(10 * time.Minute)
+		after(10 * time.Minute)
 		require.Equal(t, []map[int32]int64{{0: 93, 1: 50}}, brokers.taken, "nothing has moved since")
 		owed = []Backlog{{"a", 0, 110, 17}, {"a", 1, 51, 0}}
-		time.Sleep(time.Minute)
+		after(time.Minute)
 		require.Equal(t, map[int32]int64{1: 51}, brokers.taken[1])
 		owed = owed[1:] // another has shard 0
-		time.Sleep(time.Minute)
+		after(time.Minute)
 		owed = []Backlog{{"a", 0, 110, 17}, {"a", 1, 51, 0}}
-		time.Sleep(time.Minute)
+		after(time.Minute)
 		require.Equal(t, []map[int32]int64{{0: 93}}, brokers.taken[2:], "what the other has committed is not known")
-		time.Sleep(time.Hour)
+		after(time.Hour)
 		require.Equal(t, []map[int32]int64{{0: 93, 1: 51}}, brokers.taken[3:], "brokers forget what is not committed again")
+		brokers.mu.Unlock()
 		cancel()
 		<-ended
 	})
