@@ -23,3 +23,13 @@ type ReplayTotals struct {
 	Pending                    uint64
 	Read                       Cut // what is up to here was looked at
 }
+
+// Add adds the totals of other shards.
+func (t *ReplayTotals) Add(more ReplayTotals) {
+	t.Matched += more.Matched
+	t.Delivered += more.Delivered
+	t.Failed += more.Failed
+	t.Skipped += more.Skipped
+	t.Pending += more.Pending
+	t.Read = append(t.Read, more.Read...)
+}

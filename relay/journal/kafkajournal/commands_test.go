@@ -189,6 +189,15 @@ func feedsOf(t *testing.T, j *Journal) map[uint32]journal.Deliveries {
 	return feeds
 }
 
+// openAs opens a journal of two shards for a replica, and runs it. How it ended does not matter: it may have been cut off.
+func openAs(t *testing.T, name string, logs logs, own Ownership) (j *Journal, stop func()) {
+	opts := testOptions(t, logs, 2)
+	opts.Replica, opts.Ownership = name, own
+	j = mustOpen(t, opts)
+	end := run(t, j)
+	return j, func() { _ = end(); _ = j.Close() }
+}
+
 // Commands touch nothing that came after the ends that they carry, whoever carries them out and how often: also when their first owner is
 // killed, or cut off for a while, between the effect and its being stored.
 func TestCommandsAreBoundByTheirEnds(t *testing.T) {
@@ -198,18 +207,9 @@ func TestCommandsAreBoundByTheirEnds(t *testing.T) {
 			r := rand.New(rand.NewSource(seed))
 			m, l := newMemLogs(), new(link)
 			l.logs = m
-			open := func(name string, logs logs, own Ownership) (*Journal, func()) {
-				opts := testOptions(t, logs, 2)
-				opts.Replica, opts.Ownership = name, own
-				j := mustOpen(t, opts)
-				ctx, cancel := context.WithCancel(t.Context())
-				ended := make(chan error, 1)
-				go func() { ended <- j.Run(ctx) }()
-				return j, func() { cancel(); <-ended; _ = j.Close() }
-			}
 			first, second := newTenure(0, 1), newTenure()
-			one, stopOne := open("one", l, first)
-			two, stopTwo := open("two", m, second)
+			one, stopOne := openAs(t, "one", l, first)
+			two, stopTwo := openAs(t, "two", m, second)
 			time.Sleep(time.Second)
 			for _, j := range []*Journal{one, two} {
 				_, err := j.Sink("a")
@@ -282,7 +282,7 @@ func TestCommandsAreBoundByTheirEnds(t *testing.T) {
 			l.late.Wait()
 			stopTwo()
 
-			three, stop := open("three", m, newTenure(0, 1))
+			three, stop := openAs(t, "three", m, newTenure(0, 1))
 			time.Sleep(2 * time.Second)
 			total := uint64(owed + later)
 			require.Equal(t, journal.Totals{Owed: total, Dropped: uint64(owed), Pending: uint64(later)}, journaltest.StatusOf(three, "gone").Totals, "seed %d", seed)
@@ -359,18 +359,9 @@ func TestAReplayGoesOnAtTheNextOwner(t *testing.T) {
 			r := rand.New(rand.NewSource(seed))
 			m, l := newMemLogs(), new(link)
 			l.logs = m
-			open := func(name string, logs logs, own Ownership) (*Journal, func()) {
-				opts := testOptions(t, logs, 2)
-				opts.Replica, opts.Ownership = name, own
-				j := mustOpen(t, opts)
-				ctx, cancel := context.WithCancel(t.Context())
-				ended := make(chan error, 1)
-				go func() { ended <- j.Run(ctx) }()
-				return j, func() { cancel(); <-ended; _ = j.Close() }
-			}
 			first, second := newTenure(0, 1), newTenure()
-			one, stopOne := open("one", l, first)
-			two, stopTwo := open("two", m, second)
+			one, stopOne := openAs(t, "one", l, first)
+			two, stopTwo := openAs(t, "two", m, second)
 			time.Sleep(time.Second)
 			_, err := two.Sink("a")
 			require.NoError(t, err)

@@ -33,6 +33,14 @@ func alone(t *testing.T, change func(*Options), test func(j *Journal, l *link, m
 	})
 }
 
+// run runs a journal, whether it gets a shard or not, and returns what ends that and says how.
+func run(t *testing.T, j *Journal) (end func() error) {
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- j.Run(ctx) }()
+	return func() error { cancel(); return <-ended }
+}
+
 func (l *link) hold() (letGo func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -336,16 +344,13 @@ func TestLogsThatAreNotTheFormerOnesStopTheShard(t *testing.T) {
 				delete(m.logs, topic+"/0")
 				m.mu.Unlock()
 				j = mustOpen(t, testOptions(t, m, 1))
-				ctx, cancel := context.WithCancel(t.Context())
-				ended := make(chan error)
-				go func() { ended <- j.Run(ctx) }()
+				end := run(t, j)
 				time.Sleep(5 * time.Second)
 				held, _ := j.Shards()
 				require.Empty(t, held)
 				require.ErrorContains(t, j.Ready(), want)
 				require.ErrorIs(t, j.Ready(), errForeignLog)
-				cancel()
-				<-ended
+				_ = end()
 				require.NoError(t, j.Close())
 			})
 		})

@@ -169,9 +169,7 @@ func TestASinkWhoseFirstStateDoesNotFitLosesNothing(t *testing.T) {
 		own := newTenure(0)
 		opts.Ownership = own
 		j := mustOpen(t, opts)
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- j.Run(ctx) }()
+		end := run(t, j)
 		time.Sleep(time.Second)
 		_, err := j.Sink("a")
 		require.NoError(t, err)
@@ -184,7 +182,7 @@ func TestASinkWhoseFirstStateDoesNotFitLosesNothing(t *testing.T) {
 		j.sinks["b"] = &sink{j: j, name: "b", appended: make(chan struct{}), open: true} // it was opened before the shard was taken
 		j.mu.Unlock()
 		s.mu.Unlock()
-		require.NoError(t, s.saving.take(ctx))
+		require.NoError(t, s.saving.take(t.Context()))
 		recs := journaltest.Fill(t, j, 0, 200, "b")
 		shard := journaltest.Shard(t, j)
 		d := j.sinks["b"].Owed(shard)
@@ -194,8 +192,7 @@ func TestASinkWhoseFirstStateDoesNotFitLosesNothing(t *testing.T) {
 		l.mu.Lock()
 		l.cut = errors.New("killed")
 		l.mu.Unlock()
-		cancel()
-		<-ended
+		_ = end()
 		_ = j.Close()
 
 		m.refuse("", nil)
@@ -341,9 +338,7 @@ func deadAtTheNextOwner(t *testing.T, stored bool) {
 		m := newMemLogs()
 		l := &link{logs: m}
 		j := mustOpen(t, testOptions(t, l, 1))
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- j.Run(ctx) }()
+		end := run(t, j)
 		time.Sleep(time.Second)
 		a := journaltest.Sink(t, j, "a")
 		recs := journaltest.Fill(t, j, 0, 5, "a")
@@ -359,8 +354,7 @@ func deadAtTheNextOwner(t *testing.T, stored bool) {
 		l.mu.Lock()
 		l.cut = errors.New("killed")
 		l.mu.Unlock()
-		cancel()
-		<-ended
+		_ = end()
 		_ = j.Close()
 		m.refuse("", nil)
 		require.Len(t, m.records("ncs.dead"), 1)
@@ -909,9 +903,7 @@ func TestNothingIsJudgedBeforeTheOwnerHasAState(t *testing.T) {
 		m.refuse("ncs.state", func([]kafkalog.Record) error { return errors.New("no leader") })
 		m.append("ncs.inbox", 0, []kafkalog.Record{encodeRecord(journaltest.Record(0, "a"))})
 		j := mustOpen(t, testOptions(t, m, 1))
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- j.Run(ctx) }()
+		end := run(t, j)
 		time.Sleep(5 * time.Second)
 		held, _ := j.Shards()
 		require.Empty(t, held)
@@ -919,8 +911,7 @@ func TestNothingIsJudgedBeforeTheOwnerHasAState(t *testing.T) {
 		m.refuse("", nil)
 		time.Sleep(2 * time.Second)
 		require.Len(t, m.records("ncs.events"), 1)
-		cancel()
-		require.NoError(t, <-ended)
+		require.NoError(t, end())
 		require.NoError(t, j.Close())
 	})
 }
@@ -1039,12 +1030,9 @@ func TestATopicThatIsMadeAgainUnderItsOwnerStopsItAtOnce(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newMemLogs()
 				j := mustOpen(t, testOptions(t, m, 1))
-				ctx, cancel := context.WithCancel(t.Context())
-				ended := make(chan error)
-				go func() { ended <- j.Run(ctx) }()
+				end := run(t, j)
 				defer func() {
-					cancel()
-					<-ended
+					_ = end()
 					_ = j.Close() // which says again what could not be stored
 				}()
 				synctest.Wait()

@@ -231,13 +231,19 @@ func (j *Journal) running() []*shard {
 	return slices.DeleteFunc(j.all(), func(s *shard) bool { return !s.ready() })
 }
 
+// shard returns one that it has, or nil.
 func (j *Journal) shard(n uint32) *shard {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if s := j.shards[int32(n)]; s != nil && s.ready() {
+	if s := j.given(int32(n)); s != nil && s.ready() {
 		return s
 	}
 	return nil
+}
+
+// given returns a shard that this replica has, or is about to take or to let go; or nil.
+func (j *Journal) given(n int32) *shard {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.shards[n]
 }
 
 // wake says that Next may find more: to those who read for some sinks, or to all.

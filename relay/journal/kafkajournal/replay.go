@@ -192,10 +192,7 @@ func (j *Journal) Ended(id uint32) (sum journal.ReplayTotals, ended bool) {
 		if !done {
 			return sum, false
 		}
-		sum.Matched += t.Matched
-		sum.Delivered += t.Delivered
-		sum.Failed += t.Failed
-		sum.Skipped += t.Skipped
+		sum.Add(t)
 	}
 	return sum, true
 }
@@ -410,13 +407,7 @@ func (r *replay) totals(s *shard) journal.ReplayTotals {
 func (r *replay) Totals() journal.ReplayTotals {
 	var sum journal.ReplayTotals
 	for _, s := range r.j.running() {
-		t := r.totalsIn(s)
-		sum.Matched += t.Matched
-		sum.Delivered += t.Delivered
-		sum.Failed += t.Failed
-		sum.Skipped += t.Skipped
-		sum.Pending += t.Pending
-		sum.Read = append(sum.Read, t.Read...)
+		sum.Add(r.totalsIn(s))
 	}
 	return sum
 }

@@ -196,18 +196,11 @@ func (j *Journal) release(seen map[int32]bool, owned []int32) {
 		seen[n] = true
 	}
 	for n := range seen {
-		if !slices.Contains(owned, n) && !j.has(n) {
+		if !slices.Contains(owned, n) && j.given(n) == nil {
 			delete(seen, n)
 			j.own.Released(n)
 		}
 	}
-}
-
-// has reports whether this replica has a shard, or is about to take or to let it go.
-func (j *Journal) has(n int32) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.shards[n] != nil
 }
 
 // take begins an ownership, unless a former one has not ended.

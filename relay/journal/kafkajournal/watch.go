@@ -48,7 +48,7 @@ func (j *Journal) watchLoop(ctx context.Context) {
 			j.each(j.partitions(), func(n int32) { j.refuse(ctx, n, own) })
 		}
 		j.each(j.refusals(), func(n int32) {
-			if !j.has(n) && j.reach(ctx, n) == nil {
+			if j.given(n) == nil && j.reach(ctx, n) == nil {
 				j.logger.Info("a shard can be reached again", "shard", n)
 				j.refused.Delete(n)
 				own.Accept(n)
@@ -65,10 +65,8 @@ func (j *Journal) refuse(ctx context.Context, n int32, own refuser) {
 	}
 	j.logger.Error("a shard is out of reach, and left to other replicas", "shard", n, "error", why)
 	j.refused.Store(n, nil)
-	for _, s := range j.all() {
-		if s.n == n {
-			s.abandoned.Store(true)
-		}
+	if s := j.given(n); s != nil {
+		s.abandoned.Store(true)
 	}
 	own.Refuse(n)
 }
