@@ -21,6 +21,18 @@ import (
 	"ncs-relay/relay/gateway"
 )
 
+// twoReplicas are two relays that share a journal, each with some of the shards, and a team that always answers with a status.
+func twoReplicas(t *testing.T, status int) (brokers *kfake.Cluster, billing *team, one, two *relayUnderTest) {
+	brokers, _ = fakeBrokers(t, 3)
+	billing = startTeam(t)
+	billing.answers(always(status))
+	one, two = replicaOf(t, "r0", brokers, billing), replicaOf(t, "r1", brokers, billing)
+	one.start()
+	two.start()
+	one.untilShared(2)
+	return brokers, billing, one, two
+}
+
 // replicaOf is a relay, not started, of those that share a journal on brokers.
 func replicaOf(t *testing.T, name string, brokers *kfake.Cluster, team *team) *relayUnderTest {
 	return newRelay(t, fmt.Sprintf(`
@@ -71,9 +83,7 @@ func (r *relayUnderTest) untilShared(replicas int) {
 // What one replica pauses, resumes, replays or cancels, all do, also those that start or take shards later.
 func TestLeversReachAllReplicas(t *testing.T) {
 	t.Parallel()
-	brokers, err := kfake.NewCluster(kfake.NumBrokers(3))
-	require.NoError(t, err)
-	t.Cleanup(brokers.Close)
+	brokers, _ := fakeBrokers(t, 3)
 	team := startTeam(t)
 	var replicas []*relayUnderTest
 	for i := range 3 {
@@ -196,15 +206,7 @@ func TestAReplicaIsReadyWhenItHasJoined(t *testing.T) {
 // What a journal on Kafka cannot move is brought to the other sink, and then given up, by the commands that it says.
 func TestWhatCannotBeMovedIsReplayed(t *testing.T) {
 	t.Parallel()
-	brokers, err := kfake.NewCluster(kfake.NumBrokers(3))
-	require.NoError(t, err)
-	t.Cleanup(brokers.Close)
-	team := startTeam(t)
-	team.answers(always(http.StatusServiceUnavailable))
-	one, two := replicaOf(t, "r0", brokers, team), replicaOf(t, "r1", brokers, team)
-	one.start()
-	two.start()
-	one.untilShared(2)
+	brokers, team, one, two := twoReplicas(t, http.StatusServiceUnavailable)
 	for i := range 12 {
 		require.Equal(t, "accepted", []*relayUnderTest{one, two}[i%2].post(recording(fmt.Sprint("s", i), 1, 1)))
 	}
@@ -304,15 +306,7 @@ func lagOf(t *testing.T, brokers *kfake.Cluster, group string) (lag int64) {
 // A command that is given while shards change their owner is carried out in all of them.
 func TestACommandDuringATakeOverReachesAllShards(t *testing.T) {
 	t.Parallel()
-	brokers, err := kfake.NewCluster(kfake.NumBrokers(3))
-	require.NoError(t, err)
-	t.Cleanup(brokers.Close)
-	team := startTeam(t)
-	team.answers(always(http.StatusServiceUnavailable))
-	one, two := replicaOf(t, "r0", brokers, team), replicaOf(t, "r1", brokers, team)
-	one.start()
-	two.start()
-	one.untilShared(2)
+	_, _, one, two := twoReplicas(t, http.StatusServiceUnavailable)
 	for i := range 24 {
 		require.Equal(t, "accepted", one.post(recording(fmt.Sprint("s", i), 1, 1)))
 	}
@@ -335,15 +329,7 @@ func TestACommandDuringATakeOverReachesAllShards(t *testing.T) {
 // What became of events any replica tells, each once, whoever has their shards and whoever took them.
 func TestInspectTellsOfAllShards(t *testing.T) {
 	t.Parallel()
-	brokers, err := kfake.NewCluster(kfake.NumBrokers(3))
-	require.NoError(t, err)
-	t.Cleanup(brokers.Close)
-	team := startTeam(t)
-	team.answers(always(http.StatusOK))
-	one, two := replicaOf(t, "r0", brokers, team), replicaOf(t, "r1", brokers, team)
-	one.start()
-	two.start()
-	one.untilShared(2)
+	_, team, one, two := twoReplicas(t, http.StatusOK)
 	for i := range 12 {
 		require.Equal(t, "accepted", one.post(recording(fmt.Sprint("s", i), 1, 1)))
 	}
