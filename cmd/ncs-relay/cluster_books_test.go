@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -65,9 +66,10 @@ type fleetArrival struct {
 // trouble is something that was done. It explains that what an owner of the shards had delivered is delivered again.
 type trouble struct {
 	what     string
-	from, to time.Time       // to is zero while it lasts
-	shards   map[uint32]bool // nil: any
-	afresh   bool            // all that was delivered before may come again
+	from, to time.Time // to is zero while it lasts
+	shards   []uint32  // nil: any
+	afresh   bool      // all that was delivered before may come again
+	frozen   string    // a replica that answers nothing meanwhile
 }
 
 func newFleetBooks() *fleetBooks {
@@ -139,15 +141,17 @@ func (b *fleetBooks) except(event eventRef, sink string) {
 
 // trouble begins one, which lasts until the function that is returned is called.
 func (b *fleetBooks) trouble(what string, shards []uint32) (over func()) {
+	return b.begins(&trouble{what: what, from: time.Now(), shards: shards})
+}
+
+// frozen is trouble of a replica, which answers when it is over.
+func (b *fleetBooks) frozen(replica string, shards []uint32) (over func()) {
+	return b.begins(&trouble{what: "replica frozen", from: time.Now(), shards: shards, frozen: replica})
+}
+
+func (b *fleetBooks) begins(t *trouble) (over func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	t := &trouble{what: what, from: time.Now()}
-	if shards != nil {
-		t.shards = map[uint32]bool{}
-		for _, s := range shards {
-			t.shards[s] = true
-		}
-	}
 	b.troubles = append(b.troubles, t)
 	return func() {
 		b.mu.Lock()
@@ -158,9 +162,7 @@ func (b *fleetBooks) trouble(what string, shards []uint32) (over func()) {
 
 // afresh is trouble after which the journal begins again somewhere.
 func (b *fleetBooks) afresh(what string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.troubles = append(b.troubles, &trouble{what: what, from: time.Now(), afresh: true})
+	b.begins(&trouble{what: what, from: time.Now(), afresh: true})
 }
 
 const (
@@ -176,7 +178,7 @@ func (t *trouble) explains(shard uint32, first, again time.Time) bool {
 	if t.afresh {
 		return again.After(t.from)
 	}
-	if t.shards != nil && !t.shards[shard] || again.Before(t.from) || first.Before(t.from.Add(-settleLag)) {
+	if t.shards != nil && !slices.Contains(t.shards, shard) || again.Before(t.from) || first.Before(t.from.Add(-settleLag)) {
 		return false
 	}
 	return t.to.IsZero() || first.Before(t.to.Add(aftermath))
@@ -190,6 +192,13 @@ func (b *fleetBooks) cause(shard uint32, first, again time.Time) string {
 		}
 	}
 	return ""
+}
+
+// held reports whether the replica that gave the answer was frozen meanwhile.
+func (b *fleetBooks) held(a fleetAnswer) bool {
+	return slices.ContainsFunc(b.troubles, func(t *trouble) bool {
+		return t.frozen != "" && t.frozen == a.replica && t.from.Before(a.at) && (t.to.IsZero() || t.to.After(a.at.Add(-a.took)))
+	})
 }
 
 // fleetVerdict is what the books say of one sink. What comes after Repeated are faults.
@@ -355,14 +364,16 @@ type figures struct {
 	answered, refused, broken int           // answered 200; refused (503) by a replica that said it was ready; calls that got no answer
 	slowest                   time.Duration // answer 200
 	soonest, latest           time.Duration // answer 503
+	held                      time.Duration // the slowest answer of a replica that was frozen meanwhile, which is none of these
+	late                      []string      // answers after more than P2 allows
 	gap                       time.Duration // longest time without an answer 200
 	there, elsewhere          time.Duration // the longest from the answer (or the begin of the phase, if later) to the first arrival, in the shards that were struck and in the others
 }
 
 func (f figures) String() string {
 	d := func(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) }
-	return fmt.Sprintf("answered %d, refused %d (after %v to %v), without an answer %d, slowest answer %v, longest time without one %v; answer to arrival at most %v in the shards struck, %v elsewhere",
-		f.answered, f.refused, d(f.soonest), d(f.latest), f.broken, d(f.slowest), d(f.gap), d(f.there), d(f.elsewhere))
+	return strings.Join(append([]string{fmt.Sprintf("answered %d, refused %d (after %v to %v), without an answer %d, slowest answer %v (%v of a replica that was frozen meanwhile), longest time without one %v; answer to arrival at most %v in the shards struck, %v elsewhere",
+		f.answered, f.refused, d(f.soonest), d(f.latest), f.broken, d(f.slowest), d(f.held), d(f.gap), d(f.there), d(f.elsewhere))}, f.late...), "\n")
 }
 
 // figures measures a phase by the arrivals at a sink.
@@ -371,19 +382,35 @@ func (b *fleetBooks) figures(sink string, from, to time.Time, struck []uint32) (
 	defer b.mu.Unlock()
 	last := from
 	for _, a := range b.answers {
-		switch {
-		case a.at.Before(from) || a.at.After(to):
-		case a.status == 200:
+		if a.at.Before(from) || a.at.After(to) {
+			continue
+		}
+		switch a.status {
+		case http.StatusOK:
 			f.answered++
-			f.slowest, f.gap = max(f.slowest, a.took), max(f.gap, a.at.Sub(last))
-			last = a.at
-		case a.status == 503:
-			if f.refused++; f.refused == 1 {
+			f.gap, last = max(f.gap, a.at.Sub(last)), a.at
+		case http.StatusServiceUnavailable:
+			f.refused++
+		case 0:
+			f.broken++
+			continue
+		default:
+			continue
+		}
+		switch {
+		case b.held(a):
+			f.held = max(f.held, a.took)
+			continue
+		case a.status == http.StatusOK:
+			f.slowest = max(f.slowest, a.took)
+		default:
+			f.latest = max(f.latest, a.took)
+			if f.soonest == 0 || a.took < f.soonest {
 				f.soonest = a.took
 			}
-			f.soonest, f.latest = min(f.soonest, a.took), max(f.latest, a.took)
-		case a.status == 0:
-			f.broken++
+		}
+		if a.took > 8*time.Second {
+			f.late = append(f.late, fmt.Sprintf("late: %d of %s at %s after %v", a.status, a.replica, clock(a.at), a.took))
 		}
 	}
 	first := map[string]time.Time{}
@@ -456,6 +483,19 @@ func TestFleetBooksFindEachFault(t *testing.T) {
 			require.Equal(t, 1, v.faults(), v)
 		})
 	}
+	t.Run("late, but for a replica that was frozen", func(t *testing.T) {
+		b, began := setup(), time.Now()
+		b.frozen("a", nil)()
+		for _, replica := range []string{"a", "b"} {
+			b.answered(fleetAnswer{time.Now(), replica, http.StatusOK, 9 * time.Second})
+			b.answered(fleetAnswer{time.Now(), replica, http.StatusServiceUnavailable, 10 * time.Second})
+		}
+		f := b.figures("s", began, time.Now(), nil)
+		require.Len(t, f.late, 2, f)
+		require.Equal(t, 9*time.Second, f.slowest)
+		require.Equal(t, 10*time.Second, f.latest)
+		require.Equal(t, 10*time.Second, f.held)
+	})
 	t.Run("repeated for a cause", func(t *testing.T) {
 		b := setup()
 		deliver(b, 0, 1)

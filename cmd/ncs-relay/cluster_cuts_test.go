@@ -21,7 +21,8 @@ import (
 func cutOffFrom(most time.Duration, brokers func(f *fleet) []int) func(f *fleet) []uint32 {
 	return func(f *fleet) []uint32 {
 		r := f.named(cutOff)
-		shards := r.trouble("replica cut off")
+		shards := f.owners()[r.name]
+		r.over = f.books.trouble("replica cut off", shards)
 		mend := f.kafka.Cut(f.t, cutListener, brokers(f)...)
 		defer mend()
 		began := time.Now()

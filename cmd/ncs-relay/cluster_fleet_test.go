@@ -237,7 +237,8 @@ func (r *replica) signal(s syscall.Signal) {
 func (r *replica) kill() (shards []uint32) {
 	r.f.t.Helper()
 	require.True(r.f.t, r.alive(), "%s ended by itself: %v\n%s", r.name, r.err, r.tail())
-	shards = r.trouble("replica killed")
+	shards = r.f.owners()[r.name] // nil if it is not known
+	r.over = r.f.books.trouble("replica killed", shards)
 	r.signal(syscall.SIGKILL)
 	<-r.ended
 	return shards
@@ -245,7 +246,8 @@ func (r *replica) kill() (shards []uint32) {
 
 func (r *replica) freeze() (shards []uint32) {
 	r.f.t.Helper()
-	shards = r.trouble("replica frozen")
+	shards = r.f.owners()[r.name]
+	r.over = r.f.books.frozen(r.name, shards)
 	r.signal(syscall.SIGSTOP)
 	return shards
 }
@@ -254,13 +256,6 @@ func (r *replica) thaw() {
 	r.f.t.Helper()
 	r.signal(syscall.SIGCONT)
 	r.over()
-}
-
-// trouble notes that something is done to the replica, until over.
-func (r *replica) trouble(what string) []uint32 {
-	shards := r.f.owners()[r.name] // nil if it is not known
-	r.over = r.f.books.trouble(what, shards)
-	return shards
 }
 
 // again starts a replica that was killed.
