@@ -218,4 +218,10 @@ func TestADifferenceThatCanBeUpgradedStopsOnlyWhoStarts(t *testing.T) {
 	require.NoError(t, j.judge(problems, topics.State{}, true))
 	require.Contains(t, log.String(), "level=WARN")
 	require.Contains(t, log.String(), "differs")
+	said := log.String()
+	require.NoError(t, j.judge(problems, topics.State{}, true))
+	require.Equal(t, said, log.String(), "it is warned of again each minute")
+	require.NoError(t, j.judge(nil, topics.State{}, true))
+	require.NoError(t, j.judge(problems, topics.State{}, true))
+	require.NotEqual(t, said, log.String(), "what is odd again is not warned of")
 }

@@ -33,6 +33,7 @@ type sharedJournal struct {
 	log    *slog.Logger
 	wrong  atomic.Pointer[string] // what is wrong with the topics; nil: nothing
 	mine   atomic.Pointer[topics.Meta]
+	odd    map[string]bool // what was warned of the topics last; for judge only
 }
 
 // verifyInterval is how often the topics are looked at while the relay runs.
@@ -100,17 +101,22 @@ func (j *sharedJournal) prepare(ctx context.Context) (state topics.State, err er
 	return state, j.judge(state.Check(k.Prefix, k.mine, checked.Found), state, false)
 }
 
-// judge returns why the topics cannot be used, and warns of what is odd. A relay that is running goes on with what has been, or will
+// judge returns why the topics cannot be used, and warns, once, of what is odd. A relay that is running goes on with what has been, or will
 // be, upgraded.
 func (j *sharedJournal) judge(problems []topics.Problem, state topics.State, running bool) error {
 	var errs []error
+	odd := make(map[string]bool)
 	for _, p := range problems {
+		text := p.String()
 		if p.Fatal && !(running && p.Upgradable) {
-			errs = append(errs, errors.New(p.String()))
-		} else {
-			j.log.Warn("a topic of the journal is not as it should be", "error", p.String())
+			errs = append(errs, errors.New(text))
+			continue
+		}
+		if odd[text] = true; !j.odd[text] {
+			j.log.Warn("a topic of the journal is not as it should be", "error", text)
 		}
 	}
+	j.odd = odd
 	if mine := j.kafka.mine; state.Key != "" && (state.Meta.Cluster != mine.Cluster || state.Meta.Format > mine.Format) {
 		errs = append(errs, errForeignTopics)
 	}

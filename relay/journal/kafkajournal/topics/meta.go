@@ -189,7 +189,7 @@ func Agree(ctx context.Context, c *kafkaconn.Cluster, prefix string, mine Meta) 
 		return s, false, err
 	}
 	key := metaPrefix + randomID()
-	if err = write(ctx, c, prefix, key, mine); err != nil {
+	if err = write(ctx, c, prefix, map[string]any{key: mine}); err != nil {
 		return s, false, err
 	}
 	s, err = ReadState(ctx, c, prefix)
@@ -208,7 +208,7 @@ func (s State) Upgrade(ctx context.Context, c *kafkaconn.Cluster, prefix string,
 	if err := errors.Join(err, json.Unmarshal(s.text, &fields), json.Unmarshal(text, &fields)); err != nil {
 		return err
 	}
-	if err := write(ctx, c, prefix, fmt.Sprintf("%s/%d/%s", s.Key, number, randomID()), fields); err != nil {
+	if err := write(ctx, c, prefix, map[string]any{fmt.Sprintf("%s/%d/%s", s.Key, number, randomID()): fields}); err != nil {
 		return err
 	}
 	now, err := ReadState(ctx, c, prefix)
@@ -224,13 +224,17 @@ func randomID() string {
 	return hex.EncodeToString(id[:])
 }
 
-func write(ctx context.Context, c *kafkaconn.Cluster, prefix, key string, value any) error {
-	text, err := json.Marshal(value)
-	if err != nil {
-		return err
+// write writes all values, by their keys, or none.
+func write(ctx context.Context, c *kafkaconn.Cluster, prefix string, values map[string]any) error {
+	var recs []kafkalog.Record
+	for key, value := range values {
+		text, err := json.Marshal(value)
+		if err != nil {
+			return err
+		}
+		recs = append(recs, kafkalog.Record{Key: []byte(key), Value: text})
 	}
-	w := kafkalog.NewWriter(c, NamesOf(prefix).Control, 0, kafkalog.WriterOptions{})
-	_, err = w.Append(ctx, []kafkalog.Record{{Key: []byte(key), Value: text}})
+	_, err := kafkalog.NewWriter(c, NamesOf(prefix).Control, 0, kafkalog.WriterOptions{}).Append(ctx, recs)
 	return kafkaconn.Explain(err)
 }
 
@@ -372,19 +376,21 @@ func (s State) checkIDs(prefix string, found Found) (problems []Problem) {
 	return problems
 }
 
-// Confirm raises the epoch of shards: what their topics are now is what they are meant to be. by says who does it.
+// Confirm raises the epoch of shards, of all or of none: what their topics are now is what they are meant to be. by says who does it.
 func Confirm(ctx context.Context, c *kafkaconn.Cluster, prefix string, found Found, shards []int32, by string) (map[int32]int64, error) {
 	s, err := ReadState(ctx, c, prefix)
 	if err != nil {
 		return nil, err
 	}
 	raised := make(map[int32]int64, len(shards))
+	epochs := make(map[string]any, len(shards))
+	at := time.Now().UTC().Truncate(time.Second)
 	for _, shard := range shards {
-		epoch := Epoch{Number: s.Epochs[shard].Number + 1, Topics: found.IDs(prefix), At: time.Now().UTC().Truncate(time.Second), By: by}
-		if err := write(ctx, c, prefix, epochPrefix+strconv.Itoa(int(shard)), epoch); err != nil {
-			return raised, err
-		}
-		raised[shard] = epoch.Number
+		raised[shard] = s.Epochs[shard].Number + 1
+		epochs[epochPrefix+strconv.Itoa(int(shard))] = Epoch{Number: raised[shard], Topics: found.IDs(prefix), At: at, By: by}
+	}
+	if err := write(ctx, c, prefix, epochs); err != nil {
+		return nil, err
 	}
 	return raised, nil
 }

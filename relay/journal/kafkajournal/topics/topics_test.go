@@ -331,7 +331,7 @@ func TestOfChangesAtTheSameTimeOneCounts(t *testing.T) {
 	_, c := fake(t)
 	_, err := options.Create(soon(t), c, nil)
 	require.NoError(t, err)
-	require.NoError(t, write(soon(t), c, "ncs", "meta/a", map[string]any{"cluster": "production", "format": 1, "shards": 6, "later": "kept"}))
+	require.NoError(t, write(soon(t), c, "ncs", map[string]any{"meta/a": map[string]any{"cluster": "production", "format": 1, "shards": 6, "later": "kept"}}))
 	s, wrote, err := Agree(soon(t), c, "ncs", mine)
 	require.NoError(t, err)
 	require.False(t, wrote)
