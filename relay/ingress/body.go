@@ -19,7 +19,7 @@ const (
 	// unannouncedBody is the share taken at a time by a body of which no length was announced.
 	unannouncedBody = 1 << 20
 
-	// bodyWait is how long a large body waits for its share. With the 6 s for storing such a body (answersWithin) it is what a caller waits at most.
+	// bodyWait is how long a large body waits for its share, besides the time for storing it (answersWithin).
 	bodyWait = 2 * time.Second
 )
 

@@ -94,10 +94,10 @@ func TestCallersAreAnsweredWithinEightSeconds(t *testing.T) {
 		size    int
 		within  time.Duration
 	}{
-		{disk, 100, 6 * time.Second},
-		{disk, uncountedBody + 1, 8*time.Second - bodyWait},
-		{hungOnKafka{disk}, 100, 8 * time.Second},
-		{hungOnKafka{disk}, uncountedBody + 1, 8*time.Second - bodyWait},
+		{disk, 100, 5800 * time.Millisecond},
+		{disk, uncountedBody + 1, 7800*time.Millisecond - bodyWait},
+		{hungOnKafka{disk}, 100, 7800 * time.Millisecond},
+		{hungOnKafka{disk}, uncountedBody + 1, 7800*time.Millisecond - bodyWait},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			in := newOn(t, tt.journal)
