@@ -115,6 +115,7 @@ func (g *Gateway) observeShards(m *telemetry.Metrics) {
 	}
 	m.CounterFunc("journal_takeovers_total", "Shards that this relay has taken over.", shared(func(s journal.SharedStats) float64 { return float64(s.TakeOvers) }))
 	m.CounterFunc("journal_takeover_seconds_total", "What taking them over took.", shared(func(s journal.SharedStats) float64 { return s.TakeOverTime.Seconds() }))
+	m.Gauge("journal_unread_seconds", "How long ago the inbox of a shard was read last, of the shards that this relay has the longest.", shared(func(s journal.SharedStats) float64 { return s.Unread.Seconds() }))
 	m.CounterFunc("journal_overlap_total", "Events written by two owners of a shard, and skipped.", shared(func(s journal.SharedStats) float64 { return float64(s.Overlap) }))
 }
 

@@ -286,6 +286,7 @@ type SharedStats struct {
 	TakeOvers    uint64        // shards that were taken over
 	TakeOverTime time.Duration // that all of them took, from when they were given to this process
 	Overlap      uint64        // events that two owners have written, and that were skipped
+	Unread       time.Duration // for how long a shard that this process has was not judged, or not taken over: of all the longest
 }
 
 // Patient is a journal that needs longer than a disk to find out whether it can store.

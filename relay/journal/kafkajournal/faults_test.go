@@ -78,14 +78,7 @@ func TestShardWhoseStateCannotBeStoredHandsOutNothing(t *testing.T) {
 		first, err := a.Next(1)
 		require.NoError(t, err)
 		time.Sleep(time.Second)
-		m.mu.Lock()
-		m.before = func(topic string, _ []kafkalog.Record) error {
-			if topic == "ncs.state" {
-				return errors.New("no")
-			}
-			return nil
-		}
-		m.mu.Unlock()
+		m.refuse("ncs.state", func([]kafkalog.Record) error { return errors.New("no") })
 		a.Settle(first[0].Position, journal.Delivered)
 		time.Sleep(9 * time.Second)
 		more, err := a.Next(1)
@@ -96,9 +89,7 @@ func TestShardWhoseStateCannotBeStoredHandsOutNothing(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, none, "whatever is delivered now would be delivered again")
 		appended := a.Appended()
-		m.mu.Lock()
-		m.before = nil
-		m.mu.Unlock()
+		m.setBefore(nil)
 		<-appended
 		require.Equal(t, journaltest.Positions(recs[2:]), journaltest.Positions(journaltest.Drain(t, a, 1<<20)))
 	})
@@ -181,14 +172,12 @@ func TestMorePendingThanOneRecordHoldsBecomesDeadLetters(t *testing.T) {
 
 // refuse lets appends to a topic fail.
 func (m *memLogs) refuse(topic string, why func(recs []kafkalog.Record) error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.before = func(to string, recs []kafkalog.Record) error {
+	m.setBefore(func(to string, recs []kafkalog.Record) error {
 		if to == topic {
 			return why(recs)
 		}
 		return nil
-	}
+	})
 }
 
 func TestALetterThatIsTooLargeGoesWithoutItsHistoryThenWithoutItsBody(t *testing.T) {

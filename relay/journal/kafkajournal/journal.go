@@ -115,7 +115,7 @@ type Journal struct {
 	newer    error          // why this version can read nothing any more
 	lost     error          // why nothing is appended any more: the inbox is not the one that it was
 	frontier map[int32]int64
-	stats    journal.SharedStats // without the overlap of the shards that this replica has
+	stats    journal.SharedStats // without what the shards know that this replica has
 }
 
 type names struct{ inbox, events, state, dead, control string }
@@ -268,13 +268,16 @@ func (j *Journal) Levers() uint64 { return j.control.levers.Load() }
 // SharedStats are those of this replica.
 func (j *Journal) SharedStats() journal.SharedStats {
 	var overlap uint64
-	for _, s := range j.running() {
+	var unread time.Duration
+	for _, s := range j.all() {
 		overlap += s.overlap()
+		unread = max(unread, s.unreadFor())
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	stats := j.stats
 	stats.Overlap += overlap
+	stats.Unread = unread
 	return stats
 }
 

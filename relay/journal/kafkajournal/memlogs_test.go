@@ -59,6 +59,12 @@ func (m *memLogs) append(topic string, partition int32, recs []kafkalog.Record) 
 	return base
 }
 
+func (m *memLogs) setBefore(fn func(topic string, recs []kafkalog.Record) error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.before = fn
+}
+
 // records are those of the first partition of a topic.
 func (m *memLogs) records(topic string) []kafkalog.Record {
 	m.mu.Lock()

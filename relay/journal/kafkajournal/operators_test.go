@@ -135,10 +135,7 @@ func TestPausesAndAccountsAreThoseOfAllReplicas(t *testing.T) {
 }
 
 func beforeAppends(j *Journal, fn func(topic string, recs []kafkalog.Record) error) {
-	m := j.logs.(*memLogs)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.before = fn
+	j.logs.(*memLogs).setBefore(fn)
 }
 
 // A pause that was made by who did not know of a resume is not made again: the resume came later.

@@ -122,3 +122,13 @@ func (s *shard) stuck() bool {
 	defer s.mu.Unlock()
 	return s.ctx.Err() == nil && (time.Since(s.read) >= stuckAfter || s.unstoredFor() >= stuckAfter)
 }
+
+// unreadFor is how long ago the inbox was read last. That takes a second at most where all is well.
+func (s *shard) unreadFor() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return 0 // somebody else's before long
+	}
+	return time.Since(s.read)
+}

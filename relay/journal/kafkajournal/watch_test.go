@@ -11,6 +11,7 @@ import (
 
 	"ncs-relay/relay/journal"
 	"ncs-relay/relay/journal/journaltest"
+	"ncs-relay/relay/kafkaconn/kafkalog"
 )
 
 // choosy is a tenure that gives up what is refused.
@@ -79,4 +80,24 @@ func (l *link) setCut(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.cut = err
+}
+
+// Whatever the reason is, and if there is none that the process knows of, nobody is delivered what is in the shard.
+func TestItIsToldForHowLongAShardWasNotJudged(t *testing.T) {
+	alone(t, nil, func(j *Journal, _ *link, m *memLogs) {
+		a := journaltest.Sink(t, j, "a")
+		journaltest.Fill(t, j, 0, 1, "a")
+		journaltest.Drain(t, a, 1)
+		time.Sleep(time.Minute)
+		require.LessOrEqual(t, j.SharedStats().Unread, time.Second)
+		m.refuse("ncs.events", func([]kafkalog.Record) error { return kafka.TopicAuthorizationFailed })
+		_, err := journaltest.Append(j, journaltest.Record(1, "a"))
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		require.Equal(t, time.Minute, j.SharedStats().Unread.Round(time.Second))
+		m.setBefore(nil)
+		time.Sleep(2 * time.Second)
+		require.LessOrEqual(t, j.SharedStats().Unread, time.Second)
+		journaltest.Drain(t, a, 1)
+	})
 }
