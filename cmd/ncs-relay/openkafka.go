@@ -36,8 +36,12 @@ type sharedJournal struct {
 	odd    map[string]bool // what was warned of the topics last; for judge only
 }
 
-// verifyInterval is how often the topics are looked at while the relay runs.
-const verifyInterval = time.Minute
+// verifyInterval is how often the topics are looked at while the relay runs, and doubtInterval while it is not ready: an owner notices at
+// once that a topic is another one, and what was wrong may be right again.
+const (
+	verifyInterval = time.Minute
+	doubtInterval  = 2 * time.Second
+)
 
 // errForeignTopics says that the topics are not this relay's.
 var errForeignTopics = errors.New("these topics are not this relay's")
@@ -168,29 +172,40 @@ func (j *sharedJournal) showLags(ctx context.Context) {
 	lags.Run(ctx)
 }
 
-// verify looks at the topics now and then. While one is wrong nothing is taken: somebody has altered it.
+// verify looks at the topics now and then. While one is wrong nothing is taken: somebody has altered it. That counts when it was
+// seen twice, since a broker that has just started may not know of all.
 func (j *sharedJournal) verify(ctx context.Context) {
-	for kafkaconn.Pause(ctx, verifyInterval) {
+	doubtful := false
+	for looked := time.Now(); kafkaconn.Pause(ctx, doubtInterval); {
+		if !doubtful && time.Since(looked) < verifyInterval && j.Ready() == nil {
+			continue
+		}
+		looked = time.Now()
 		look, cancel := context.WithTimeout(ctx, clusterTime)
 		checked, err := j.kafka.Verify(look, j.kafka.cluster, *j.mine.Load())
 		cancel()
 		if err != nil {
 			continue // a cluster that is away is noticed by appends
 		}
-		j.say(j.judge(checked.Problems, checked.State, true))
+		err = j.judge(checked.Problems, checked.State, true)
+		if doubtful = err != nil && !doubtful && j.wrong.Load() == nil; !doubtful {
+			j.say(err)
+		}
 	}
 }
 
 // say takes what is wrong with the topics.
 func (j *sharedJournal) say(err error) {
-	var why *string
-	if err != nil {
-		text := err.Error()
-		why = &text
-		j.log.Error("the topics of the journal are not as they must be; notifications are answered 503", "error", err)
+	before := j.wrong.Load()
+	if err == nil {
+		if j.wrong.Store(nil); before != nil {
+			j.log.Info("the topics of the journal are as they must be again")
+		}
+		return
 	}
-	if j.wrong.Swap(why) != nil && err == nil {
-		j.log.Info("the topics of the journal are as they must be again")
+	why := err.Error()
+	if j.wrong.Store(&why); before == nil || *before != why {
+		j.log.Error("the topics of the journal are not as they must be; notifications are answered 503", "error", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -78,6 +79,33 @@ func (r *relayUnderTest) untilShared(replicas int) {
 		return json.Unmarshal([]byte(out), &s) == nil && len(s.Replicas) == replicas && len(s.Unanswered) == 0 &&
 			!slices.ContainsFunc(s.Replicas, func(o admin.ReplicaStatus) bool { return len(o.Shards) == 0 })
 	}, "the shards are shared out")
+}
+
+// An owner notices that a topic is another one, and the other replicas soon after: what they took would have nobody to judge it.
+func TestNoReplicaTakesEventsWhenATopicWasMadeAgain(t *testing.T) {
+	t.Parallel()
+	brokers, billing, one, two := twoReplicas(t, http.StatusOK)
+	posted := 0
+	post := func(r *relayUnderTest) int {
+		posted++
+		a, err := r.call(recording(fmt.Sprint("s", posted), 1, 1))
+		require.NoError(t, err)
+		return a.code
+	}
+	for range 60 { // of each shard some
+		require.Equal(t, http.StatusOK, post(one))
+	}
+	one.eventually(func() bool { return len(billing.calls()) == 60 }, "delivered")
+	require.NoError(t, brokers.DeleteTopic("ncs.events"))
+	var said bytes.Buffer
+	require.Equal(t, exitFailed, run(t.Context(), []string{"cluster", "init", "-c", one.config}, strings.NewReader(""), &said, &said))
+	require.Contains(t, said.String(), "made topic ncs.events")
+	for _, r := range []*relayUnderTest{one, two} {
+		r.eventually(func() bool { return post(r) == http.StatusServiceUnavailable }, "is refused")
+		require.Contains(t, r.log.String(), "topic ncs.events: is not the one that was known, in 6 shards")
+		require.Equal(t, http.StatusServiceUnavailable, r.probe("/readyz"))
+	}
+	require.Equal(t, 1, strings.Count(one.log.String(), "notifications are answered 503"))
 }
 
 // What one replica pauses, resumes, replays or cancels, all do, also those that start or take shards later.
