@@ -22,11 +22,12 @@ import (
 )
 
 var (
-	clusterFaults = flag.Bool("cluster.faults", false, "every fault of a cluster of relays, not only a few")
-	clusterOnly   = flag.String("cluster.fault", "", "only faults whose name this regular expression finds, with -cluster.faults")
-	clusterRun    = flag.Duration("cluster.run", 0, "how long replicas and brokers are killed, frozen and stopped at random")
-	clusterSeed   = flag.Int64("cluster.seed", 0, "of that; 0 = from the clock, and logged")
-	clusterRate   = flag.Float64("cluster.rate", 40, "calls a second in the tests of a cluster's faults")
+	clusterFaults  = flag.Bool("cluster.faults", false, "every fault of a cluster of relays, not only a few")
+	clusterOnly    = flag.String("cluster.fault", "", "only faults whose name this regular expression finds, with -cluster.faults")
+	clusterRun     = flag.Duration("cluster.run", 0, "how long replicas and brokers are killed, frozen and stopped at random")
+	clusterSeed    = flag.Int64("cluster.seed", 0, "of that; 0 = from the clock, and logged")
+	clusterSession = flag.Duration("cluster.session", 6*time.Second, "broker.session.timeout.ms of the brokers")
+	clusterRate    = flag.Float64("cluster.rate", 40, "calls a second in the tests of a cluster's faults")
 )
 
 // clusterFault is what happens to three replicas and three brokers under load. It returns the shards whose deliveries it delays.

@@ -74,7 +74,7 @@ const (
 func startFleetKafka(t *testing.T) *kafkatest.Cluster {
 	kafka := kafkatest.Start(t, kafkatest.Options{Brokers: 3, Listeners: []kafkatest.Listener{{Name: cutListener, Protocol: "PLAINTEXT", Proxied: true}}, Config: map[string]string{
 		"min.insync.replicas":          "2",
-		"broker.session.timeout.ms":    "6000",
+		"broker.session.timeout.ms":    fmt.Sprint(clusterSession.Milliseconds()),
 		"broker.heartbeat.interval.ms": "1000",
 	}})
 	kafka.CreateTopic(t, fleetTopic, 6, map[string]string{"message.timestamp.type": "LogAppendTime"})
