@@ -1,8 +1,9 @@
 # shellcheck shell=bash
 # For findings that need a real Apache Kafka: `kafka VERSION` starts one broker in $dir, which ends with the script. It sets
-# $broker, its address, and $jars, the class path of Kafka's tools and clients. Needs Java 17, Maven and Maven Central.
+# $broker, its address, and $jars, the class path of Kafka's tools and clients, which is all that `kafka_jars VERSION` does.
+# Needs Java 17, Maven and Maven Central.
 
-kafka() {
+kafka_jars() {
   cat >pom.xml <<POM
 <project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
@@ -18,6 +19,10 @@ POM
   mvn -B -q org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies -DoutputDirectory="$dir/jars" >mvn.log 2>&1 ||
     { cat mvn.log >&2; exit 1; }
   jars="$dir/jars/*"
+}
+
+kafka() {
+  kafka_jars "$1"
   local ports
   ports=$(python3 -c 'import socket; s = [socket.create_server(("127.0.0.1", 0)) for _ in "ab"]; print(*(x.getsockname()[1] for x in s))')
   broker=127.0.0.1:${ports% *}

@@ -145,6 +145,13 @@ func (l *link) starts(ctx context.Context, topic string, partitions ...int32) (m
 	return l.logs.starts(ctx, topic, partitions...)
 }
 
+func (l *link) since(ctx context.Context, topic string, partition int32, t time.Time) (int64, error) {
+	if err := l.pass(ctx); err != nil {
+		return 0, err
+	}
+	return l.logs.since(ctx, topic, partition, t)
+}
+
 func (l *link) writer(topic string, partition int32) writer {
 	return linkWriter{l, l.logs.writer(topic, partition)}
 }

@@ -1004,6 +1004,38 @@ func TestTheJudgeKnowsCopiesWithinTheWindow(t *testing.T) {
 	})
 }
 
+// Though it has more events than its share of the ids, of which other shards need none.
+func TestTheNextOwnerOfAHotShardKnowsItsLastHalfHour(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLogs()
+		owed := func(recs int, copies ...int) uint64 {
+			opts := testOptions(t, m, 4)
+			j := mustOpen(t, opts)
+			j.KeepKeys(100, 24*time.Hour)
+			defer journaltest.Start(t, j)()
+			a := journaltest.Sink(t, j, "a")
+			synctest.Wait()
+			for i := range recs {
+				copies = append(copies, i)
+			}
+			for _, i := range copies {
+				r := journaltest.Record(i, "a")
+				r.Entity = "hot"
+				_, err := journaltest.Append(j, r)
+				require.NoError(t, err)
+			}
+			time.Sleep(time.Second)
+			return a.Totals().Owed
+		}
+		require.EqualValues(t, 60, owed(60))
+		require.EqualValues(t, 60, owed(0, 5), "a copy is known after a take-over")
+		time.Sleep(time.Hour)
+		require.EqualValues(t, 60, owed(0, 50), "its share is known whenever it was")
+		require.EqualValues(t, 61, owed(0, 5), "more than that is not read back for what came long ago")
+	})
+}
+
 // One object for each ownership: the former one ends first.
 func TestAShardIsNotTakenAgainBeforeItWasLetGo(t *testing.T) {
 	var own *tenure

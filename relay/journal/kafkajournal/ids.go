@@ -188,12 +188,10 @@ func (i *ids) find(shard uint32, id [16]byte) (pos offset, found bool) {
 	return k.pos, found
 }
 
-// mostRead is how many ids are read back for a shard at most when it is taken over.
-const mostRead = 100_000
-
-// share is how many ids a shard may have, if all have as many.
-func (i *ids) share(shards int) int {
+// room is how many ids are read back for a shard that is taken over: as many as each would have if all had as many, or those of the
+// recent events, for which others need not go.
+func (i *ids) room(shards int, recent int64) int64 {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return min(i.max/shards, mostRead)
+	return max(int64(i.max/shards), min(recent, int64(i.max-i.count)))
 }

@@ -20,6 +20,8 @@ type logs interface {
 	// ends and starts are kafkalog.Ends and kafkalog.Starts.
 	ends(ctx context.Context, topic string, partitions ...int32) (map[int32]int64, error)
 	starts(ctx context.Context, topic string, partitions ...int32) (map[int32]int64, error)
+	// since is kafkalog.Since.
+	since(ctx context.Context, topic string, partition int32, t time.Time) (int64, error)
 	// writer is kafkalog.NewWriter.
 	writer(topic string, partition int32) writer
 }
@@ -47,6 +49,10 @@ func (l clusterLogs) ends(ctx context.Context, topic string, partitions ...int32
 
 func (l clusterLogs) starts(ctx context.Context, topic string, partitions ...int32) (map[int32]int64, error) {
 	return kafkalog.Starts(ctx, l.cluster, topic, partitions)
+}
+
+func (l clusterLogs) since(ctx context.Context, topic string, partition int32, t time.Time) (int64, error) {
+	return kafkalog.Since(ctx, l.cluster, topic, partition, t)
 }
 
 func (l clusterLogs) writer(topic string, partition int32) writer {

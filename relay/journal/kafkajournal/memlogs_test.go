@@ -155,6 +155,17 @@ func (m *memLogs) starts(_ context.Context, topic string, partitions ...int32) (
 	return starts, nil
 }
 
+func (m *memLogs) since(_ context.Context, topic string, partition int32, t time.Time) (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l := m.log(topic, partition)
+	i := slices.IndexFunc(l.recs, func(r kafkalog.Record) bool { return !r.Time.Before(t) })
+	if i < 0 {
+		return l.end(), nil
+	}
+	return l.start + int64(i), nil
+}
+
 func (m *memLogs) writer(topic string, partition int32) writer { return memWriter{m, topic, partition} }
 
 type memWriter struct {

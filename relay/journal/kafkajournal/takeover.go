@@ -103,6 +103,10 @@ func (s *shard) sameLogs(c *core, left *legacy, events, inbox bounds) error {
 	return nil
 }
 
+// recentFor is for how long at least the new owner of a shard knows its events, where there is room for them: however hot it is,
+// copies come within minutes.
+const recentFor = 30 * time.Minute
+
 // count reads the end of the events: what former owners have not counted.
 func (s *shard) count(ctx context.Context, c *core, events bounds) error {
 	if c.next < events.start {
@@ -110,7 +114,11 @@ func (s *shard) count(ctx context.Context, c *core, events bounds) error {
 		c.next = events.start
 	}
 	s.ring.from, s.ring.entries, s.ring.bytes = c.next, nil, 0
-	s.window = bounds{max(events.start, min(c.next, events.end-int64(s.j.ids.share(s.j.opts.Shards)))), c.next}
+	recent, err := s.j.logs.since(ctx, s.j.topics.events, s.n, time.Now().Add(-recentFor))
+	if err != nil {
+		return fmt.Errorf("topic %s: %w", s.j.topics.events, err)
+	}
+	s.window = bounds{max(events.start, min(c.next, events.end-s.j.ids.room(s.j.opts.Shards, events.end-recent))), c.next}
 	end, err := readToEnd(ctx, s.j.logs, s.j.topics.events, s.n, c.next, func(recs []kafkalog.Record) error { // a former owner may still write
 		accepted, err := c.followed(recs)
 		s.ring.push(accepted)

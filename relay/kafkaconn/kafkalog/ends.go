@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol/listoffsets"
@@ -27,6 +28,16 @@ func Ends(ctx context.Context, c *kafkaconn.Cluster, topic string, partitions []
 // Starts returns the first offsets of the partitions, as their leaders know them: all of them, or an error.
 func Starts(ctx context.Context, c *kafkaconn.Cluster, topic string, partitions []int32) (map[int32]int64, error) {
 	return offsets(ctx, c, topic, partitions, atStart)
+}
+
+// Since returns the first offset of a partition at which there is a record of a time or later, as its leader knows it; the end if
+// there is none.
+func Since(ctx context.Context, c *kafkaconn.Cluster, topic string, partition int32, t time.Time) (int64, error) {
+	found, err := offsets(ctx, c, topic, []int32{partition}, t.UnixMilli())
+	if err == nil && found[partition] < 0 {
+		found, err = Ends(ctx, c, topic, []int32{partition})
+	}
+	return found[partition], err
 }
 
 func offsets(ctx context.Context, c *kafkaconn.Cluster, topic string, partitions []int32, at int64) (map[int32]int64, error) {

@@ -454,6 +454,20 @@ func TestOffsetsOfManyPartitionsAreAskedOfTheirLeaders(t *testing.T) {
 	require.Len(t, ends, 9)
 }
 
+func TestSinceIsTheEndWhereNothingIsThatYoung(t *testing.T) {
+	t.Parallel()
+	c := connect(t, fake(t, 1).ListenAddrs())
+	_, err := kafkalog.NewWriter(c, topic, 0, kafkalog.WriterOptions{}).Append(soon(t), texts("x", "y"))
+	require.NoError(t, err)
+	for later, want := range map[time.Duration]int64{-time.Hour: 0, time.Hour: 2} {
+		at, err := kafkalog.Since(soon(t), c, topic, 0, time.Now().Add(later))
+		require.NoError(t, err)
+		require.Equal(t, want, at)
+	}
+	_, err = kafkalog.Since(soon(t), c, topic, 7, time.Now())
+	require.ErrorIs(t, err, kafka.UnknownTopicOrPartition)
+}
+
 // Fitting is about bytes before compression, and never more than was promised.
 func TestFittingKeepsBatchesWithinTheirBound(t *testing.T) {
 	t.Parallel()

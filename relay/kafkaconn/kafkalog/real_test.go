@@ -55,6 +55,11 @@ func realCompaction(t *testing.T, cluster *kafkatest.Cluster) {
 		require.Equal(t, fmt.Sprint(n), string(last[0].Value))
 		require.Nil(t, last[2].Value)
 		require.WithinRange(t, last[0].Time, began.Add(-time.Minute), time.Now().Add(time.Minute), "the time of appending")
+		for since, want := range map[time.Time]int64{last[0].Time: base, last[0].Time.Add(time.Hour): base + 3} {
+			at, err := kafkalog.Since(soon(t), c, "compact", 0, since)
+			require.NoError(t, err)
+			require.Equal(t, want, at, since)
+		}
 		for i := range records[1:] {
 			require.Less(t, records[i].Offset, records[i+1].Offset)
 		}
