@@ -150,6 +150,8 @@ func statusOf(err error) int {
 	case errors.Is(err, gateway.ErrConfigured), errors.Is(err, gateway.ErrCannotMove), errors.Is(err, gateway.ErrMoves),
 		errors.Is(err, gateway.ErrNotAfter), errors.Is(err, gateway.ErrReserved):
 		return http.StatusConflict
+	case errors.Is(err, errNotBegun):
+		return http.StatusServiceUnavailable
 	}
 	return http.StatusInternalServerError
 }

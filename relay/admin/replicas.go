@@ -254,6 +254,9 @@ func limitOf(r *http.Request) int {
 	return limit
 }
 
+// errNotBegun is why nothing was done of what all shards have to answer for: it may work soon.
+var errNotBegun = errors.New("nothing was begun")
+
 // replayElsewhere counts what a replay is about in the shards of the other replicas. There must be none that does not answer: the
 // replay would be told to be about less than it is. What was quarantined is taken up again by each replica for itself.
 func (s *Server) replayElsewhere(r *http.Request, in replayInput, routed bool) (result gateway.ReplayResult, err error) {
@@ -267,13 +270,13 @@ func (s *Server) replayElsewhere(r *http.Request, in replayInput, routed bool) (
 	}
 	fleet, err := s.options.Sharing.Fleet(r.Context())
 	if err != nil {
-		return result, fmt.Errorf("nothing was begun: which other replicas there are is not known: %w", err)
+		return result, fmt.Errorf("%w: which other replicas there are is not known: %w", errNotBegun, err)
 	}
 	mine := part{replica: fleet.Self, held: s.still(s.options.Sharing.Held()), answer: json.RawMessage("{}")} // which is counted later
 	parts, missing, _ := sortOut(append(s.askOthers(r, body, fleet), mine), fleet)
 	joint, err := joined(addReplayed)(parts, 0)
 	if len(missing) > 0 && err == nil {
-		err = fmt.Errorf("nothing was begun here: shards %v do not answer: %s", missing[0].Shards, missing[0].Error)
+		err = fmt.Errorf("%w: shards %v do not answer: %s", errNotBegun, missing[0].Shards, missing[0].Error)
 	}
 	if err != nil {
 		return result, err
