@@ -368,12 +368,13 @@ type figures struct {
 	late                      []string      // answers after more than P2 allows
 	gap                       time.Duration // longest time without an answer 200
 	there, elsewhere          time.Duration // the longest from the answer (or the begin of the phase, if later) to the first arrival, in the shards that were struck and in the others
+	last                      string        // the one of elsewhere
 }
 
 func (f figures) String() string {
 	d := func(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) }
-	return strings.Join(append([]string{fmt.Sprintf("answered %d, refused %d (after %v to %v), without an answer %d, slowest answer %v (%v of a replica that was frozen meanwhile), longest time without one %v; answer to arrival at most %v in the shards struck, %v elsewhere",
-		f.answered, f.refused, d(f.soonest), d(f.latest), f.broken, d(f.slowest), d(f.held), d(f.gap), d(f.there), d(f.elsewhere))}, f.late...), "\n")
+	return strings.Join(append([]string{fmt.Sprintf("answered %d, refused %d (after %v to %v), without an answer %d, slowest answer %v (%v of a replica that was frozen meanwhile), longest time without one %v; answer to arrival at most %v in the shards struck, %v elsewhere: %s",
+		f.answered, f.refused, d(f.soonest), d(f.latest), f.broken, d(f.slowest), d(f.held), d(f.gap), d(f.there), d(f.elsewhere), f.last)}, f.late...), "\n")
 }
 
 // figures measures a phase by the arrivals at a sink.
@@ -431,7 +432,9 @@ func (b *fleetBooks) figures(sink string, from, to time.Time, struck []uint32) (
 		if slices.Contains(struck, shardOfID(ref.entity, e.id)) {
 			f.there = max(f.there, late)
 		} else {
-			f.elsewhere = max(f.elsewhere, late)
+			if late > f.elsewhere {
+				f.elsewhere, f.last = late, fmt.Sprintf("%v (shard %d), answered %s", ref, shardOfID(ref.entity, e.id), clock(e.answered))
+			}
 		}
 	}
 	return f
