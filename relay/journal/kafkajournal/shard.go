@@ -27,11 +27,12 @@ type shard struct {
 	clock  skew
 	work   sync.WaitGroup // what reads and writes for it in the background
 
-	taken     atomic.Bool   // core is there
-	abandoned atomic.Bool   // it is let go even if its state cannot be stored
-	recalled  chan struct{} // closed when the ids of the events before it are known
-	window    bounds        // of ncs.events: those that are not; for the judge only
-	doubted   bool          // the inbox seemed to end before what was judged; for the judge only
+	taken    atomic.Bool     // core is there
+	storable context.Context // ends when the shard is let go even if its state cannot be stored, or the journal ends
+	abandon  context.CancelFunc
+	recalled chan struct{} // closed when the ids of the events before it are known
+	window   bounds        // of ncs.events: those that are not; for the judge only
+	doubted  bool          // the inbox seemed to end before what was judged; for the judge only
 
 	saving     turn // one flush at a time; taken before mu; guards what follows
 	stateLog   writer
@@ -60,7 +61,8 @@ type shard struct {
 
 func newShard(j *Journal, n int32) *shard {
 	ctx, leave := context.WithCancel(context.Background())
-	return &shard{j: j, n: n, public: &journal.Shard{Number: uint32(n), Of: j.opts.Shards}, ctx: ctx, leave: leave, given: time.Now(), read: time.Now(), saving: newTurn(), recalled: make(chan struct{}),
+	storable, abandon := context.WithCancel(j.closing)
+	return &shard{j: j, n: n, storable: storable, abandon: abandon, public: &journal.Shard{Number: uint32(n), Of: j.opts.Shards}, ctx: ctx, leave: leave, given: time.Now(), read: time.Now(), saving: newTurn(), recalled: make(chan struct{}),
 		stateLog: j.logs.writer(j.topics.state, n), deadLog: j.logs.writer(j.topics.dead, n), idle: make(chan struct{}),
 		letters: make(map[string]*letters), lettersLost: make(map[string]uint64), late: make(map[string]grave), changed: make(chan struct{}, 1), ring: ring{max: max(1<<20, ringBytes/j.opts.Shards)}}
 }
@@ -218,6 +220,7 @@ func (j *Journal) take(n int32, wanted bool) *shard {
 func (j *Journal) drop(s *shard) {
 	s.leave()
 	s.work.Wait()
+	s.abandon()
 	overlap := s.overlap()
 	j.mu.Lock()
 	j.stats.Overlap += overlap
@@ -279,7 +282,7 @@ func (s *shard) letGo() {
 	}
 	for s.j.closing.Err() == nil {
 		err := s.save(false)
-		if err == nil || s.abandoned.Load() || errors.Is(err, errForeignLog) {
+		if err == nil || s.storable.Err() != nil || errors.Is(err, errForeignLog) {
 			return // what was not stored is delivered again
 		}
 		s.j.logger.Error("what sinks have settled cannot be stored, and the shard cannot be let go", "shard", s.n, "error", err)
@@ -543,7 +546,9 @@ func (s *shard) keepLoop(ctx context.Context) {
 		all := false
 		select {
 		case <-s.changed:
-			kafkaconn.Pause(ctx, checkpointInterval)
+			if !kafkaconn.Pause(ctx, checkpointInterval) {
+				return
+			}
 		case <-refresh.C:
 			all = true
 		case <-ctx.Done():
@@ -572,13 +577,13 @@ func (s *shard) retouch() {
 }
 
 // save is flush, which is not broken off when the shard is let go: it might land after what letGo writes, and hide it from the next
-// owner.
+// owner. It is when the shard is abandoned, since the next owner waits for that.
 func (s *shard) save(all bool) error {
-	within := operationTimeout
-	if s.abandoned.Load() {
-		within = reachWithin
+	within, storable := operationTimeout, s.storable
+	if storable.Err() != nil {
+		within, storable = reachWithin, s.j.closing
 	}
-	ctx, cancel := context.WithTimeout(s.j.closing, within)
+	ctx, cancel := context.WithTimeout(storable, within)
 	defer cancel()
 	return s.flush(ctx, all)
 }

@@ -66,7 +66,7 @@ func (j *Journal) refuse(ctx context.Context, n int32, own refuser) {
 	j.logger.Error("a shard is out of reach, and left to other replicas", "shard", n, "error", why)
 	j.refused.Store(n, nil)
 	if s := j.given(n); s != nil {
-		s.abandoned.Store(true)
+		s.abandon()
 	}
 	own.Refuse(n)
 }

@@ -2,6 +2,7 @@ package kafkajournal
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -100,4 +101,29 @@ func TestItIsToldForHowLongAShardWasNotJudged(t *testing.T) {
 		require.LessOrEqual(t, j.SharedStats().Unread, time.Second)
 		journaltest.Drain(t, a, 1)
 	})
+}
+
+// What is being stored there is broken off: until it has failed by itself others would wait for the shard.
+func TestAShardOutOfReachIsLetGoSoon(t *testing.T) {
+	for later := range 8 {
+		t.Run(fmt.Sprint(later), func(t *testing.T) {
+			var own choosy
+			alone(t, func(o *Options) { own = choosy{newTenure(0), make(chan int32, 10)}; o.Ownership = own }, func(j *Journal, l *link, _ *memLogs) {
+				a := journaltest.Sink(t, j, "a")
+				recs := journaltest.Fill(t, j, 0, 1, "a")
+				journaltest.Drain(t, a, 1)
+				hear := l.deafen()
+				defer hear()
+				time.Sleep(time.Duration(later) * time.Second)
+				a.Settle(recs[0].Position, journal.Delivered)
+				for shards, _ := own.Owned(); len(shards) > 0; shards, _ = own.Owned() {
+					time.Sleep(10 * time.Millisecond)
+				}
+				refused := time.Now()
+				a.End()
+				<-own.released
+				require.LessOrEqual(t, time.Since(refused), reachWithin+100*time.Millisecond)
+			})
+		})
+	}
 }
