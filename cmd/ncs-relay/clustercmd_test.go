@@ -230,7 +230,7 @@ func TestRealKafkaCluster(t *testing.T) {
 	o := newOnKafka(t, cluster.Addresses())
 	o.works(clusterInit, "made topic ncs.inbox", "ready: 6 shards")
 	o.works(clusterInit)
-	o.works(clusterCheck, "as they must be: 6 shards", "warning: broker.session.timeout.ms is 9000 at broker 1 (127.0.0.1), 2 (127.0.0.1), 3 (127.0.0.1), must be 6000")
+	o.works(clusterCheck, "as they must be: 6 shards", "warning: broker.session.timeout.ms is 9000 at broker 1 (127.0.0.1), 2 (127.0.0.1), 3 (127.0.0.1), must be 4000")
 
 	stop := o.replica("relay-1", topics.Format)
 	o.works([]string{"cluster", "status"}, "relay-1  0,1,2,3,4,5  relay-1:9464  1.2.3", "5      relay-1")

@@ -26,8 +26,10 @@ const (
 	leaderPause = 200 * time.Millisecond
 
 	// sessionAdvice is broker.session.timeout.ms: while a broker that died is waited for, nothing can be appended to what it
-	// has, and an answer must come within 8 s.
-	sessionAdvice = 6 * time.Second
+	// has, and an answer must come within 8 s. Where brokers are controllers too, the one that dies may be the active controller: another
+	// is elected first, and then waits for the session anew.
+	sessionAdvice           = 6000
+	sessionAdviceController = 4000
 )
 
 // Describe asks the cluster what it knows of the topics with a prefix. Topics that do not exist are left out.
@@ -164,24 +166,39 @@ func (o Options) await(ctx context.Context, c *kafkaconn.Cluster) error {
 
 // Advice says which brokers are noticed too late when they die. Those that do not tell are left out.
 func Advice(ctx context.Context, c *kafkaconn.Cluster) (problems []Problem) {
-	const name = "broker.session.timeout.ms"
-	slow := make(map[string][]string) // by value: brokers
+	const session, roles = "broker.session.timeout.ms", "process.roles"
+	type lateness struct{ ms, most int64 }
+	slow := make(map[lateness][]string) // brokers
 	for id, address := range c.Brokers() {
 		response, err := kafkaconn.Answer[*describeconfigs.Response](c.To(ctx, address, &describeconfigs.Request{Resources: []describeconfigs.RequestResource{
-			{ResourceType: brokerResource, ResourceName: strconv.Itoa(int(id)), ConfigNames: []string{name}}}}))
-		if err != nil || len(response.Resources) != 1 || len(response.Resources[0].ConfigEntries) != 1 {
+			{ResourceType: brokerResource, ResourceName: strconv.Itoa(int(id)), ConfigNames: []string{session, roles}}}}))
+		if err != nil || len(response.Resources) != 1 {
 			continue
 		}
-		value := response.Resources[0].ConfigEntries[0].ConfigValue
-		if ms, err := strconv.ParseInt(value, 10, 64); err == nil && ms > sessionAdvice.Milliseconds() {
+		l := lateness{most: sessionAdvice}
+		for _, e := range response.Resources[0].ConfigEntries {
+			switch {
+			case e.ConfigName == session:
+				l.ms, _ = strconv.ParseInt(e.ConfigValue, 10, 64)
+			case e.ConfigName == roles && strings.Contains(e.ConfigValue, "controller"):
+				l.most = sessionAdviceController
+			}
+		}
+		if l.ms > l.most {
 			host, _, _ := net.SplitHostPort(address)
-			slow[value] = append(slow[value], fmt.Sprintf("%d (%s)", id, host))
+			slow[l] = append(slow[l], fmt.Sprintf("%d (%s)", id, host))
 		}
 	}
-	for _, value := range slices.Sorted(maps.Keys(slow)) {
-		slices.Sort(slow[value])
-		problems = append(problems, Problem{Setting: name, Found: "is " + value + " at broker " + strings.Join(slow[value], ", "), Wanted: strconv.FormatInt(sessionAdvice.Milliseconds(), 10),
-			Why: "when a broker dies, notifications for what it has are answered 503 for as long", Hint: "set it in each broker's server.properties"})
+	for l, brokers := range slow {
+		slices.Sort(brokers)
+		p := Problem{Setting: session, Found: fmt.Sprintf("is %d at broker %s", l.ms, strings.Join(brokers, ", ")), Wanted: strconv.FormatInt(l.most, 10),
+			Why: "when a broker dies, notifications for what it has are answered 503 for as long", Hint: "set it in each broker's server.properties"}
+		if l.most == sessionAdviceController {
+			p.Why = "when a broker dies that is the active controller, its successor waits for as long once more, and notifications are answered 503"
+			p.Hint += ", and broker.heartbeat.interval.ms to 1000"
+		}
+		problems = append(problems, p)
 	}
+	slices.SortFunc(problems, func(a, b Problem) int { return strings.Compare(a.Found, b.Found) })
 	return problems
 }

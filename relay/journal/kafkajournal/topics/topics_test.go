@@ -375,23 +375,37 @@ func TestSlowSessionsOfBrokersAreAdvisedAgainst(t *testing.T) {
 	t.Parallel()
 	cluster, c := fake(t)
 	require.NoError(t, c.Look(soon(t), time.Now()))
+	values := make(map[string]map[string]string) // by broker
+	for id := range 3 {
+		values[fmt.Sprint(id)] = map[string]string{"broker.session.timeout.ms": "6000", "process.roles": "broker"}
+	}
 	cluster.ControlKey(int16(kmsg.DescribeConfigs), func(r kmsg.Request) (kmsg.Response, error, bool) {
 		cluster.KeepControl()
 		response := r.ResponseKind().(*kmsg.DescribeConfigsResponse)
 		for _, asked := range r.(*kmsg.DescribeConfigsRequest).Resources {
 			found := kmsg.NewDescribeConfigsResponseResource()
 			found.ResourceType, found.ResourceName = asked.ResourceType, asked.ResourceName
-			entry := kmsg.NewDescribeConfigsResponseResourceConfig()
-			value := map[string]string{"0": "9000", "1": "6000", "2": "9000"}[asked.ResourceName]
-			entry.Name, entry.Value = asked.ConfigNames[0], &value
-			found.Configs = append(found.Configs, entry)
+			for _, name := range asked.ConfigNames {
+				entry := kmsg.NewDescribeConfigsResponseResourceConfig()
+				value := values[asked.ResourceName][name]
+				entry.Name, entry.Value = name, &value
+				found.Configs = append(found.Configs, entry)
+			}
 			response.Resources = append(response.Resources, found)
 		}
 		return response, nil, true
 	})
+	values["0"]["broker.session.timeout.ms"], values["2"]["broker.session.timeout.ms"] = "9000", "9000"
 	problems := Advice(soon(t), c)
 	require.Len(t, problems, 1)
 	require.False(t, problems[0].Fatal)
 	require.Contains(t, problems[0].String(), "broker.session.timeout.ms is 9000 at broker 0 (127.0.0.1), 2 (127.0.0.1), must be 6000")
 	require.NotContains(t, fmt.Sprint(problems), " 1 (")
+
+	values["1"]["process.roles"] = "broker,controller" // it has 6000
+	problems = Advice(soon(t), c)
+	require.Len(t, problems, 2)
+	require.Contains(t, problems[0].String(), "is 6000 at broker 1 (127.0.0.1), must be 4000: when a broker dies that is the active controller")
+	values["1"]["broker.session.timeout.ms"] = "4000"
+	require.Len(t, Advice(soon(t), c), 1)
 }
