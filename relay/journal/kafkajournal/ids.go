@@ -19,7 +19,6 @@ type ids struct {
 	max     int
 	keepFor time.Duration // 0 = for any time
 	count   int
-	clock   uint64
 	shards  map[uint32]*shardIDs
 }
 
@@ -76,7 +75,7 @@ type known struct {
 	key, id [16]byte
 	pos     offset
 	ms      int64
-	met     uint64
+	met     int64 // when it, or its last copy, was stored, by the brokers' clocks in ms: what is read back is as old as it is
 }
 
 func newIDs(byKey func(uint32, offset) bool) *ids {
@@ -97,7 +96,7 @@ func (i *ids) copyOf(shard uint32, e *entry) bool {
 	list := i.shard(shard)
 	list.ask(i.byKey != nil && i.byKey(shard, e.pos))
 	if k, found := list.lookup(e); found && (i.keepFor == 0 || e.rec.Time.Sub(time.UnixMilli(k.ms)) <= i.keepFor) {
-		k.met = i.tick()
+		k.met = e.rec.Stored.UnixMilli()
 		list.put(k)
 		return true
 	}
@@ -116,13 +115,8 @@ func (i *ids) put(list *shardIDs, e *entry) { // i.mu is held
 	if !list.Contains(e.rec.ID) {
 		i.count++
 	}
-	list.put(known{key: e.rec.Key, id: e.rec.ID, pos: e.pos, ms: e.rec.Time.UnixMilli(), met: i.tick()})
+	list.put(known{key: e.rec.Key, id: e.rec.ID, pos: e.pos, ms: e.rec.Time.UnixMilli(), met: e.rec.Stored.UnixMilli()})
 	i.evict()
-}
-
-func (i *ids) tick() uint64 {
-	i.clock++
-	return i.clock
 }
 
 func (i *ids) shard(n uint32) *shardIDs { // i.mu is held
@@ -135,7 +129,7 @@ func (i *ids) shard(n uint32) *shardIDs { // i.mu is held
 func (i *ids) evict() { // i.mu is held
 	for ; i.count > i.max; i.count-- {
 		var oldest *shardIDs
-		least := uint64(math.MaxUint64)
+		least := int64(math.MaxInt64)
 		for _, lru := range i.shards {
 			if _, k, some := lru.GetOldest(); some && k.met < least {
 				oldest, least = lru, k.met
@@ -188,10 +182,10 @@ func (i *ids) find(shard uint32, id [16]byte) (pos offset, found bool) {
 	return k.pos, found
 }
 
-// room is how many ids are read back for a shard that is taken over: as many as each would have if all had as many, or those of the
-// recent events, for which others need not go.
-func (i *ids) room(shards int, recent int64) int64 {
+// back is how many ids are read back for a shard that is taken over: as many as each would have if all had as many, or those of the
+// recent events. Of these, what is older than others are goes at once.
+func (i *ids) back(shards int, recent int64) int64 {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return max(int64(i.max/shards), min(recent, int64(i.max-i.count)))
+	return min(max(int64(i.max/shards), recent), int64(i.max))
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"ncs-relay/relay/journal"
 )
 
@@ -26,6 +28,39 @@ func BenchmarkKnownIDs(b *testing.B) {
 			runtime.KeepAlive(list)
 		})
 	}
+}
+
+// What a take-over reads back is not younger for that.
+func TestTheOldestIDsGoFirstWhereverTheyWereMet(t *testing.T) {
+	t.Parallel()
+	list := newIDs(nil)
+	list.keep(10, 0)
+	event := func(n int) *entry {
+		e := &entry{rec: &journal.Record{Stored: time.UnixMilli(int64(n))}}
+		binary.BigEndian.PutUint64(e.rec.ID[:], uint64(n))
+		return e
+	}
+	knows := func(shard uint32, from, to int) (count int) {
+		for n := from; n < to; n++ {
+			if _, found := list.find(shard, event(n).rec.ID); found {
+				count++
+			}
+		}
+		return count
+	}
+	for n := range 10 {
+		list.add(0, event(100+n))
+	}
+	for n := range 15 { // of a shard that is taken over
+		list.add(1, event(n))
+	}
+	require.Equal(t, 10, knows(0, 100, 110), "older ones of another shard have taken their place")
+	for n := range 4 {
+		list.add(1, event(200+n))
+	}
+	require.Equal(t, 4, knows(1, 200, 204))
+	require.Equal(t, 6, knows(0, 104, 110))
+	require.Zero(t, knows(1, 0, 15)+knows(0, 100, 104))
 }
 
 func heap() int64 {

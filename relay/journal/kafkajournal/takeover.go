@@ -103,8 +103,7 @@ func (s *shard) sameLogs(c *core, left *legacy, events, inbox bounds) error {
 	return nil
 }
 
-// recentFor is for how long at least the new owner of a shard knows its events, where there is room for them: however hot it is,
-// copies come within minutes.
+// recentFor is of how long the new owner of a shard reads the events back, however hot it is: copies come within minutes.
 const recentFor = 30 * time.Minute
 
 // count reads the end of the events: what former owners have not counted.
@@ -118,7 +117,7 @@ func (s *shard) count(ctx context.Context, c *core, events bounds) error {
 	if err != nil {
 		return fmt.Errorf("topic %s: %w", s.j.topics.events, err)
 	}
-	s.window = bounds{max(events.start, min(c.next, events.end-s.j.ids.room(s.j.opts.Shards, events.end-recent))), c.next}
+	s.window = bounds{max(events.start, min(c.next, events.end-s.j.ids.back(s.j.opts.Shards, events.end-recent))), c.next}
 	end, err := readToEnd(ctx, s.j.logs, s.j.topics.events, s.n, c.next, func(recs []kafkalog.Record) error { // a former owner may still write
 		accepted, err := c.followed(recs)
 		s.ring.push(accepted)
