@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"text/tabwriter"
+	"time"
 
 	"ncs-relay/relay/journal/kafkajournal"
 	"ncs-relay/relay/ncs"
@@ -29,11 +30,19 @@ type books struct {
 	duplicates int                 // answers "duplicate"
 	copies     int                 // answers "accepted" for an event that had one
 	why        map[uint32]string   // what happened to the owners of shards
+	longest    time.Duration       // that a relay took to answer
 }
 
 type accepted struct {
 	recording string
 	number    int // of its recording, in the order of the first answers
+}
+
+// relayTook notes how long a relay took to answer.
+func (b *books) relayTook(after time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.longest = max(b.longest, after)
 }
 
 func newBooks() *books {
@@ -83,13 +92,14 @@ type result struct {
 	delivered  int            // events, each counted once
 	unanswered int            // of these, events that no answer spoke of: their first call broke off
 	repeated   map[string]int // deliveries of an event that had arrived, by why
+	longest    time.Duration  // that a relay took to answer
 	faults     []string
 }
 
 func (b *books) check() (r result) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	r.repeated = map[string]int{}
+	r.repeated, r.longest = map[string]int{}, b.longest
 	arrived := map[string]bool{}
 	last := map[string]int{}
 	for _, id := range b.arrivals {
@@ -151,7 +161,7 @@ func (b *books) print(out io.Writer, t simulate.Tally) error {
 	row("lost", lost, "")
 	row("out of order", len(r.faults)-lost, "first arrivals, by recording")
 	_ = w.Flush() // to memory
-	fmt.Fprintf(&buf, "\nthe longest answer took %s\n", t.Latency.Max)
+	fmt.Fprintf(&buf, "\nthe longest answer of a relay took %s; from a frozen one the balancer waits %s for an answer\n", r.longest.Round(time.Millisecond), balancerPatience)
 	if _, err := out.Write(buf.Bytes()); err != nil {
 		return err
 	}

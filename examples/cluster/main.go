@@ -85,7 +85,7 @@ func runIn(ctx context.Context, dir string, calm, frozen time.Duration, rate flo
 		}
 		relays = append(relays, r)
 	}
-	front, err := startBalancer(ctx, relays)
+	front, err := startBalancer(ctx, relays, books)
 	if err != nil {
 		return fmt.Errorf("start the balancer: %w", err)
 	}

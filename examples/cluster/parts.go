@@ -32,12 +32,15 @@ func startReceiver(books *books) (*process.Server, error) {
 	})
 }
 
+// balancerPatience is how long the balancer waits for an answer, which a relay gives within 8 s.
+const balancerPatience = 8 * time.Second
+
 // startBalancer passes each call to one of the relays that say they are ready, in turn. It tries no second one: what a relay that
 // died has left unanswered is for the sender to send again. It looks who is ready until ctx ends.
-func startBalancer(ctx context.Context, relays []*process.Relay) (*process.Server, error) {
+func startBalancer(ctx context.Context, relays []*process.Relay, books *books) (*process.Server, error) {
 	var ready [replicas]atomic.Bool
 	var turn atomic.Uint64
-	client := &http.Client{Timeout: 8 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+	client := &http.Client{Timeout: balancerPatience, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	s, err := process.Serve(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
 		if err != nil {
@@ -50,11 +53,13 @@ func startBalancer(ctx context.Context, relays []*process.Relay) (*process.Serve
 			}
 			out, _ := http.NewRequestWithContext(r.Context(), r.Method, "http://"+relays[i].Listen+r.URL.Path, bytes.NewReader(body))
 			out.Header = r.Header.Clone()
+			began := time.Now()
 			resp, err := client.Do(out)
 			if err != nil {
 				break
 			}
 			defer resp.Body.Close()
+			books.relayTook(time.Since(began))
 			w.WriteHeader(resp.StatusCode)
 			io.Copy(w, resp.Body)
 			return
