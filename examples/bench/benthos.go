@@ -9,6 +9,8 @@ import (
 	_ "github.com/redpanda-data/benthos/v4/public/components/pure"
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	examples "ncs-relay/examples/internal/process"
 )
 
 // pipeline is what a team would write instead of the relay: verify, drop copies, route by type, into Kafka; answered when the
@@ -52,7 +54,7 @@ func benthos(ctx context.Context, args []string) error {
 	if err := service.RegisterOutput("franz", spec, newFranz); err != nil {
 		return err
 	}
-	address, err := freeAddress()
+	address, err := examples.FreeAddress()
 	if err != nil {
 		return err
 	}
@@ -122,13 +124,4 @@ func (f *franz) Write(ctx context.Context, m *service.Message) error {
 func (f *franz) Close(context.Context) error {
 	f.client.Close()
 	return nil
-}
-
-// freeAddress is one at which nobody listens.
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return listener.Addr().String(), listener.Close()
 }

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	examples "ncs-relay/examples/internal/process"
 )
 
 // relayOptions say which relay is measured.
@@ -48,10 +50,10 @@ func build(ctx context.Context, dir string) (string, error) {
 func newRelay(binary, dir string, opts relayOptions) (*relay, error) {
 	r := &relay{options: opts, binary: binary, dir: dir}
 	var err error
-	if r.address, err = freeAddress(); err != nil {
+	if r.address, err = examples.FreeAddress(); err != nil {
 		return nil, err
 	}
-	if r.admin, err = freeAddress(); err != nil {
+	if r.admin, err = examples.FreeAddress(); err != nil {
 		return nil, err
 	}
 	return r, os.WriteFile(filepath.Join(dir, "relay.yaml"), []byte(r.yaml()), 0o600)

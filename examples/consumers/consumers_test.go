@@ -26,6 +26,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"ncs-relay/examples/internal/process"
 )
 
 const (
@@ -256,10 +258,9 @@ func requireReplay(t *testing.T, c *consumer, keys []string, lines [][]string) {
 }
 
 func freePort(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := process.FreeAddress()
 	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	return address
 }
 
 // installed returns a folder in the user's cache that holds what fill put there, once for each content of the files that

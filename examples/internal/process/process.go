@@ -7,11 +7,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -60,14 +62,23 @@ func Serve(h http.HandlerFunc) (*Server, error) {
 	return s, nil
 }
 
-// FreeAddress is a loopback address that is free at the moment.
-func FreeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+// givenAddresses are those that FreeAddress has returned.
+var givenAddresses sync.Map
+
+// FreeAddress returns a loopback address at which nobody listens and which it has not returned before. Its port is below those that the
+// system hands out by itself, so that no connection takes it meanwhile. It may be called concurrently.
+func FreeAddress() (address string, err error) {
+	for range 100 {
+		address = fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000))
+		if _, given := givenAddresses.LoadOrStore(address, true); given {
+			continue
+		}
+		var l net.Listener
+		if l, err = net.Listen("tcp", address); err == nil {
+			return address, l.Close()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return "", fmt.Errorf("no free port: %w", err)
 }
 
 // Relay is a running relay.
