@@ -465,15 +465,21 @@ func refuse(cluster *kfake.Cluster, code *kerr.Error, bad string) {
 }
 
 func recordsOf(r kmsg.Request) []kmsg.Record {
-	var batch kmsg.RecordBatch
-	if err := batch.ReadFrom(r.(*kmsg.ProduceRequest).Topics[0].Partitions[0].Records); err != nil {
-		return nil
+	var all []kmsg.Record
+	for _, topic := range r.(*kmsg.ProduceRequest).Topics {
+		for _, partition := range topic.Partitions {
+			var batch kmsg.RecordBatch
+			if err := batch.ReadFrom(partition.Records); err != nil {
+				return nil
+			}
+			records, err := kfake.BatchRecords(batch)
+			if err != nil {
+				return nil
+			}
+			all = append(all, records...)
+		}
 	}
-	records, err := kfake.BatchRecords(batch)
-	if err != nil {
-		return nil
-	}
-	return records
+	return all
 }
 
 func refusal(r kmsg.Request, code *kerr.Error, named map[int]string) kmsg.Response {
