@@ -399,7 +399,7 @@ func startShakyBroker(t *testing.T, b *books) *shakyBroker {
 			return nil, errShaky, s.failing.Load() // an error closes the connection
 		})
 	}
-	client, err := kgo.NewClient(kgo.SeedBrokers(s.address()), kgo.ConsumeTopics(topics...), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+	client, err := kgo.NewClient(kgo.SeedBrokers(s.address()), kgo.DisableFetchSessions(), kgo.ConsumeTopics(topics...), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchMaxWait(100*time.Millisecond))
 	require.NoError(t, err)
 	var wg sync.WaitGroup

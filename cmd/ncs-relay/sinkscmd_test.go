@@ -104,7 +104,7 @@ func TestSinksTestMarksWhatItSends(t *testing.T) {
 	code, out = sinksTest(t, `kafka: {brokers: ["`+cluster.ListenAddrs()[0]+`"], topic: "ncs.{product}"}`, "team")
 	require.Equal(t, exitOK, code, out)
 	require.Regexp(t, `(?m)^> \{"noticeId":"[0-9a-f]{32}".*\n< topic ncs\.cloud_recording, partition [012]\ndelivered$`, out)
-	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.ConsumeTopics("ncs.cloud_recording"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.DisableFetchSessions(), kgo.ConsumeTopics("ncs.cloud_recording"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	require.NoError(t, err)
 	defer client.Close()
 	records := client.PollFetches(t.Context()).Records()

@@ -120,6 +120,7 @@ func read(t *testing.T, cluster *kfake.Cluster, n int) []*kgo.Record {
 	t.Helper()
 	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.ConsumeTopics(topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.DisableFetchSessions(),            // of which Close reads what a fetch that ends at the same time writes (franz-go 1.22.2)
 		kgo.FetchMaxWait(10*time.Millisecond)) // the cluster holds on to a closed connection while a fetch waits
 	require.NoError(t, err)
 	defer client.Close()

@@ -119,7 +119,7 @@ func TestOthersReadWhatIsAppendedAndTheOtherWayRound(t *testing.T) {
 	t.Parallel()
 	cluster := fake(t, 1)
 	c := connect(t, cluster.ListenAddrs())
-	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.ConsumeTopics(topic), kgo.DefaultProduceTopic(topic),
+	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.DisableFetchSessions(), kgo.ConsumeTopics(topic), kgo.DefaultProduceTopic(topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	require.NoError(t, err)
 	defer client.Close()

@@ -124,7 +124,7 @@ func (c *Cluster) Count(t testing.TB, name string) int {
 func (c *Cluster) Read(t testing.TB, topic string) []*kgo.Record {
 	t.Helper()
 	total := c.Count(t, topic)
-	client, err := kgo.NewClient(kgo.SeedBrokers(c.Addresses()...), kgo.ConsumeTopics(topic),
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.Addresses()...), kgo.DisableFetchSessions(), kgo.ConsumeTopics(topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	if err != nil {
 		t.Fatalf("read topic %s: %v", topic, err)
