@@ -75,7 +75,7 @@ type known struct {
 	key, id [16]byte
 	pos     offset
 	ms      int64
-	met     int64 // when it, or its last copy, was stored, by the brokers' clocks in ms: what is read back is as old as it is
+	met     int64 // in ms; of what is read back, when it was stored
 }
 
 func newIDs(byKey func(uint32, offset) bool) *ids {
@@ -96,11 +96,11 @@ func (i *ids) copyOf(shard uint32, e *entry) bool {
 	list := i.shard(shard)
 	list.ask(i.byKey != nil && i.byKey(shard, e.pos))
 	if k, found := list.lookup(e); found && (i.keepFor == 0 || e.rec.Time.Sub(time.UnixMilli(k.ms)) <= i.keepFor) {
-		k.met = e.rec.Stored.UnixMilli()
+		k.met = time.Now().UnixMilli()
 		list.put(k)
 		return true
 	}
-	i.put(list, e)
+	i.put(list, e, time.Now())
 	return false
 }
 
@@ -108,14 +108,26 @@ func (i *ids) copyOf(shard uint32, e *entry) bool {
 func (i *ids) add(shard uint32, e *entry) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.put(i.shard(shard), e)
+	i.put(i.shard(shard), e, time.Now())
 }
 
-func (i *ids) put(list *shardIDs, e *entry) { // i.mu is held
+// recall makes an event known that was judged long ago, unless all that is known is younger, and there is no room.
+func (i *ids) recall(shard uint32, e *entry) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.count >= i.max {
+		if _, met := i.oldest(); met >= e.rec.Stored.UnixMilli() {
+			return
+		}
+	}
+	i.put(i.shard(shard), e, e.rec.Stored)
+}
+
+func (i *ids) put(list *shardIDs, e *entry, met time.Time) { // i.mu is held
 	if !list.Contains(e.rec.ID) {
 		i.count++
 	}
-	list.put(known{key: e.rec.Key, id: e.rec.ID, pos: e.pos, ms: e.rec.Time.UnixMilli(), met: e.rec.Stored.UnixMilli()})
+	list.put(known{key: e.rec.Key, id: e.rec.ID, pos: e.pos, ms: e.rec.Time.UnixMilli(), met: met.UnixMilli()})
 	i.evict()
 }
 
@@ -128,18 +140,23 @@ func (i *ids) shard(n uint32) *shardIDs { // i.mu is held
 
 func (i *ids) evict() { // i.mu is held
 	for ; i.count > i.max; i.count-- {
-		var oldest *shardIDs
-		least := int64(math.MaxInt64)
-		for _, lru := range i.shards {
-			if _, k, some := lru.GetOldest(); some && k.met < least {
-				oldest, least = lru, k.met
-			}
-		}
-		if oldest == nil {
+		list, _ := i.oldest()
+		if list == nil {
 			return
 		}
-		oldest.removeOldest()
+		list.removeOldest()
 	}
+}
+
+// oldest finds the event that goes first.
+func (i *ids) oldest() (list *shardIDs, met int64) { // i.mu is held
+	met = math.MaxInt64
+	for _, lru := range i.shards {
+		if _, k, some := lru.GetOldest(); some && k.met < met {
+			list, met = lru, k.met
+		}
+	}
+	return list, met
 }
 
 // forget drops a shard.
@@ -183,7 +200,7 @@ func (i *ids) find(shard uint32, id [16]byte) (pos offset, found bool) {
 }
 
 // back is how many ids are read back for a shard that is taken over: as many as each would have if all had as many, or those of the
-// recent events. Of these, what is older than others are goes at once.
+// recent events, as far as they are not older than what is known.
 func (i *ids) back(shards int, recent int64) int64 {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -49,18 +49,38 @@ func TestTheOldestIDsGoFirstWhereverTheyWereMet(t *testing.T) {
 		return count
 	}
 	for n := range 10 {
-		list.add(0, event(100+n))
+		list.recall(0, event(100+n))
 	}
 	for n := range 15 { // of a shard that is taken over
-		list.add(1, event(n))
+		list.recall(1, event(n))
 	}
 	require.Equal(t, 10, knows(0, 100, 110), "older ones of another shard have taken their place")
 	for n := range 4 {
-		list.add(1, event(200+n))
+		list.recall(1, event(200+n))
 	}
 	require.Equal(t, 4, knows(1, 200, 204))
 	require.Equal(t, 6, knows(0, 104, 110))
 	require.Zero(t, knows(1, 0, 15)+knows(0, 100, 104))
+}
+
+// A shard that was not judged for a while has copies among what it is behind with, while the ids of others are younger.
+func TestWhatIsJudgedLateIsKnownLikeAnyOther(t *testing.T) {
+	t.Parallel()
+	list := newIDs(nil)
+	list.keep(10, 0)
+	now := time.Now()
+	event := func(n int, stored time.Time) *entry {
+		e := &entry{rec: &journal.Record{Stored: stored}}
+		binary.BigEndian.PutUint64(e.rec.ID[:], uint64(n))
+		return e
+	}
+	for n := range 10 {
+		require.False(t, list.copyOf(0, event(n, now)))
+	}
+	late := event(100, now.Add(-time.Hour))
+	require.False(t, list.copyOf(1, late))
+	list.add(1, late) // it is in ncs.events
+	require.True(t, list.copyOf(1, event(100, now.Add(-time.Hour))))
 }
 
 func heap() int64 {

@@ -148,7 +148,7 @@ func (s *shard) recall(ctx context.Context) error {
 					return err
 				}
 				if rule.accepts(e.pos) {
-					s.j.ids.add(uint32(s.n), &e)
+					s.j.ids.recall(uint32(s.n), &e)
 				}
 				s.window.start = e.at + 1
 			}
