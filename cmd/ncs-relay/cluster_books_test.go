@@ -431,10 +431,8 @@ func (b *fleetBooks) figures(sink string, from, to time.Time, struck []uint32) (
 		late := at.Sub(e.answered)
 		if slices.Contains(struck, shardOfID(ref.entity, e.id)) {
 			f.there = max(f.there, late)
-		} else {
-			if late > f.elsewhere {
-				f.elsewhere, f.last = late, fmt.Sprintf("%v (shard %d), answered %s", ref, shardOfID(ref.entity, e.id), clock(e.answered))
-			}
+		} else if late > f.elsewhere {
+			f.elsewhere, f.last = late, fmt.Sprintf("%v (shard %d), answered %s", ref, shardOfID(ref.entity, e.id), clock(e.answered))
 		}
 	}
 	return f

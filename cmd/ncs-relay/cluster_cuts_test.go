@@ -21,8 +21,7 @@ import (
 func cutOffFrom(most time.Duration, brokers func(f *fleet) []int) func(f *fleet) []uint32 {
 	return func(f *fleet) []uint32 {
 		r := f.named(cutOff)
-		shards := f.owners()[r.name]
-		r.over = f.books.trouble("replica cut off", shards)
+		shards := r.trouble("replica cut off")
 		mend := f.kafka.Cut(f.t, cutListener, brokers(f)...)
 		defer mend()
 		began := time.Now()

@@ -237,8 +237,7 @@ func (r *replica) signal(s syscall.Signal) {
 func (r *replica) kill() (shards []uint32) {
 	r.f.t.Helper()
 	require.True(r.f.t, r.alive(), "%s ended by itself: %v\n%s", r.name, r.err, r.tail())
-	shards = r.f.owners()[r.name] // nil if it is not known
-	r.over = r.f.books.trouble("replica killed", shards)
+	shards = r.trouble("replica killed")
 	r.signal(syscall.SIGKILL)
 	<-r.ended
 	return shards
@@ -256,6 +255,13 @@ func (r *replica) thaw() {
 	r.f.t.Helper()
 	r.signal(syscall.SIGCONT)
 	r.over()
+}
+
+// trouble notes that something is done to the replica, until over.
+func (r *replica) trouble(what string) []uint32 {
+	shards := r.f.owners()[r.name] // nil if it is not known
+	r.over = r.f.books.trouble(what, shards)
+	return shards
 }
 
 // again starts a replica that was killed.

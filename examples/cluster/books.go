@@ -38,15 +38,15 @@ type accepted struct {
 	number    int // of its recording, in the order of the first answers
 }
 
+func newBooks() *books {
+	return &books{accepted: map[string]accepted{}, seen: map[string]int{}, why: map[uint32]string{}}
+}
+
 // relayTook notes how long a relay took to answer.
 func (b *books) relayTook(after time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.longest = max(b.longest, after)
-}
-
-func newBooks() *books {
-	return &books{accepted: map[string]accepted{}, seen: map[string]int{}, why: map[uint32]string{}}
 }
 
 // answered takes the answer to a rightly signed call.

@@ -384,10 +384,10 @@ func Confirm(ctx context.Context, c *kafkaconn.Cluster, prefix string, found Fou
 	}
 	raised := make(map[int32]int64, len(shards))
 	epochs := make(map[string]any, len(shards))
-	at := time.Now().UTC().Truncate(time.Second)
+	ids, at := found.IDs(prefix), time.Now().UTC().Truncate(time.Second)
 	for _, shard := range shards {
 		raised[shard] = s.Epochs[shard].Number + 1
-		epochs[epochPrefix+strconv.Itoa(int(shard))] = Epoch{Number: raised[shard], Topics: found.IDs(prefix), At: at, By: by}
+		epochs[epochPrefix+strconv.Itoa(int(shard))] = Epoch{Number: raised[shard], Topics: ids, At: at, By: by}
 	}
 	if err := write(ctx, c, prefix, epochs); err != nil {
 		return nil, err
