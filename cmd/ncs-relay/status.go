@@ -110,6 +110,9 @@ func printStatus(out io.Writer, s *status, now time.Time) error {
 	} else {
 		fmt.Fprintf(out, "journal %s in %d segments, %s free; %d events known\n", size(s.Journal.Bytes), s.Journal.Segments, size(s.Journal.Free), s.DedupKeys)
 	}
+	if s.Unjudged > 0 {
+		fmt.Fprintf(out, "%d notifications are stored and not yet judged: what sinks are owed of them is not counted below\n", s.Unjudged)
+	}
 	if s.Journal.Damaged > 0 {
 		fmt.Fprintf(out, "THE JOURNAL IS DAMAGED: %d places, %d records lost\n", s.Journal.Damaged, s.Journal.LostRecords)
 	}

@@ -315,7 +315,7 @@ func (s *Server) statusEverywhere(r *http.Request, own any) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := joined((*sinkList).add)(parts, 0)
+	all, err := joined((*owed).add)(parts, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -326,7 +326,8 @@ func (s *Server) statusEverywhere(r *http.Request, own any) (any, error) {
 			replicas[i].Status = parts[at].answer
 		}
 	}
-	others := members{"sinks": all.(sinkList).Sinks, "replicas": replicas}
+	sum := all.(owed)
+	others := members{"sinks": sum.Sinks, "unjudged": sum.Unjudged, "replicas": replicas}
 	if len(missing) > 0 {
 		others["unanswered"] = missing
 	}
@@ -539,6 +540,17 @@ type sinkList struct {
 }
 
 func (l *sinkList) add(next sinkList, _ int) { l.Sinks = joinSinks(l.Sinks, next.Sinks) }
+
+// owed is what a status says of a replica's shards.
+type owed struct {
+	sinkList
+	Unjudged uint64 `json:"unjudged"`
+}
+
+func (o *owed) add(next owed, limit int) {
+	o.sinkList.add(next.sinkList, limit)
+	o.Unjudged += next.Unjudged
+}
 
 // joinSinks adds the accounts of each sink. Its state is the worst of all.
 func joinSinks(all, next []gateway.SinkStatus) []gateway.SinkStatus {

@@ -44,7 +44,7 @@ func (g *replica) Status() gateway.Status {
 	if g.shard == 2 {
 		s.State, s.Oldest = "failing", time.UnixMilli(5)
 	}
-	return gateway.Status{Sinks: []gateway.SinkStatus{s}}
+	return gateway.Status{Sinks: []gateway.SinkStatus{s}, Unjudged: uint64(g.owed)}
 }
 
 func (g *replica) Pending(_ relay.Filter, p gateway.Page, n int) (list []gateway.Delivery, next *gateway.Page, err error) {
@@ -182,6 +182,7 @@ func TestOneReplicaAnswersForAll(t *testing.T) {
 
 	_, answer = f.call(t, "GET", "/api/v1/status", "")
 	require.Equal(t, 30.0, answer["sinks"].([]any)[0].(map[string]any)["owed"])
+	require.Equal(t, 9.0, answer["unjudged"])
 	require.Equal(t, []any{"r1", "r2", "r3"}, field(answer["replicas"], "name"))
 	require.Equal(t, 10.0, answer["replicas"].([]any)[2].(map[string]any)["status"].(map[string]any)["sinks"].([]any)[0].(map[string]any)["owed"])
 

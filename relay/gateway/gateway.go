@@ -115,6 +115,7 @@ type Status struct {
 	DedupKeys int            `json:"dedup_keys"`
 	Sources   []SourceStatus `json:"sources"`
 	Sinks     []SinkStatus   `json:"sinks"`
+	Unjudged  uint64         `json:"unjudged"` // stored, and not yet known what is owed of them: 0 on a disk, where both are one
 	Journal   JournalStatus  `json:"journal"`
 }
 
@@ -165,10 +166,12 @@ type JournalStatus struct {
 
 // Status returns the accounts of this moment, those of sources and sinks that are not configured any more included.
 func (g *Gateway) Status() Status {
+	g.journal.Frontier() // what other replicas have stored is known from here on
 	snapshot := g.journal.Snapshot()
 	s := Status{
 		DedupKeys: g.KnownKeys(),
 		Sources:   []SourceStatus{},
+		Unjudged:  snapshot.Unjudged,
 	}
 	if disk, ok := g.journal.(journal.OnDisk); ok {
 		j := disk.DiskStats()

@@ -101,7 +101,7 @@ func (g *Gateway) observeShards(m *telemetry.Metrics) {
 		}
 		observe(float64(of))
 	})
-	m.Gauge("journal_unjudged", "Stored notifications of which it is not known whether they are copies.", func(observe telemetry.Observe) {
+	m.Gauge("journal_unjudged", "Stored notifications that are not yet judged: what sinks are owed of them is not known.", func(observe telemetry.Observe) {
 		observe(float64(g.journal.Snapshot().Unjudged))
 	})
 	shared := func(value func(journal.SharedStats) float64) func(telemetry.Observe) {

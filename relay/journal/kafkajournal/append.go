@@ -216,19 +216,18 @@ func sameRecord(a, b *kafkalog.Record) bool {
 
 // stored counts records that are in the inbox up to an offset.
 func (j *Journal) stored(partition int32, entries []*queued, end int64) {
-	j.mu.Lock()
-	s := j.shards[partition]
-	j.frontier[partition] = max(j.frontier[partition], end)
-	j.mu.Unlock()
-	if s != nil { // accepted, and not yet judged, in one step
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.inboxEnd = max(s.inboxEnd, end)
-	}
+	j.sawEnd(partition, end) // before it counts as accepted: see Snapshot
 	for _, e := range entries {
 		e.account.Stored(e.quarantined)
 	}
 	j.control.touch()
+}
+
+// sawEnd notes how far an inbox goes, as was found out one way or another.
+func (j *Journal) sawEnd(partition int32, end int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.frontier[partition] = max(j.frontier[partition], end)
 }
 
 // Frontier are the ends of the inbox; where the cluster does not answer, as they were known before.

@@ -109,12 +109,12 @@ type Journal struct {
 	changed  chan struct{}    // closed when held changes
 	sinks    map[string]*sink // all that were opened in this life of the process
 	accounts map[string]*ledger.SourceAccount
-	fault    error          // why no event is taken; nil: some are
-	failing  map[int32]bool // by shard: the last append failed
-	taken    time.Time      // when an event was taken last, or would have been
-	newer    error          // why this version can read nothing any more
-	lost     error          // why nothing is appended any more: the inbox is not the one that it was
-	frontier map[int32]int64
+	fault    error               // why no event is taken; nil: some are
+	failing  map[int32]bool      // by shard: the last append failed
+	taken    time.Time           // when an event was taken last, or would have been
+	newer    error               // why this version can read nothing any more
+	lost     error               // why nothing is appended any more: the inbox is not the one that it was
+	frontier map[int32]int64     // where the inboxes end, as far as it is known
 	stats    journal.SharedStats // without what the shards know that this replica has
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/segmentio/kafka-go"
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay/journal"
@@ -388,5 +389,36 @@ func TestALetterThatIsWrittenAgainIsNotDropped(t *testing.T) {
 		require.Len(t, left, 1)
 		require.Equal(t, "still no", left[0].Reason)
 		d.End()
+	})
+}
+
+// What another replica has stored while nothing is judged is not owed to anybody, and must not look as if all were delivered.
+func TestWhatOthersHaveStoredIsUnjudgedToo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemLogs()
+		one, stopOne := openAs(t, "one", m, newTenure(0, 1))
+		two, stopTwo := openAs(t, "two", m, newTenure())
+		time.Sleep(time.Second)
+		openAll(t, "a", one, two)
+		m.refuse("ncs.events", func([]kafkalog.Record) error { return kafka.TopicAuthorizationFailed })
+		for i := range 30 {
+			by := one
+			if i >= 10 {
+				by = two
+			}
+			_, err := journaltest.Append(by, journaltest.Record(i, "a"))
+			require.NoError(t, err)
+		}
+		one.Frontier()
+		require.EqualValues(t, 30, one.Snapshot().Unjudged)
+		two.Frontier()
+		require.Zero(t, two.Snapshot().Unjudged, "of its own shards")
+		m.setBefore(nil)
+		time.Sleep(2 * time.Second)
+		one.Frontier()
+		require.Zero(t, one.Snapshot().Unjudged)
+		stopOne()
+		stopTwo()
 	})
 }

@@ -43,8 +43,7 @@ type shard struct {
 	mu          sync.Mutex // guards what follows
 	core        *core      // nil until it was taken over
 	ring        ring
-	inboxEnd    int64 // as far as it is known
-	opened      int   // deliveries that have not ended
+	opened      int // deliveries that have not ended
 	idle        chan struct{}
 	letters     map[string]*letters
 	lettersLost map[string]uint64 // dropped by their limits
@@ -355,14 +354,14 @@ func (s *shard) note(err error) {
 }
 
 // readInbox reads what is to be judged next.
-func (s *shard) readInbox(ctx context.Context) (recs []kafkalog.Record, end int64, err error) {
+func (s *shard) readInbox(ctx context.Context) ([]kafkalog.Record, error) {
 	topic := s.j.topics.inbox
 	s.mu.Lock()
 	from := int64(s.core.picked)
 	s.mu.Unlock()
 	if s.doubted {
 		if err := s.sameInbox(ctx, from); err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		s.doubted = false
 	}
@@ -374,24 +373,25 @@ func (s *shard) readInbox(ctx context.Context) (recs []kafkalog.Record, end int6
 		s.touch()
 		s.mu.Unlock()
 		s.judgedMore()
-		return nil, start, nil
+		return nil, nil
 	}
 	if out := new(kafkalog.OutOfRange); errors.As(err, &out) {
 		s.doubted = true
-		return nil, 0, fmt.Errorf("topic %s, partition %d, ends at %d, and %d were judged: %w", topic, s.n, out.End, from, errForeignInbox)
+		return nil, fmt.Errorf("topic %s, partition %d, ends at %d, and %d were judged: %w", topic, s.n, out.End, from, errForeignInbox)
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("read topic %s: %w", topic, err)
+		return nil, fmt.Errorf("read topic %s: %w", topic, err)
 	}
+	s.j.sawEnd(s.n, chunk.End)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.read = time.Now()
-	return chunk.Records, chunk.End, nil
+	return chunk.Records, nil
 }
 
 // judgeSome reads some of the inbox, and writes its events.
 func (s *shard) judgeSome(ctx context.Context, events writer) error {
-	recs, end, err := s.readInbox(ctx)
+	recs, err := s.readInbox(ctx)
 	if err != nil {
 		return err
 	}
@@ -399,7 +399,6 @@ func (s *shard) judgeSome(ctx context.Context, events writer) error {
 		n := kafkalog.Fitting(recs, s.j.opts.MaxRecord/2) // what an event has besides fits in the other half
 		s.mu.Lock()
 		row, err := s.core.pick(recs[:n])
-		s.inboxEnd = max(s.inboxEnd, end)
 		s.touch()
 		s.mu.Unlock()
 		if len(row) > 0 {

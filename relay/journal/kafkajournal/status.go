@@ -75,12 +75,15 @@ func (j *Journal) Snapshot() journal.Snapshot {
 		defer s.mu.Unlock()
 	}
 	snap := journal.Snapshot{Accounts: j.sumAccounts()}
+	j.mu.Lock()
+	ends := maps.Clone(j.frontier) // after the accounts: of whatever they count it is known
+	j.mu.Unlock()
 	sinks := make(map[string]*journal.SinkStatus)
 	for _, name := range j.openSinks() {
 		sinks[name] = &journal.SinkStatus{Name: name}
 	}
 	for _, s := range shards {
-		snap.Unjudged += uint64(max(0, s.inboxEnd-int64(s.core.judged)))
+		snap.Unjudged += uint64(max(0, ends[s.n]-int64(s.core.judged)))
 		s.addStatus(sinks)
 	}
 	for _, name := range slices.Sorted(maps.Keys(sinks)) {

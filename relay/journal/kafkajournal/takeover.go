@@ -211,9 +211,10 @@ func (s *shard) adopt(ctx context.Context, c *core, inbox bounds) error {
 		s.clock.fromBrokers(&cur.unsettled)
 	}
 	c.clock = &s.clock
+	s.j.sawEnd(s.n, inbox.end)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.core, s.inboxEnd = c, inbox.end
+	s.core = c
 	s.taken.Store(true)
 	return nil
 }
