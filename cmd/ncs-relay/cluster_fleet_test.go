@@ -314,6 +314,7 @@ type fleetStatus struct {
 		Pending uint64
 		Dead    uint64
 	}
+	Unjudged   uint64
 	Unanswered []struct{ Error string }
 }
 
@@ -486,7 +487,7 @@ func (f *fleet) rest() {
 		for _, sink := range s.Sinks {
 			ok = ok && sink.Pending == 0
 		}
-		return ok && len(s.Unanswered) == 0
+		return ok && s.Unjudged == 0 && len(s.Unanswered) == 0
 	})
 	for _, r := range f.kafka.Read(f.t, fleetTopic) {
 		id := ""

@@ -110,6 +110,8 @@ type books struct {
 		Name                     string
 		Delivered, Dead, Pending int
 	}
+	Unjudged   int
+	Unanswered []struct{ Error string }
 }
 
 func (b *books) accepted() int { return b.Sources[0].Accepted }
@@ -144,7 +146,7 @@ func (r *relay) books() (*books, error) {
 	return &b, err
 }
 
-// drained returns when nothing is pending.
+// drained returns when nothing is pending, and nothing can become so that was answered.
 func (r *relay) drained(ctx context.Context, within time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
@@ -154,7 +156,7 @@ func (r *relay) drained(ctx context.Context, within time.Duration) error {
 			return err
 		}
 		delivered, pending, err := b.sink()
-		if err != nil || pending == 0 {
+		if err != nil || pending+b.Unjudged+len(b.Unanswered) == 0 {
 			return err
 		}
 		select {

@@ -154,9 +154,10 @@ func (r *Relay) Status(answer any) error {
 func (r *Relay) Settled() bool {
 	var status struct {
 		Sinks      []struct{ Pending int }
+		Unjudged   int
 		Unanswered []struct{}
 	}
-	if r.Status(&status) != nil || len(status.Unanswered) > 0 {
+	if r.Status(&status) != nil || status.Unjudged > 0 || len(status.Unanswered) > 0 {
 		return false
 	}
 	for _, s := range status.Sinks {
