@@ -61,9 +61,11 @@ type shard struct {
 func newShard(j *Journal, n int32) *shard {
 	ctx, leave := context.WithCancel(context.Background())
 	storable, abandon := context.WithCancel(j.closing)
-	return &shard{j: j, n: n, storable: storable, abandon: abandon, public: &journal.Shard{Number: uint32(n), Of: j.opts.Shards}, ctx: ctx, leave: leave, given: time.Now(), read: time.Now(), saving: newTurn(), recalled: make(chan struct{}),
-		stateLog: j.logs.writer(j.topics.state, n), deadLog: j.logs.writer(j.topics.dead, n), idle: make(chan struct{}),
-		letters: make(map[string]*letters), lettersLost: make(map[string]uint64), late: make(map[string]grave), changed: make(chan struct{}, 1), ring: ring{max: max(1<<20, ringBytes/j.opts.Shards)}}
+	return &shard{j: j, n: n, public: &journal.Shard{Number: uint32(n), Of: j.opts.Shards}, ctx: ctx, leave: leave, given: time.Now(),
+		storable: storable, abandon: abandon, recalled: make(chan struct{}),
+		saving: newTurn(), stateLog: j.logs.writer(j.topics.state, n), deadLog: j.logs.writer(j.topics.dead, n),
+		ring: ring{max: max(1<<20, ringBytes/j.opts.Shards)}, idle: make(chan struct{}), letters: make(map[string]*letters),
+		lettersLost: make(map[string]uint64), late: make(map[string]grave), read: time.Now(), changed: make(chan struct{}, 1)}
 }
 
 // overlap is how many records rule E has skipped.
