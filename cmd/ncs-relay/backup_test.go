@@ -11,12 +11,14 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay/porttest"
 )
 
 // TestRestoredCopyOfAStoppedRelay: what the document on back-up says of a copy of data_dir, with the real program.
 func TestRestoredCopyOfAStoppedRelay(t *testing.T) {
 	t.Parallel()
-	service := freePort(t) // nobody is there yet
+	service := porttest.Free() // nobody is there yet
 	r := newRelay(t, oneSource+`sinks:
   - name: service
     http: {url: "http://`+service+`/"}

@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay/kafkaconn/kafkatest"
+	"ncs-relay/relay/porttest"
 	"ncs-relay/relay/simulate"
 )
 
@@ -122,7 +123,7 @@ func (f *fleet) add(name string) *replica {
 
 func (f *fleet) make(name string) *replica {
 	f.t.Helper()
-	r := &replica{f: f, name: name, listen: freePort(f.t), admin: freePort(f.t)}
+	r := &replica{f: f, name: name, listen: porttest.Free(), admin: porttest.Free()}
 	base := filepath.Join(f.dir, fmt.Sprintf("%s-%d", name, len(f.replicas)))
 	r.config, r.log = base+".yaml", base+".log"
 	r.configure()

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay/porttest"
 )
 
 // completed is what a shell is told: the names without their descriptions. It would offer no files.
@@ -41,7 +43,7 @@ func TestShellsCompleteSinksOfTheRunningRelay(t *testing.T) {
 func TestShellsCompleteSinksOfTheConfiguration(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "relay.yaml")
-	address := freePort(t)
+	address := porttest.Free()
 	require.NoError(t, os.WriteFile(file, []byte(`
 admin: {listen: "`+address+`"}
 sources: [{name: recording, path: /ncs, secrets: ["${NOT_SET}"]}]

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay/porttest"
 )
 
 // The relay itself is a receiver that conforms; one that believes everybody is not, and the report says what to do.
@@ -25,7 +27,7 @@ func TestSimulateConformance(t *testing.T) {
 	require.Contains(t, out, "0 musts and 0 shoulds failed")
 	r.terminate()
 
-	naive := "http://" + listenAt(t, freePort(t), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") }))
+	naive := "http://" + listenAt(t, porttest.Free(), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") }))
 	status, out = ask(naive)
 	require.Equal(t, exitFailed, status)
 	require.Contains(t, out, "FAIL  must    refuses what is not signed\n      rtc.channel_create")

@@ -26,6 +26,7 @@ import (
 
 	"ncs-relay/relay/deliver"
 	"ncs-relay/relay/gateway"
+	"ncs-relay/relay/porttest"
 )
 
 const httpSinkHead = `
@@ -349,7 +350,7 @@ func TestNoSecretComesOut(t *testing.T) {
 		io.WriteString(c, "HTTP/1.1 422 No\r\nContent-Length: 0\r\n\r\n"+call.Header.Get("Authorization"))
 	})
 	collector := &receiver{}
-	collectorAddress := freePort(t)
+	collectorAddress := porttest.Free()
 	listenAt(t, collectorAddress, collector)
 	r := newRelay(t, httpSinkHead+`
 log: {level: debug, format: json}

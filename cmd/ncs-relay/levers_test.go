@@ -22,6 +22,7 @@ import (
 	"ncs-relay/relay/admin"
 	"ncs-relay/relay/deliver"
 	"ncs-relay/relay/gateway"
+	"ncs-relay/relay/porttest"
 )
 
 // ask runs a command as an operator's script would: nobody there to ask.
@@ -75,7 +76,7 @@ type teamCall struct {
 }
 
 func startTeam(t *testing.T) *team {
-	s := &team{address: freePort(t), answer: func(string) int { return http.StatusOK }}
+	s := &team{address: porttest.Free(), answer: func(string) int { return http.StatusOK }}
 	listenAt(t, s.address, s)
 	return s
 }
@@ -510,7 +511,7 @@ func TestBadFiltersOfCommands(t *testing.T) {
 
 func TestCommandsSayWhenNoRelayAnswers(t *testing.T) {
 	t.Parallel()
-	r := &relayUnderTest{t: t, admin: "http://" + freePort(t)}
+	r := &relayUnderTest{t: t, admin: "http://" + porttest.Free()}
 	for _, args := range []string{"status", "sinks list", "sinks pause x", "sinks resume x", "sinks move x --to y", "sinks drop x", "pending list",
 		"pending skip --sink x --all", "deadletters list", "deadletters show x 1", "deadletters drop --all", "deadletters replay --all",
 		"replay --all", "replay list", "replay cancel 1", "inspect --entity e"} {

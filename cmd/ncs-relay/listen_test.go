@@ -11,6 +11,8 @@ import (
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 	"github.com/stretchr/testify/require"
+
+	"ncs-relay/relay/porttest"
 )
 
 // heardCall is what a developer's service got.
@@ -26,7 +28,7 @@ func TestListenSendsWhatASinkGets(t *testing.T) {
 	service, other := startTeam(t), startTeam(t)
 	r := newOperated(t, map[string]*team{"service": service, "other": other})
 	calls := make(chan heardCall, 10)
-	mine := listenAt(t, freePort(t), http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+	mine := listenAt(t, porttest.Free(), http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
 		b, _ := io.ReadAll(req.Body)
 		calls <- heardCall{req.Header, string(b)}
 	}))

@@ -31,6 +31,8 @@ import (
 	"go.opentelemetry.io/collector/pdata/ptrace"
 	"go.opentelemetry.io/collector/receiver/otlpreceiver"
 	"go.opentelemetry.io/collector/receiver/receivertest"
+
+	"ncs-relay/relay/porttest"
 )
 
 // collector is the OpenTelemetry Collector's own OTLP receiver.
@@ -42,7 +44,7 @@ type collector struct {
 
 func startCollector(t *testing.T, protocol string) *collector {
 	t.Helper()
-	c := &collector{endpoint: freePort(t)}
+	c := &collector{endpoint: porttest.Free()}
 	factory := otlpreceiver.NewFactory()
 	cfg := factory.CreateDefaultConfig()
 	require.NoError(t, confmap.NewFromStringMap(map[string]any{
@@ -316,7 +318,7 @@ func TestCollectorInTroubleCostsNoAnswer(t *testing.T) {
 	}))
 	defer hung.Close()
 	defer close(release)
-	away := freePort(t)
+	away := porttest.Free()
 	slow, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and nothing else
 	require.NoError(t, err)
 	defer slow.Close()
@@ -441,7 +443,7 @@ func TestTelemetryIsSilentUnlessAskedFor(t *testing.T) {
 		"disabled": {endpoint, "OTEL_SDK_DISABLED=true", "OTEL_TRACES_SAMPLER=not looked at"},
 		"none":     {endpoint, "OTEL_TRACES_EXPORTER=none", "OTEL_METRICS_EXPORTER=none"},
 		"unset":    nil,
-		"away":     {"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + freePort(t)}, // still no failure of the relay
+		"away":     {"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + porttest.Free()}, // still no failure of the relay
 	} {
 		r := newRelay(t, httpSinkHead+httpSinkSource)
 		r.environment = environment
@@ -459,7 +461,7 @@ func TestTelemetryIsSilentUnlessAskedFor(t *testing.T) {
 // the same as serve.
 func TestNoTelemetryVariableKeepsTheRelayFromTakingNotifications(t *testing.T) {
 	t.Parallel()
-	endpoint := "OTEL_EXPORTER_OTLP_ENDPOINT=http://" + freePort(t)
+	endpoint := "OTEL_EXPORTER_OTLP_ENDPOINT=http://" + porttest.Free()
 	for want, environment := range map[string][]string{
 		"OTEL_TRACES_SAMPLER: unknown sampler":                     {endpoint, "OTEL_TRACES_SAMPLER=xray"},
 		"OTEL_TRACES_SAMPLER_ARG: not a number from 0 to 1":        {endpoint, "OTEL_TRACES_SAMPLER=traceidratio", "OTEL_TRACES_SAMPLER_ARG=2"},

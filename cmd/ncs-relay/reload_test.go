@@ -16,6 +16,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
+
+	"ncs-relay/relay/porttest"
 )
 
 const reloadConfig = relayBase + `
@@ -67,7 +69,7 @@ func replaceFile(t *testing.T, name, content string) {
 func TestReloadOnSignalAndOnChange(t *testing.T) {
 	t.Parallel()
 	first, second := &receiver{}, &receiver{}
-	addresses := []string{freePort(t), freePort(t)}
+	addresses := []string{porttest.Free(), porttest.Free()}
 	listenAt(t, addresses[0], first)
 	listenAt(t, addresses[1], second)
 	r := newRelay(t, strings.ReplaceAll(reloadConfig, "SERVICE", addresses[0]))
@@ -109,7 +111,7 @@ func TestReloadOnSignalAndOnChange(t *testing.T) {
 func TestReloadOfASecretFileAndOfAKubernetesVolume(t *testing.T) {
 	t.Parallel()
 	service := &receiver{}
-	address := freePort(t)
+	address := porttest.Free()
 	listenAt(t, address, service)
 	r := newRelay(t, strings.ReplaceAll(reloadConfig, "SERVICE", address))
 	text, err := os.ReadFile(r.config)
@@ -144,7 +146,7 @@ func TestReloadOfASecretFileAndOfAKubernetesVolume(t *testing.T) {
 func TestReloadIsTriedAgainWhenWhatItLackedHasCome(t *testing.T) {
 	t.Parallel()
 	service := &receiver{}
-	address := freePort(t)
+	address := porttest.Free()
 	listenAt(t, address, service)
 	r := newRelay(t, strings.ReplaceAll(reloadConfig, "SERVICE", address))
 	require.NoError(t, os.WriteFile(filepath.Join(r.dir, "secret"), []byte(serveSecret+"\n"), 0o600))
@@ -267,7 +269,7 @@ routes: [{to: [events]}]
 func TestReloadOfACatalogue(t *testing.T) {
 	t.Parallel()
 	heads := make(chan http.Header, 10)
-	service := listenAt(t, freePort(t), http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { heads <- r.Header }))
+	service := listenAt(t, porttest.Free(), http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { heads <- r.Header }))
 	r := newRelay(t, relayBase+`
 catalogue: %DIR%/events.yml
 sources:

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -24,6 +23,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"ncs-relay/relay/porttest"
 )
 
 const serveSecret = "secret-for-tests"
@@ -58,33 +59,13 @@ const oneSource = relayBase + `sources:
 func newRelay(t *testing.T, config string) *relayUnderTest {
 	t.Helper()
 	r := &relayUnderTest{t: t, dir: t.TempDir(), program: "ncs-relay"}
-	listen, admin := freePort(t), freePort(t)
+	listen, admin := porttest.Free(), porttest.Free()
 	r.url, r.admin = "http://"+listen+"/ncs", "http://"+admin
 	r.config = filepath.Join(r.dir, "relay.yaml")
 	text := strings.NewReplacer("%LISTEN%", listen, "%ADMIN%", admin, "%DIR%", r.dir).Replace(config)
 	require.NoError(t, os.WriteFile(r.config, []byte(text), 0o600))
 	return r
 }
-
-// freePort is an address at which nobody listens, and which no other test is given. It is below the ports that the system
-// hands out by itself.
-func freePort(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		address := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000))
-		if _, given := givenPorts.LoadOrStore(address, true); given {
-			continue
-		}
-		if l, err := net.Listen("tcp", address); err == nil {
-			require.NoError(t, l.Close())
-			return address
-		}
-	}
-	require.FailNow(t, "no free port")
-	return ""
-}
-
-var givenPorts sync.Map
 
 func (r *relayUnderTest) start() {
 	r.t.Helper()
@@ -186,7 +167,7 @@ func listenAt(t *testing.T, address string, h http.Handler) string {
 
 func TestKilledRightAfterTheAnswerNothingIsLost(t *testing.T) {
 	t.Parallel()
-	service, kafka := freePort(t), freePort(t) // nobody is there yet: the sinks are down
+	service, kafka := porttest.Free(), porttest.Free() // nobody is there yet: the sinks are down
 	r := newRelay(t, oneSource+`sinks:
   - name: service
     http: {url: "http://`+service+`/hooks"}
@@ -279,7 +260,7 @@ func TestSecondProcessIsRefused(t *testing.T) {
 	text, err := os.ReadFile(r.config)
 	require.NoError(t, err)
 	elsewhere := filepath.Join(r.dir, "elsewhere.yaml")
-	moved := strings.NewReplacer(r.address(), freePort(t), strings.TrimPrefix(r.admin, "http://"), freePort(t)).Replace(string(text))
+	moved := strings.NewReplacer(r.address(), porttest.Free(), strings.TrimPrefix(r.admin, "http://"), porttest.Free()).Replace(string(text))
 	require.NoError(t, os.WriteFile(elsewhere, []byte(moved), 0o600))
 	for config, says := range map[string]string{r.config: "listen tcp " + r.address() + ": bind: address already in use", elsewhere: "in use by another process"} {
 		out, err := exec.Command("ncs-relay", "serve", "-c", config).CombinedOutput()
@@ -314,10 +295,10 @@ sinks:
 func TestTracesLeaveOnlyWhenAskedFor(t *testing.T) {
 	t.Parallel()
 	collector := &receiver{}
-	address := freePort(t)
+	address := porttest.Free()
 	listenAt(t, address, collector)
 	far := &headerReceiver{}
-	service := freePort(t)
+	service := porttest.Free()
 	listenAt(t, service, far)
 	for _, environment := range [][]string{nil, {"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + address, "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf", "OTEL_METRICS_EXPORTER=none"}} {
 		r := newRelay(t, oneSource+`sinks:

@@ -18,12 +18,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay/ncs"
+	"ncs-relay/relay/porttest"
 )
 
 // shutdownRelay is the real program with one HTTP sink.
 func shutdownRelay(t *testing.T, sink http.Handler, shutdown string) *diskRelay {
 	t.Helper()
-	service := freePort(t)
+	service := porttest.Free()
 	listenAt(t, service, sink)
 	return &diskRelay{relayUnderTest: newRelay(t, `
 listen: "%LISTEN%"

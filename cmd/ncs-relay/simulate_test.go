@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"ncs-relay/relay/porttest"
 	"ncs-relay/relay/simulate"
 )
 
@@ -94,7 +95,7 @@ func TestSimulateInterrupted(t *testing.T) {
 
 func TestSimulateWhereNobodyListens(t *testing.T) {
 	t.Parallel()
-	_, end := startSimulate(t, "--url=http://"+freePort(t)+"/ncs", "--secret=x", "--recordings=1000")
+	_, end := startSimulate(t, "--url=http://"+porttest.Free()+"/ncs", "--secret=x", "--recordings=1000")
 	status, out, errs := end()
 	require.Equal(t, exitFailed, status)
 	require.Contains(t, out, "no answer")

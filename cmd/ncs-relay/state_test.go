@@ -18,6 +18,7 @@ import (
 	"ncs-relay/relay"
 	"ncs-relay/relay/deliver"
 	"ncs-relay/relay/gateway"
+	"ncs-relay/relay/porttest"
 )
 
 // fakeKafka is a broker in the process, and its address.
@@ -55,8 +56,8 @@ sinks:
   - {name: broken, owner: media-team, http: {url: "http://`+broken.address+`"}, retry: {initial: 50ms, max_interval: 200ms}}
   - {name: refuses, http: {url: "http://`+refuses.address+`"}, retry: {initial: 50ms, max_interval: 200ms}}
   - {name: partly, http: {url: "http://`+partly.address+`"}, retry: {initial: 50ms, max_interval: 200ms}}
-  - {name: gone, http: {url: "http://`+freePort(t)+`"}, retry: {initial: 50ms, max_interval: 200ms}}
-  - {name: kafka-down, owner: data-team, kafka: {brokers: ["`+freePort(t)+`"], topic: t}, retry: {initial: 50ms, max_interval: 200ms}}
+  - {name: gone, http: {url: "http://`+porttest.Free()+`"}, retry: {initial: 50ms, max_interval: 200ms}}
+  - {name: kafka-down, owner: data-team, kafka: {brokers: ["`+porttest.Free()+`"], topic: t}, retry: {initial: 50ms, max_interval: 200ms}}
   - {name: kafka-locked, kafka: {brokers: ["`+lockedAt+`"], topic: t, sasl: {mechanism: scram-sha-256, username: relay, password: wrong-password}}, retry: {initial: 50ms, max_interval: 200ms}}
   - {name: kafka-topic, kafka: {brokers: ["`+empty+`"], topic: missing}, retry: {initial: 50ms, max_interval: 200ms}}
   - {name: archive, file: {path: %DIR%/archive.jsonl}, retry: {initial: 50ms, max_interval: 200ms}}

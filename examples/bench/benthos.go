@@ -10,7 +10,7 @@ import (
 	"github.com/redpanda-data/benthos/v4/public/service"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	examples "ncs-relay/examples/internal/process"
+	"ncs-relay/relay/porttest"
 )
 
 // pipeline is what a team would write instead of the relay: verify, drop copies, route by type, into Kafka; answered when the
@@ -54,10 +54,7 @@ func benthos(ctx context.Context, args []string) error {
 	if err := service.RegisterOutput("franz", spec, newFranz); err != nil {
 		return err
 	}
-	address, err := examples.FreeAddress()
-	if err != nil {
-		return err
-	}
+	address := porttest.Free()
 	builder := service.NewStreamBuilder()
 	if err := builder.SetYAML(fmt.Sprintf(pipeline, address, secret, args[0], args[1])); err != nil {
 		return err

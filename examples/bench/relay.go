@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	examples "ncs-relay/examples/internal/process"
+	"ncs-relay/relay/porttest"
 )
 
 // relayOptions say which relay is measured.
@@ -48,14 +48,7 @@ func build(ctx context.Context, dir string) (string, error) {
 
 // newRelay writes a configuration into dir, which must be empty.
 func newRelay(binary, dir string, opts relayOptions) (*relay, error) {
-	r := &relay{options: opts, binary: binary, dir: dir}
-	var err error
-	if r.address, err = examples.FreeAddress(); err != nil {
-		return nil, err
-	}
-	if r.admin, err = examples.FreeAddress(); err != nil {
-		return nil, err
-	}
+	r := &relay{options: opts, binary: binary, dir: dir, address: porttest.Free(), admin: porttest.Free()}
 	return r, os.WriteFile(filepath.Join(dir, "relay.yaml"), []byte(r.yaml()), 0o600)
 }
 

@@ -27,7 +27,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"ncs-relay/examples/internal/process"
+	"ncs-relay/relay/porttest"
 )
 
 const (
@@ -43,7 +43,7 @@ type relay struct{ program, config, ingress, admin string }
 // startRelay starts it with a source and a sink for each consumer, until t ends. sink is the sink's settings.
 func startRelay(t *testing.T, consumers []*consumer, sink func(c *consumer) string) *relay {
 	dir := t.TempDir()
-	r := &relay{program: filepath.Join(dir, "ncs-relay"), config: filepath.Join(dir, "relay.yaml"), ingress: freePort(t), admin: freePort(t)}
+	r := &relay{program: filepath.Join(dir, "ncs-relay"), config: filepath.Join(dir, "relay.yaml"), ingress: porttest.Free(), admin: porttest.Free()}
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", r.program, "./cmd/ncs-relay")
 	build.Dir = "../.."
 	out, err := build.CombinedOutput()
@@ -255,12 +255,6 @@ func requireReplay(t *testing.T, c *consumer, keys []string, lines [][]string) {
 		require.Equal(t, fmt.Sprint(order[i]), f[3])
 		require.Equal(t, order[i] != 5, len(f) == 6, "%s: %v", c.name, f)
 	}
-}
-
-func freePort(t *testing.T) string {
-	address, err := process.FreeAddress()
-	require.NoError(t, err)
-	return address
 }
 
 // installed returns a folder in the user's cache that holds what fill put there, once for each content of the files that

@@ -16,6 +16,8 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
+
+	"ncs-relay/relay/porttest"
 )
 
 func TestHTTPConsumers(t *testing.T) {
@@ -29,7 +31,7 @@ func TestHTTPConsumers(t *testing.T) {
 		{name: "node", command: node("http-node", "receiver.mjs")},
 	}
 	for _, c := range consumers {
-		c.address = freePort(t)
+		c.address = porttest.Free()
 		_, port, err := net.SplitHostPort(c.address)
 		require.NoError(t, err)
 		c.settings = []string{"PORT=" + port, "WEBHOOK_SECRET=" + webhookSecret}

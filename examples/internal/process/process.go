@@ -7,15 +7,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"time"
+
+	"ncs-relay/relay/porttest"
 )
 
 // Build builds the relay into dir and returns the path of the program.
@@ -62,25 +62,6 @@ func Serve(h http.HandlerFunc) (*Server, error) {
 	return s, nil
 }
 
-// givenAddresses are those that FreeAddress has returned.
-var givenAddresses sync.Map
-
-// FreeAddress returns a loopback address at which nobody listens and which it has not returned before. Its port is below those that the
-// system hands out by itself, so that no connection takes it meanwhile. It may be called concurrently.
-func FreeAddress() (address string, err error) {
-	for range 100 {
-		address = fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000))
-		if _, given := givenAddresses.LoadOrStore(address, true); given {
-			continue
-		}
-		var l net.Listener
-		if l, err = net.Listen("tcp", address); err == nil {
-			return address, l.Close()
-		}
-	}
-	return "", fmt.Errorf("no free port: %w", err)
-}
-
 // Relay is a running relay.
 type Relay struct {
 	Listen string // host:port of its public address
@@ -93,14 +74,7 @@ type Relay struct {
 // Start runs the program with a configuration in dir, whose variables env sets, and waits until it is ready. DEMO_LISTEN and
 // DEMO_ADMIN are the addresses that it is to have. name tells it from others in dir.
 func Start(ctx context.Context, binary, dir, name string, config []byte, env ...string) (*Relay, error) {
-	listen, err := FreeAddress()
-	if err != nil {
-		return nil, err
-	}
-	admin, err := FreeAddress()
-	if err != nil {
-		return nil, err
-	}
+	listen, admin := porttest.Free(), porttest.Free()
 	r := &Relay{Listen: listen, Admin: "http://" + admin, Log: filepath.Join(dir, name+".log"), ended: make(chan error, 1)}
 	file := filepath.Join(dir, name+".yaml")
 	if err := os.WriteFile(file, config, 0o600); err != nil {

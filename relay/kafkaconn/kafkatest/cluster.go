@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +22,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"ncs-relay/relay/porttest"
 )
 
 const (
@@ -143,17 +144,12 @@ func (c *Cluster) start(ctx context.Context, count int) error {
 	return c.wait(ctx)
 }
 
-// plan gives each broker its addresses. All ports are held at once, so that none is given twice.
+// plan gives each broker its addresses.
 func (c *Cluster) plan(count int) error {
 	each := 2 + len(c.Listeners)
 	addresses := make([]string, each*count)
 	for i := range addresses {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return err
-		}
-		defer listener.Close()
-		addresses[i] = listener.Addr().String()
+		addresses[i] = porttest.Free()
 	}
 	for i := range count {
 		c.brokers = append(c.brokers, &broker{

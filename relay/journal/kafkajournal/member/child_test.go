@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ncs-relay/relay/kafkaconn"
+	"ncs-relay/relay/porttest"
 )
 
 // A replica as a process of its own, so that it can be killed and frozen as a whole.
@@ -107,11 +108,7 @@ type child struct {
 
 func (f *fleet) spawn(name string) *child {
 	f.t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(f.t, err)
-	admin := free.Addr().String()
-	require.NoError(f.t, free.Close())
-	return f.spawnAt(name, admin)
+	return f.spawnAt(name, porttest.Free())
 }
 
 func (f *fleet) spawnAt(name, admin string) *child {
