@@ -180,8 +180,8 @@ func TestALeaseCountsFromWhenTheHeartbeatWasSent(t *testing.T) {
 		require.Equal(t, []int32{0, 1, 2}, owned(m))
 		require.Equal(t, 10*time.Second, m.Lease())
 		s.set(func() { s.delays[protocol.Heartbeat] = 1500 * time.Millisecond })
-		after(1400*time.Millisecond + time.Second) // the heartbeat is under way for 1.4 s
-		require.Equal(t, 7600*time.Millisecond, m.Lease(), "it is not answered yet")
+		after(1400*time.Millisecond + m.interval()) // the heartbeat is under way for 1.4 s
+		require.Equal(t, 8400*time.Millisecond, m.Lease(), "it is not answered yet")
 		after(100 * time.Millisecond)
 		require.Equal(t, 8500*time.Millisecond, m.Lease())
 		sync := s.request(protocol.JoinGroup).(*joingroup.Request)
@@ -342,7 +342,7 @@ func TestTheCoordinatorIsFollowedWhileARoundIsMade(t *testing.T) {
 		})
 		after(3 * time.Second)
 		require.Equal(t, 2, s.count(protocol.JoinGroup))
-		s.set(func() { s.coordinator = 2; clear(s.delays) })
+		s.set(func() { s.coordinator = 2; clear(s.delays); clear(s.codes) })
 		after(lookAgain + retryPause)
 		require.Equal(t, 3, s.count(protocol.JoinGroup))
 		require.Greater(t, m.Lease(), 9*time.Second)

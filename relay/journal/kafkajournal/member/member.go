@@ -352,7 +352,9 @@ func (m *Member) untilNext() time.Duration {
 	return min(m.interval(), max(0, time.Until(m.rejoin)))
 }
 
-func (m *Member) interval() time.Duration { return m.Session / 10 }
+// interval is how often a heartbeat is sent. Its answer is also how a member hears of a round, which waits for all: what one has given
+// up for another is delivered by nobody until the last has heard of it.
+func (m *Member) interval() time.Duration { return m.Session / 50 }
 
 // requestTimeout is how long one answer is waited for that comes at once where all is well.
 func (m *Member) requestTimeout() time.Duration { return m.Session / 5 }
