@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -230,6 +231,31 @@ func TestAReplicaIsReadyWhenItHasJoined(t *testing.T) {
 	require.Equal(t, http.StatusOK, r.probe("/readyz"))
 	require.Equal(t, "accepted", r.post(recording("b", 1, 1)))
 }
+
+// Who looks at the status while the brokers hang hears that they do, and waits no longer than anybody watches.
+func TestStatusTellsThatBrokersHang(t *testing.T) {
+	t.Parallel()
+	brokers, _, one, _ := twoReplicas(t, http.StatusOK)
+	release := make(chan struct{})
+	defer close(release)
+	brokers.Control(func(kmsg.Request) (kmsg.Response, error, bool) {
+		brokers.KeepControl()
+		brokers.SleepControl(func() { <-release })
+		return nil, nil, false
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var page, errs strings.Builder
+	shown := writerFunc(func(p []byte) (int, error) { cancel(); return page.Write(p) })
+	require.Equal(t, exitOK, run(ctx, []string{"status", "--watch", "--admin", one.admin}, nil, shown, &errs), errs.String())
+	require.Contains(t, page.String(), "NOTIFICATIONS CANNOT BE STORED: the ends of topic ncs.inbox: ")
+	require.Contains(t, page.String(), "journal on Kafka; ")
+	require.Contains(t, page.String(), "WITHOUT what other replicas have: find the coordinator of consumer group ncs.relay: ")
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (w writerFunc) Write(p []byte) (int, error) { return w(p) }
 
 // What a journal on Kafka cannot move is brought to the other sink, and then given up, by the commands that it says.
 func TestWhatCannotBeMovedIsReplayed(t *testing.T) {

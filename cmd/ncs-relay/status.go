@@ -60,6 +60,9 @@ func showStatus(ctx context.Context, out io.Writer, c *adminClient) error {
 	return printStatus(out, &s, time.Now())
 }
 
+// watchPatience is longer than a relay waits for the others whose part of the status it asks for.
+const watchPatience = 20 * time.Second
+
 // watchStatus shows the status until it is interrupted: in place on a terminal, one below the other elsewhere. A relay that does not
 // answer any more is waited for: somebody may watch a restart.
 func watchStatus(cmd *cobra.Command, c *adminClient, interval time.Duration) error {
@@ -69,7 +72,7 @@ func watchStatus(cmd *cobra.Command, c *adminClient, interval time.Duration) err
 	c.missing.out = io.Discard // the page says it
 	for first := true; ; first = false {
 		page := screen{width: widthOf(cmd.OutOrStdout())} // whole, so that it does not flicker
-		ctx, cancel := context.WithTimeout(cmd.Context(), max(interval, 5*time.Second))
+		ctx, cancel := context.WithTimeout(cmd.Context(), max(interval, watchPatience))
 		err := showStatus(ctx, &page, c)
 		cancel()
 		if cmd.Context().Err() != nil {
@@ -105,9 +108,12 @@ func printStatus(out io.Writer, s *status, now time.Time) error {
 	if s.Journal.Error != "" {
 		fmt.Fprintf(out, "NOTIFICATIONS CANNOT BE STORED: %s\n", clean(s.Journal.Error))
 	}
-	if len(s.Replicas)+len(s.Unanswered) > 0 {
+	switch {
+	case len(s.Replicas) > 0:
 		fmt.Fprintf(out, "journal on Kafka, shared by %d replicas; %d events known to the one that was asked\n", len(s.Replicas), s.DedupKeys)
-	} else {
+	case len(s.Unanswered) > 0:
+		fmt.Fprintf(out, "journal on Kafka; %d events known\n", s.DedupKeys)
+	default:
 		fmt.Fprintf(out, "journal %s in %d segments, %s free; %d events known\n", size(s.Journal.Bytes), s.Journal.Segments, size(s.Journal.Free), s.DedupKeys)
 	}
 	if s.Unjudged > 0 {

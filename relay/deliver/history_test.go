@@ -163,7 +163,9 @@ func (h *history) skip(entity string) {
 }
 
 func (h *history) replay(dead bool, rate float64) {
-	spec := journal.ReplaySpec{Sink: "sink", Of: "sink", Filter: []byte(`{"sink":"sink"}`), To: h.journal.Frontier(), DeadLetters: dead, Rate: rate,
+	to, err := h.journal.Frontier(h.t.Context())
+	require.NoError(h.t, err)
+	spec := journal.ReplaySpec{Sink: "sink", Of: "sink", Filter: []byte(`{"sink":"sink"}`), To: to, DeadLetters: dead, Rate: rate,
 		CreatedAt: time.Now()}
 	matched, err := h.journal.CountReplay(h.t.Context(), spec, func(*journal.Record) bool { return true })
 	require.NoError(h.t, err)

@@ -6,6 +6,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -164,9 +165,14 @@ type JournalStatus struct {
 	LostRecords int64  `json:"lost_records"` // in them
 }
 
+// askEnds is how long a status waits for brokers, which is little: it is asked for most when they hang.
+const askEnds = 2 * time.Second
+
 // Status returns the accounts of this moment, those of sources and sinks that are not configured any more included.
 func (g *Gateway) Status() Status {
-	g.journal.Frontier() // what other replicas have stored is known from here on
+	ctx, cancel := context.WithTimeout(context.Background(), askEnds)
+	defer cancel()
+	_, err := g.journal.Frontier(ctx) // it is known from here on what other replicas have stored
 	snapshot := g.journal.Snapshot()
 	s := Status{
 		DedupKeys: g.KnownKeys(),
@@ -177,7 +183,7 @@ func (g *Gateway) Status() Status {
 		j := disk.DiskStats()
 		s.Journal = JournalStatus{Bytes: j.Bytes, Free: j.Free, Segments: j.Segments, Damaged: j.Damaged, LostRecords: j.LostRecords}
 	}
-	if err := g.journal.Ready(); err != nil {
+	if err = cmp.Or(g.journal.Ready(), err); err != nil {
 		s.Journal.Error = err.Error()
 	}
 	for _, name := range slices.Sorted(maps.Keys(snapshot.Accounts)) {

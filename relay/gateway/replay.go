@@ -86,7 +86,7 @@ func (g *Gateway) Replay(ctx context.Context, req ReplayRequest) (ReplayResult, 
 		}
 		return g.routeAgain(ctx, req)
 	}
-	specs, err := g.replaySpecs(req)
+	specs, err := g.replaySpecs(ctx, req)
 	if err != nil {
 		return ReplayResult{}, err
 	}
@@ -117,7 +117,7 @@ func (g *Gateway) Replay(ctx context.Context, req ReplayRequest) (ReplayResult, 
 }
 
 // replaySpecs makes the job of each sink that a request is about.
-func (g *Gateway) replaySpecs(req ReplayRequest) ([]journal.ReplaySpec, error) {
+func (g *Gateway) replaySpecs(ctx context.Context, req ReplayRequest) ([]journal.ReplaySpec, error) {
 	sinks := []string{req.To}
 	if req.To == "" {
 		names, err := g.sinkNames(req.Filter)
@@ -135,9 +135,13 @@ func (g *Gateway) replaySpecs(req ReplayRequest) ([]journal.ReplaySpec, error) {
 	if err != nil {
 		return nil, err
 	}
+	to, err := g.journal.Frontier(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var specs []journal.ReplaySpec
 	for _, sink := range sinks {
-		specs = append(specs, journal.ReplaySpec{Sink: sink, Of: req.Filter.Sink, Anyway: req.To != "" && req.Filter.Sink == "", Filter: filter, To: g.journal.Frontier(),
+		specs = append(specs, journal.ReplaySpec{Sink: sink, Of: req.Filter.Sink, Anyway: req.To != "" && req.Filter.Sink == "", Filter: filter, To: to,
 			DeadLetters: req.DeadLetters, Pending: req.Pending, Rate: req.Rate, CreatedAt: time.Now()})
 	}
 	return specs, nil

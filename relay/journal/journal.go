@@ -198,8 +198,8 @@ type Operator interface {
 	// Flush has stored to last, when it returns nil, what was settled, paused or cancelled before it was called.
 	Flush() error
 
-	// Frontier are the positions of the last records stored.
-	Frontier() Cut
+	// Frontier are the positions of the last records stored, whoever has stored them. With an error they are those that are known.
+	Frontier(ctx context.Context) (Cut, error)
 
 	// Scan calls fn with the records of the shards that this process has, up to the frontier of now, each shard's in order, until it returns
 	// false. want decides by everything but the body. What is lost is skipped.

@@ -472,7 +472,7 @@ func (j *Journal) recovered() { // j.mu is held
 func (j *Journal) Shards() ([]*journal.Shard, <-chan struct{}) { return j.shards, nil }
 
 // Frontier is the position of the last record on disk.
-func (j *Journal) Frontier() journal.Cut { return cut(j.log.front()) }
+func (j *Journal) Frontier(context.Context) (journal.Cut, error) { return cut(j.log.front()), nil }
 
 func cut(p position) journal.Cut { return journal.Cut{at(p)} }
 

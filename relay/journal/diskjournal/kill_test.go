@@ -116,7 +116,7 @@ func checkKilled(t *testing.T, dir string, acked map[int]bool) {
 
 	// Whatever is settled by now: the log still has every record.
 	var all []journal.Position
-	for n := range j.Frontier()[0].Offset {
+	for n := range journaltest.Frontier(t, j)[0].Offset {
 		all = append(all, journal.Position{Offset: n + 1})
 	}
 	loaded, err := j.Load(all)

@@ -274,7 +274,7 @@ func TestReplayGivesWayToMaxSize(t *testing.T) {
 		}
 	}
 	fill(0, 100)
-	frontier := j.Frontier()
+	frontier := journaltest.Frontier(t, j)
 	r := journaltest.Begin(t, j, journal.ReplaySpec{Sink: "a"}, all)
 	recs, err := r.Next(200)
 	require.NoError(t, err)

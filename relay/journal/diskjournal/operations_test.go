@@ -149,7 +149,7 @@ func (m *machine) finishReplays() {
 // move makes a owe what the removed sink c is owed.
 func (m *machine) move() {
 	m.t.Helper()
-	want, front := m.movable(), m.j.Frontier()
+	want, front := m.movable(), journaltest.Frontier(m.t, m.j)
 	positions, _, err := m.j.Move("c", "a")
 	if err != nil {
 		m.doubt = append(m.doubt, doubtful{want, front})

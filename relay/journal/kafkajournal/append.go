@@ -230,19 +230,8 @@ func (j *Journal) sawEnd(partition int32, end int64) {
 	j.frontier[partition] = max(j.frontier[partition], end)
 }
 
-// Frontier are the ends of the inbox; where the cluster does not answer, as they were known before.
-func (j *Journal) Frontier() journal.Cut {
-	cut, err := j.frontiers()
-	if err != nil {
-		j.logger.Warn("the frontier is an earlier one", "error", err)
-	}
-	return cut
-}
-
-// frontiers are the ends of the inbox. With the error they are those that were known before.
-func (j *Journal) frontiers() (journal.Cut, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-	defer cancel()
+// Frontier are the ends of the inbox. Snapshot counts what is before them as unjudged from then on.
+func (j *Journal) Frontier(ctx context.Context) (journal.Cut, error) {
 	ends, err := j.logs.ends(ctx, j.topics.inbox, j.partitions()...)
 	if err != nil {
 		err = fmt.Errorf("the ends of topic %s: %w", j.topics.inbox, err)

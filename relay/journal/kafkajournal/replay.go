@@ -166,7 +166,7 @@ func (j *Journal) complete(spec *journal.ReplaySpec) error {
 
 // Ends are where the inboxes and the dead letters end: positions in the events are those of the inbox.
 func (j *Journal) Ends(ctx context.Context) (ends journal.Ends, err error) {
-	if ends.Events, err = j.frontiers(); err != nil {
+	if ends.Events, err = j.Frontier(ctx); err != nil {
 		return ends, err
 	}
 	dead, err := j.logs.ends(ctx, j.topics.dead, j.partitions()...)
