@@ -345,30 +345,45 @@ func (j *Journal) lose(err error) {
 	j.lost = err
 }
 
-// probeLoop finds out, while appends fail, whether some would work: perhaps none comes because Ready says so.
+// probeLoop finds out whether appends would work when none says so: while they fail, perhaps because Ready says so and no call comes;
+// and while the group does not answer, perhaps because nothing does.
 func (j *Journal) probeLoop(ctx context.Context) {
 	for kafkaconn.Pause(ctx, probeInterval) {
-		if !j.faulty() {
+		faulty := j.faulty()
+		if !faulty && j.own.Lease() > 0 {
 			continue
 		}
+		began := time.Now()
 		within, cancel := context.WithTimeout(ctx, appendFor)
-		if j.someInboxAnswers(within) {
+		err := j.someInboxAnswers(within)
+		switch {
+		case err == nil && faulty:
 			j.control.touch()
 			if j.control.flush(within) == nil { // acks=all, as for the inbox
 				j.takes()
 			}
+		case err != nil && !faulty && ctx.Err() == nil:
+			j.mu.Lock()
+			j.fails(began, err)
+			j.mu.Unlock()
 		}
 		cancel()
 	}
 }
 
-func (j *Journal) someInboxAnswers(ctx context.Context) bool {
-	return slices.ContainsFunc(j.partitions(), func(n int32) bool {
-		ctx, cancel := context.WithTimeout(ctx, probeInterval)
-		defer cancel()
-		_, err := j.logs.ends(ctx, j.topics.inbox, n)
-		return err == nil
-	})
+func (j *Journal) someInboxAnswers(ctx context.Context) (err error) {
+	for _, n := range j.partitions() {
+		within, cancel := context.WithTimeout(ctx, probeInterval)
+		_, err = j.logs.ends(within, j.topics.inbox, n)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("topic %s: no leader answers: %w", j.topics.inbox, err)
+	}
+	return err
 }
 
 func (j *Journal) faulty() bool {
@@ -400,12 +415,18 @@ func (j *Journal) report(shard int32, began time.Time, err error) {
 		return
 	}
 	j.doubt.Store(true)
-	if j.taken.Before(began) {
-		if j.fault == nil {
-			j.logger.Error("the journal cannot take events", "error", err)
-		}
-		j.fault = err
+	j.fails(began, err)
+}
+
+// fails notes that an event is not, or would not be, taken, unless one was since it was tried. j.mu is held.
+func (j *Journal) fails(began time.Time, err error) {
+	if !j.taken.Before(began) {
+		return
 	}
+	if j.fault == nil {
+		j.logger.Error("the journal cannot take events", "error", err)
+	}
+	j.fault = err
 }
 
 // takes notes that an event was, or would be, taken.

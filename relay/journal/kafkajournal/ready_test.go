@@ -100,6 +100,44 @@ func TestAJournalThatTakesNoEventsIsNotReady(t *testing.T) {
 	}
 }
 
+// Otherwise the first call after a silence is answered 503, though other replicas could take it.
+func TestAReplicaThatIsCutOffIsNotReadyThoughNobodyCalls(t *testing.T) {
+	for name, cut := range map[string]func(*link, *memLogs) (mend func()){
+		"nothing answers":  func(l *link, _ *memLogs) func() { return l.deafen() },
+		"no inbox answers": func(_ *link, m *memLogs) func() { m.hide("ncs.inbox"); return func() { m.hide("") } },
+		"the group only":   func(*link, *memLogs) func() { return func() {} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var own *tenure
+			alone(t, func(o *Options) { own = newTenure(0, 1); o.Shards, o.Ownership = 2, own }, func(j *Journal, l *link, m *memLogs) {
+				require.NoError(t, appendTo(t, j, 1, "good"))
+				time.Sleep(time.Minute)
+				mend := cut(l, m)
+				time.Sleep(10 * time.Second)
+				require.NoError(t, j.Ready(), "as long as it has a lease nothing is asked")
+				own.set(false, 0, 1)
+				for range 60 {
+					time.Sleep(probeInterval)
+					if j.Ready() != nil {
+						break
+					}
+				}
+				if name == "the group only" {
+					require.NoError(t, j.Ready())
+					require.NoError(t, appendTo(t, j, 1, "good"))
+				} else {
+					require.ErrorContains(t, j.Ready(), "topic ncs.inbox: no leader answers: ")
+				}
+				mend()
+				time.Sleep(10 * time.Second)
+				require.NoError(t, j.Ready(), "without a lease, too")
+				own.set(true, 0, 1)
+				require.NoError(t, appendTo(t, j, 0, "good"))
+			})
+		})
+	}
+}
+
 // A replica that lacks the way to one broker would answer a part of its calls 503, and others would not.
 func TestAReplicaThatLacksTheWayToSomeShardsIsNotReady(t *testing.T) {
 	var own choosy
