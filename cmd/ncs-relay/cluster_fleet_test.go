@@ -316,6 +316,7 @@ type fleetStatus struct {
 		Dead    uint64
 	}
 	Unjudged   uint64
+	Unsure     string `json:"unjudged_error"`
 	Unanswered []struct{ Error string }
 }
 
@@ -488,7 +489,7 @@ func (f *fleet) rest() {
 		for _, sink := range s.Sinks {
 			ok = ok && sink.Pending == 0
 		}
-		return ok && s.Unjudged == 0 && len(s.Unanswered) == 0
+		return ok && s.Unjudged == 0 && s.Unsure == "" && len(s.Unanswered) == 0
 	})
 	for _, r := range f.kafka.Read(f.t, fleetTopic) {
 		id := ""

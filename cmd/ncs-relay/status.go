@@ -119,6 +119,9 @@ func printStatus(out io.Writer, s *status, now time.Time) error {
 	if s.Unjudged > 0 {
 		fmt.Fprintf(out, "%d notifications are stored and not yet judged: what sinks are owed of them is not counted below\n", s.Unjudged)
 	}
+	if s.Unsure != "" {
+		fmt.Fprintf(out, "MORE MAY BE STORED AND NOT JUDGED: %s\n", clean(s.Unsure))
+	}
 	if s.Journal.Damaged > 0 {
 		fmt.Fprintf(out, "THE JOURNAL IS DAMAGED: %d places, %d records lost\n", s.Journal.Damaged, s.Journal.LostRecords)
 	}

@@ -91,7 +91,7 @@ func TestCommandsNameTheReplicasThatAreMissing(t *testing.T) {
 func TestStatusShowsTheReplicas(t *testing.T) {
 	t.Parallel()
 	show := func(hash string) string {
-		admin := scripted(t, map[string]string{"status": `{"version":"7.8.9","config":{"generation":2,"hash":"aa"},"dedup_keys":12,"sinks":[],"unjudged":176,"replicas":[
+		admin := scripted(t, map[string]string{"status": `{"version":"7.8.9","config":{"generation":2,"hash":"aa"},"dedup_keys":12,"sinks":[],"unjudged":176,"unjudged_error":"no leader","replicas":[
 			{"name":"r1","admin":"10.0.0.1:9464","shards":[0,2],"status":{"version":"7.8.9","config":{"generation":2,"hash":"aa"}}},
 			{"name":"r2","admin":"10.0.0.2:9464","shards":[1],"status":{"version":"7.8.8","config":{"generation":1,"hash":"` + hash + `"},"journal":{"error":"shard 1: no log"}}},
 			{"name":"r3","admin":"10.0.0.3:9464","shards":[3]}],
@@ -104,6 +104,7 @@ func TestStatusShowsTheReplicas(t *testing.T) {
 	for _, line := range []string{
 		"journal on Kafka, shared by 3 replicas; 12 events known to the one that was asked\n",
 		"176 notifications are stored and not yet judged: what sinks are owed of them is not counted below\n",
+		"MORE MAY BE STORED AND NOT JUDGED: no leader\n",
 		"WITHOUT shard 3 of replica r3: connection refused\n",
 		"REPLICA  ADMIN          SHARDS  VERSION  CONFIGURATION  JOURNAL\n",
 		"r1       10.0.0.1:9464  0,2     7.8.9    2 (aa)         ok\n",

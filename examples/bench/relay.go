@@ -104,6 +104,7 @@ type books struct {
 		Delivered, Dead, Pending int
 	}
 	Unjudged   int
+	Unsure     string `json:"unjudged_error"`
 	Unanswered []struct{ Error string }
 }
 
@@ -149,7 +150,7 @@ func (r *relay) drained(ctx context.Context, within time.Duration) error {
 			return err
 		}
 		delivered, pending, err := b.sink()
-		if err != nil || pending+b.Unjudged+len(b.Unanswered) == 0 {
+		if err != nil || pending+b.Unjudged+len(b.Unsure)+len(b.Unanswered) == 0 {
 			return err
 		}
 		select {

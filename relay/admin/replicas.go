@@ -328,6 +328,9 @@ func (s *Server) statusEverywhere(r *http.Request, own any) (any, error) {
 	}
 	sum := all.(owed)
 	others := members{"sinks": sum.Sinks, "unjudged": sum.Unjudged, "replicas": replicas}
+	if sum.Unsure != "" {
+		others["unjudged_error"] = sum.Unsure
+	}
 	if len(missing) > 0 {
 		others["unanswered"] = missing
 	}
@@ -545,11 +548,12 @@ func (l *sinkList) add(next sinkList, _ int) { l.Sinks = joinSinks(l.Sinks, next
 type owed struct {
 	sinkList
 	Unjudged uint64 `json:"unjudged"`
+	Unsure   string `json:"unjudged_error"` // of one that is not sure
 }
 
 func (o *owed) add(next owed, limit int) {
 	o.sinkList.add(next.sinkList, limit)
-	o.Unjudged += next.Unjudged
+	o.Unjudged, o.Unsure = o.Unjudged+next.Unjudged, cmp.Or(o.Unsure, next.Unsure)
 }
 
 // joinSinks adds the accounts of each sink. Its state is the worst of all.

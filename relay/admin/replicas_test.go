@@ -39,12 +39,14 @@ func (g *replica) at(offset int) gateway.EventInfo {
 		ReceivedAt: time.UnixMilli(int64(1000*offset) - int64(g.shard)).UTC()}
 }
 
-func (g *replica) Status() gateway.Status {
+func (g *replica) Status() (all gateway.Status) {
 	s := gateway.SinkStatus{Name: "billing", State: "delivering", Owed: 10, Delivered: 10 - uint64(g.owed), Pending: uint64(g.owed)}
 	if g.shard == 2 {
 		s.State, s.Oldest = "failing", time.UnixMilli(5)
+		all.Unsure = "no leader"
 	}
-	return gateway.Status{Sinks: []gateway.SinkStatus{s}, Unjudged: uint64(g.owed)}
+	all.Sinks, all.Unjudged = []gateway.SinkStatus{s}, uint64(g.owed)
+	return all
 }
 
 func (g *replica) Pending(_ relay.Filter, p gateway.Page, n int) (list []gateway.Delivery, next *gateway.Page, err error) {
@@ -182,7 +184,7 @@ func TestOneReplicaAnswersForAll(t *testing.T) {
 
 	_, answer = f.call(t, "GET", "/api/v1/status", "")
 	require.Equal(t, 30.0, answer["sinks"].([]any)[0].(map[string]any)["owed"])
-	require.Equal(t, 9.0, answer["unjudged"])
+	require.Equal(t, []any{9.0, "no leader"}, []any{answer["unjudged"], answer["unjudged_error"]})
 	require.Equal(t, []any{"r1", "r2", "r3"}, field(answer["replicas"], "name"))
 	require.Equal(t, 10.0, answer["replicas"].([]any)[2].(map[string]any)["status"].(map[string]any)["sinks"].([]any)[0].(map[string]any)["owed"])
 

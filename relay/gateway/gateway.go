@@ -6,7 +6,6 @@
 package gateway
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -116,7 +115,8 @@ type Status struct {
 	DedupKeys int            `json:"dedup_keys"`
 	Sources   []SourceStatus `json:"sources"`
 	Sinks     []SinkStatus   `json:"sinks"`
-	Unjudged  uint64         `json:"unjudged"` // stored, and not yet known what is owed of them: 0 on a disk, where both are one
+	Unjudged  uint64         `json:"unjudged"`                 // stored, and not yet known what is owed of them: 0 on a disk, where both are one
+	Unsure    string         `json:"unjudged_error,omitempty"` // why there may be more of them
 	Journal   JournalStatus  `json:"journal"`
 }
 
@@ -183,7 +183,10 @@ func (g *Gateway) Status() Status {
 		j := disk.DiskStats()
 		s.Journal = JournalStatus{Bytes: j.Bytes, Free: j.Free, Segments: j.Segments, Damaged: j.Damaged, LostRecords: j.LostRecords}
 	}
-	if err = cmp.Or(g.journal.Ready(), err); err != nil {
+	if err != nil {
+		s.Unsure = err.Error()
+	}
+	if err := g.journal.Ready(); err != nil {
 		s.Journal.Error = err.Error()
 	}
 	for _, name := range slices.Sorted(maps.Keys(snapshot.Accounts)) {

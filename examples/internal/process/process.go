@@ -129,9 +129,10 @@ func (r *Relay) Settled() bool {
 	var status struct {
 		Sinks      []struct{ Pending int }
 		Unjudged   int
+		Unsure     string `json:"unjudged_error"`
 		Unanswered []struct{}
 	}
-	if r.Status(&status) != nil || status.Unjudged > 0 || len(status.Unanswered) > 0 {
+	if r.Status(&status) != nil || status.Unjudged > 0 || status.Unsure != "" || len(status.Unanswered) > 0 {
 		return false
 	}
 	for _, s := range status.Sinks {
