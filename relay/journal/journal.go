@@ -198,7 +198,8 @@ type Operator interface {
 	// Flush has stored to last, when it returns nil, what was settled, paused or cancelled before it was called.
 	Flush() error
 
-	// Frontier are the positions of the last records stored, whoever has stored them. With an error they are those that are known.
+	// Frontier are the positions of the last records stored, whoever has stored them. It waits for some seconds at most; with an
+	// error they are those that are known.
 	Frontier(ctx context.Context) (Cut, error)
 
 	// Scan calls fn with the records of the shards that this process has, up to the frontier of now, each shard's in order, until it returns
@@ -264,7 +265,7 @@ type Shared interface {
 	// CatchUp returns when this process knows of every pause, resume and replay that any of them has stored so far.
 	CatchUp(ctx context.Context) error
 
-	// Ends are where all logs end now. It fails if that is not known of one of them.
+	// Ends are where all logs end now. It fails if that is not known of one of them, after some seconds.
 	Ends(ctx context.Context) (Ends, error)
 
 	// DropUpTo is DropPending for what lies before a cut. It waits until it is known what that is.

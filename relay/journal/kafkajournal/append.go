@@ -232,6 +232,8 @@ func (j *Journal) sawEnd(partition int32, end int64) {
 
 // Frontier are the ends of the inbox. Snapshot counts what is before them as unjudged from then on.
 func (j *Journal) Frontier(ctx context.Context) (journal.Cut, error) {
+	ctx, cancel := context.WithTimeout(ctx, reachWithin)
+	defer cancel()
 	ends, err := j.logs.ends(ctx, j.topics.inbox, j.partitions()...)
 	if err != nil {
 		err = fmt.Errorf("the ends of topic %s: %w", j.topics.inbox, err)

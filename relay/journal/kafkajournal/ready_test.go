@@ -1,6 +1,7 @@
 package kafkajournal
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -115,6 +116,10 @@ func TestAReplicaThatIsCutOffIsNotReadyThoughNobodyCalls(t *testing.T) {
 				mend := cut(l, m)
 				time.Sleep(10 * time.Second)
 				require.NoError(t, j.Ready(), "as long as it has a lease nothing is asked")
+				if name == "nothing answers" {
+					_, err := j.Ends(context.Background())
+					require.ErrorIs(t, err, context.DeadlineExceeded, "who gives a command does not wait for ever")
+				}
 				own.set(false, 0, 1)
 				for range 60 {
 					time.Sleep(probeInterval)

@@ -169,6 +169,8 @@ func (j *Journal) Ends(ctx context.Context) (ends journal.Ends, err error) {
 	if ends.Events, err = j.Frontier(ctx); err != nil {
 		return ends, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, reachWithin)
+	defer cancel()
 	dead, err := j.logs.ends(ctx, j.topics.dead, j.partitions()...)
 	if err != nil {
 		return ends, fmt.Errorf("the ends of topic %s: %w", j.topics.dead, err)

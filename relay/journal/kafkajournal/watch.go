@@ -20,9 +20,11 @@ type refuser interface {
 }
 
 const (
-	// watchInterval is how often it is looked whether shards make progress, and reachWithin how long a leader is waited for then.
+	// watchInterval is how often it is looked whether shards make progress.
 	watchInterval = 3 * time.Second
-	reachWithin   = 3 * time.Second
+
+	// reachWithin is how long a leader is waited for that is well if it answers at once.
+	reachWithin = 3 * time.Second
 
 	// stuckAfter is how long a shard may make no progress. It is longer than brokers wait before they replace one of them.
 	stuckAfter = 15 * time.Second
