@@ -262,7 +262,8 @@ type Shared interface {
 	// SharedStats are counted since the process began.
 	SharedStats() SharedStats
 
-	// CatchUp returns when this process knows of every pause, resume and replay that any of them has stored so far.
+	// CatchUp returns when this process knows of every pause, resume and replay that any of them has stored so far. It fails after some
+	// seconds.
 	CatchUp(ctx context.Context) error
 
 	// Ends are where all logs end now. It fails if that is not known of one of them, after some seconds.

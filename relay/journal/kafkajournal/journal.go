@@ -84,7 +84,7 @@ const (
 
 	probeInterval = time.Second
 
-	// operationTimeout bounds what callers wait for who give no context.
+	// operationTimeout bounds what callers wait for who give no context, or one that ends when they give up.
 	operationTimeout = 10 * time.Second
 )
 
@@ -217,7 +217,11 @@ func (j *Journal) flushShards(ctx context.Context) error {
 }
 
 // CatchUp returns when this replica knows of every pause, resume and replay that was stored before.
-func (j *Journal) CatchUp(ctx context.Context) error { return j.control.catchUp(ctx) }
+func (j *Journal) CatchUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
+	defer cancel()
+	return j.control.catchUp(ctx)
+}
 
 // all are the shards that this replica has, or is about to take or to let go, by number.
 func (j *Journal) all() []*shard {

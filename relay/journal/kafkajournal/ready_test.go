@@ -119,6 +119,7 @@ func TestAReplicaThatIsCutOffIsNotReadyThoughNobodyCalls(t *testing.T) {
 				if name == "nothing answers" {
 					_, err := j.Ends(context.Background())
 					require.ErrorIs(t, err, context.DeadlineExceeded, "who gives a command does not wait for ever")
+					require.ErrorIs(t, j.CatchUp(context.Background()), context.DeadlineExceeded)
 				}
 				own.set(false, 0, 1)
 				for range 60 {
