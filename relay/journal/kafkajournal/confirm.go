@@ -42,7 +42,7 @@ func (j *Journal) Confirm(ctx context.Context, shard int32, remade func(topic st
 		judge = judgeState{known: place{next: events.start}}
 		clear(c.cursors)
 		what = "all that the events hold is delivered again"
-	case remade("events") || c.next > events.end:
+	case remade("events") || c.known.next > events.end:
 		for _, cur := range c.cursors {
 			cur.read.next = events.start
 			cur.forgetUnread()

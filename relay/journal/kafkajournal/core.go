@@ -16,6 +16,7 @@ type core struct {
 	events  uint64 // accepted since the shard exists
 	cursors map[cursorName]*cursor
 	counted map[*cursor]place // of a take-over: what the tallies of former owners account for
+	known   place             // of a take-over: how far into ncs.events any of them has seen
 }
 
 // cursorName is the kind and the name of a cursor.
@@ -71,6 +72,7 @@ func newCore(shard uint32, own life, known *ids, l *legacy) *core {
 	begin := place{}
 	for _, s := range l.judges {
 		c.judged = max(c.judged, s.judged)
+		c.known = c.known.further(s.known)
 		if s.known.top >= begin.top { // of the accounts, those that go together
 			begin = s.known
 			c.events = s.events
@@ -86,6 +88,7 @@ func newCore(shard uint32, own life, known *ids, l *legacy) *core {
 			states = append(states, s)
 		}
 		s := merge(states)
+		c.known = c.known.further(s.counted).further(s.read)
 		cur := resume(stateKey{name.kind, name.name, own}, s)
 		c.cursors[name] = cur
 		c.counted[cur] = s.counted

@@ -1055,6 +1055,49 @@ func TestAShardIsNotTakenAgainBeforeItWasLetGo(t *testing.T) {
 	})
 }
 
+// Its owner stops when it has written to events that were made again. The next one must not take them for those of its state, which
+// speaks of what nobody would be delivered then; nor because a sink that is owed nothing has seen none of the former ones.
+func TestNobodyTakesOverEventsThatWereMadeAgain(t *testing.T) {
+	for _, known := range []int{1, 3, 8} {
+		for _, later := range []int{1, 4} {
+			t.Run(fmt.Sprint(known, " and ", later), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m := newMemLogs()
+					j := mustOpen(t, testOptions(t, m, 1))
+					end := run(t, j)
+					synctest.Wait()
+					journaltest.Sink(t, j, "quiet").End()
+					a := journaltest.Sink(t, j, "a")
+					journaltest.Fill(t, j, 0, known, "a")
+					journaltest.Drain(t, a, 1)
+					require.NoError(t, j.Flush())
+					m.mu.Lock()
+					delete(m.logs, "ncs.events/0")
+					m.mu.Unlock()
+					for n := range later {
+						_ = j.Append(t.Context(), journaltest.Record(known+n, "a"), func(journal.Position, error) {})
+					}
+					time.Sleep(time.Second)
+					require.ErrorIs(t, j.Ready(), errToBeConfirmed)
+					a.End()
+					_ = end()
+					_ = j.Close()
+					require.NotEmpty(t, m.records("ncs.events"))
+
+					j = mustOpen(t, testOptions(t, m, 1))
+					end = run(t, j)
+					time.Sleep(5 * time.Second)
+					held, _ := j.Shards()
+					require.Empty(t, held)
+					require.ErrorIs(t, j.Ready(), errToBeConfirmed)
+					_ = end()
+					require.NoError(t, j.Close())
+				})
+			})
+		}
+	}
+}
+
 // What an owner writes next to a topic that was made again stands before what it knows to be there.
 func TestATopicThatIsMadeAgainUnderItsOwnerStopsItAtOnce(t *testing.T) {
 	for topic, want := range map[string]error{"ncs.inbox": errForeignInbox, "ncs.state": errToBeConfirmed, "ncs.dead": errToBeConfirmed} {

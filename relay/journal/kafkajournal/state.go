@@ -1,6 +1,7 @@
 package kafkajournal
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
@@ -73,6 +74,14 @@ type place struct {
 
 func (p place) append(b []byte) []byte {
 	return binary.AppendUvarint(binary.AppendUvarint(b, uint64(p.next)), uint64(p.top))
+}
+
+// further returns the one of two places that is further on.
+func (p place) further(q place) place {
+	if cmp.Or(cmp.Compare(p.next, q.next), cmp.Compare(p.top, q.top)) < 0 {
+		return q
+	}
+	return p
 }
 
 func takePlace(d *ledger.Decoder) place { return place{int64(d.Uvarint()), offset(d.Uvarint())} }

@@ -60,7 +60,7 @@ func (s *shard) takeOver(ctx context.Context) error {
 		return err
 	}
 	c := newCore(uint32(s.n), newLife(), s.j.ids, left)
-	if err := s.sameLogs(c, left, events, inbox); err != nil {
+	if err := s.sameLogs(ctx, c, left, events, inbox); err != nil {
 		return err
 	}
 	for sink, kept := range s.letters {
@@ -89,18 +89,27 @@ func (s *shard) readState(ctx context.Context) (*legacy, error) {
 	return left, nil
 }
 
-// sameLogs reports whether the logs can be those that the state speaks of.
-func (s *shard) sameLogs(c *core, left *legacy, events, inbox bounds) error {
+// sameLogs returns why the logs cannot be those that the state speaks of.
+func (s *shard) sameLogs(ctx context.Context, c *core, left *legacy, events, inbox bounds) error {
 	t := s.j.topics
 	switch {
 	case len(left.judges) == 0 && events.end > 0:
 		return fmt.Errorf("topic %s, partition %d, has no state, and topic %s has events: which of them were delivered is not known: %w", t.state, s.n, t.events, errToBeConfirmed)
-	case c.next > events.end:
-		return fmt.Errorf("topic %s, partition %d, ends at %d, and its state knows of %d: %w", t.events, s.n, events.end, c.next, errToBeConfirmed)
+	case c.known.next > events.end:
+		return fmt.Errorf("topic %s, partition %d, ends at %d, and its state knows of %d: %w", t.events, s.n, events.end, c.known.next, errToBeConfirmed)
 	case int64(c.judged) > inbox.end:
 		return fmt.Errorf("topic %s, partition %d, ends at %d, and %d were judged: %w", t.inbox, s.n, inbox.end, c.judged, errForeignInbox)
 	}
-	return nil
+	// One that was made again may have grown: its owner notices when it has written there.
+	rec, err := s.recordAt(ctx, t.events, c.known.next-1)
+	if rec == nil || err != nil || rec.Offset >= c.known.next {
+		return err
+	}
+	e, err := decodeEvent(uint32(s.n), rec)
+	if err == nil && e.pos > c.known.top {
+		err = fmt.Errorf("topic %s, partition %d, has other events before %d than its state knows of: %w", t.events, s.n, c.known.next, errToBeConfirmed)
+	}
+	return err
 }
 
 // recentFor is of how long the new owner of a shard reads the events back, however hot it is: copies come within minutes.
