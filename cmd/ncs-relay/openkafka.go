@@ -77,6 +77,7 @@ func openShared(ctx context.Context, cfg *config.Config, start, adminAddr string
 	j.Journal, err = kafkajournal.Open(ctx, kafkajournal.Options{
 		Cluster: k.cluster, Prefix: k.Prefix, Shards: j.shards, Replica: j.name, Retention: cfg.Journal.Retention,
 		Dead: cfg.DeadLetters, MaxRecord: int(k.InboxBytes()), Ownership: j.member, Logger: log,
+		Same: func(ctx context.Context) error { return state.Same(ctx, k.cluster, k.Prefix) },
 	})
 	if err != nil {
 		k.cluster.Close()

@@ -82,9 +82,19 @@ func (r *relayUnderTest) untilShared(replicas int) {
 	}, "the shards are shared out")
 }
 
-// An owner notices that a topic is another one, and the other replicas soon after: what they took would have nobody to judge it.
+// An owner notices that a topic is another one, and the other replicas soon after: what they took would have nobody to judge it. When it
+// ends nobody takes its shards: it has written to the topic before it noticed.
 func TestNoReplicaTakesEventsWhenATopicWasMadeAgain(t *testing.T) {
 	t.Parallel()
+	for _, topic := range []string{"ncs.events", "ncs.state"} {
+		t.Run(topic, func(t *testing.T) {
+			t.Parallel()
+			testTopicMadeAgain(t, topic)
+		})
+	}
+}
+
+func testTopicMadeAgain(t *testing.T, topic string) {
 	brokers, billing, one, two := twoReplicas(t, http.StatusOK)
 	posted := 0
 	post := func(r *relayUnderTest) int {
@@ -97,16 +107,22 @@ func TestNoReplicaTakesEventsWhenATopicWasMadeAgain(t *testing.T) {
 		require.Equal(t, http.StatusOK, post(one))
 	}
 	one.eventually(func() bool { return len(billing.calls()) == 60 }, "delivered")
-	require.NoError(t, brokers.DeleteTopic("ncs.events"))
+	require.NoError(t, brokers.DeleteTopic(topic))
 	var said bytes.Buffer
 	require.Equal(t, exitFailed, run(t.Context(), []string{"cluster", "init", "-c", one.config}, strings.NewReader(""), &said, &said))
-	require.Contains(t, said.String(), "made topic ncs.events")
+	require.Contains(t, said.String(), "made topic "+topic)
 	for _, r := range []*relayUnderTest{one, two} {
 		r.eventually(func() bool { return post(r) == http.StatusServiceUnavailable }, "is refused")
-		require.Contains(t, r.log.String(), "topic ncs.events: is not the one that was known, in 6 shards")
+		require.Contains(t, r.log.String(), "topic "+topic+": is not the one that was known, in 6 shards")
 		require.Equal(t, http.StatusServiceUnavailable, r.probe("/readyz"))
 	}
 	require.Equal(t, 1, strings.Count(one.log.String(), "notifications are answered 503"))
+	one.terminate()
+	two.eventually(func() bool {
+		return strings.Count(two.log.String(), `"a shard cannot be taken over, or not be judged"`) >= 3 && strings.Contains(two.log.String(), "was deleted and made again, and what was in it is gone")
+	}, "does not take its shards")
+	values, _ := two.series()
+	require.LessOrEqual(t, values["journal_held_shards{}"], 3.0)
 }
 
 // What one replica pauses, resumes, replays or cancels, all do, also those that start or take shards later.

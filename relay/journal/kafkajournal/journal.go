@@ -63,6 +63,9 @@ type Options struct {
 	Ownership Ownership // nil: this replica has all shards, for ever
 	Logger    *slog.Logger
 
+	// Same returns why the topics are not those that the replicas share. It is asked before a shard is taken over; nil: it is not.
+	Same func(context.Context) error
+
 	logs logs
 }
 

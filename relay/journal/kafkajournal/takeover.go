@@ -38,6 +38,11 @@ var (
 // takeOver goes on where former owners were: with their states, merged; the dead letters; what the replicas share; the end of the
 // events. What it knows then it stores as its own, before anything is judged or handed out.
 func (s *shard) takeOver(ctx context.Context) error {
+	if same := s.j.opts.Same; same != nil { // what was made again may hold what a former owner wrote before it noticed
+		if err := same(ctx); err != nil {
+			return err
+		}
+	}
 	if err := s.j.control.catchUp(ctx); err != nil {
 		return fmt.Errorf("topic %s: %w", s.j.topics.control, err)
 	}

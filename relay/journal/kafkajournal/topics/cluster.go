@@ -34,6 +34,15 @@ const (
 
 // Describe asks the cluster what it knows of the topics with a prefix. Topics that do not exist are left out.
 func Describe(ctx context.Context, c *kafkaconn.Cluster, prefix string) (Found, error) {
+	found, err := describe(ctx, c, prefix)
+	if err != nil {
+		return nil, err
+	}
+	return found, addSettings(ctx, c, found)
+}
+
+// describe is Describe without settings.
+func describe(ctx context.Context, c *kafkaconn.Cluster, prefix string) (Found, error) {
 	names := NamesOf(prefix).All()
 	described, err := c.Describe(ctx, names)
 	if err != nil {
@@ -51,10 +60,7 @@ func Describe(ctx context.Context, c *kafkaconn.Cluster, prefix string) (Found, 
 			found[d.Name] = topicOf(d)
 		}
 	}
-	if err := errors.Join(problems...); err != nil {
-		return nil, err
-	}
-	return found, addSettings(ctx, c, found)
+	return found, errors.Join(problems...)
 }
 
 // addSettings adds the settings of the topics, where we may see them.

@@ -363,6 +363,19 @@ func (s State) Unknown(prefix string, found Found) (topics []string, shards []in
 	return topics, shards
 }
 
+// Same returns why the topics are not those that are known, as far as the cluster tells.
+func (s State) Same(ctx context.Context, c *kafkaconn.Cluster, prefix string) error {
+	found, err := describe(ctx, c, prefix)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, p := range s.checkIDs(prefix, found) {
+		errs = append(errs, errors.New(p.String()))
+	}
+	return errors.Join(errs...)
+}
+
 func (s State) checkIDs(prefix string, found Found) (problems []Problem) {
 	topics, shards := s.Unknown(prefix, found)
 	for _, name := range topics {
