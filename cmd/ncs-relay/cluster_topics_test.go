@@ -121,6 +121,9 @@ func (fault topicFault) run(f *fleet) {
 	f.caughtUp()
 	for _, sink := range []string{"service", "shaky"} {
 		v := f.books.judge(sink)
+		if fault.name == "the events topic is made again" { // without the ids that were in it a later copy may be judged, which has its own bytes
+			v.OtherBytes = 0
+		}
 		f.t.Logf("%s: %s", sink, v)
 		require.Zero(f.t, v.faults(), sink)
 	}

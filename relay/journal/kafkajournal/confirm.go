@@ -12,6 +12,11 @@ import (
 // and dead letters be taken for those of other events.
 var ErrInboxGone = errors.New("the inbox is not the one that was: begin with another journal.kafka.prefix")
 
+// ErrEventsBegun is the error of Confirm where events that were made again are not empty, and a sink has not read all that came before.
+// Behind what its owner wrote there before it noticed, rule E would pass what is missing.
+var ErrEventsBegun = errors.New("a sink has not read all of the events that are gone, and what was written since stands in their place: " +
+	"delete this topic once more, while all relays are stopped, make it with ncs-relay cluster init, and confirm that")
+
 // Confirm makes the state of a shard fit topics that are not those it speaks of, because they were deleted and made again or have
 // lost their end, and says what that means. remade reports topics, by their short names, that are known to be others. No
 // replica may have the shard: one that stands still for this reason has not. What it writes supersedes all before.
@@ -43,6 +48,9 @@ func (j *Journal) Confirm(ctx context.Context, shard int32, remade func(topic st
 		clear(c.cursors)
 		what = "all that the events hold is delivered again"
 	case remade("events") || c.known.next > events.end:
+		if events.end > events.start && c.behind() {
+			return "", fmt.Errorf("topic %s: %w", j.topics.events, ErrEventsBegun)
+		}
 		for _, cur := range c.cursors {
 			cur.read.next = events.start
 			cur.forgetUnread()
@@ -59,6 +67,16 @@ func (j *Journal) Confirm(ctx context.Context, shard int32, remade func(topic st
 	}
 	recs = append(recs, kafkalog.Record{Key: stateKey{kind: kindJudge, life: own}.encode(), Value: judge.encode()})
 	return what, s.writeState(ctx, append(recs, left.tombstones()...))
+}
+
+// behind reports whether a sink has not read all that it is known to be owed.
+func (c *core) behind() bool {
+	for name, cur := range c.cursors {
+		if name.kind == kindSink && cur.unreadCount() > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // forgetUnread takes back what was counted and not read: it is counted again.

@@ -1,8 +1,10 @@
 package kafkajournal
 
 import (
+	"fmt"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -57,6 +59,57 @@ func TestConfirmedTopicsAreGoneOnWith(t *testing.T) {
 				require.NoError(t, j.Ready())
 				totals := a.Totals()
 				require.Equal(t, totals.Owed, totals.Delivered+totals.Pending, "%+v", totals)
+			})
+		})
+	}
+}
+
+// What the owner wrote to the new topic before it noticed is no harm where all was read before; else what was not read would be lost.
+func TestEventsThatHaveBegunAgainAreConfirmedWhereNothingIsMissing(t *testing.T) {
+	t.Parallel()
+	for _, behind := range []bool{false, true} {
+		t.Run(fmt.Sprint(behind), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				m := newMemLogs()
+				j := mustOpen(t, testOptions(t, m, 1))
+				end := run(t, j)
+				synctest.Wait()
+				a := journaltest.Sink(t, j, "a")
+				recs := journaltest.Fill(t, j, 0, 3, "a")
+				if !behind {
+					journaltest.Drain(t, a, 1<<20)
+				}
+				require.NoError(t, j.Flush())
+				again := func() {
+					m.mu.Lock()
+					defer m.mu.Unlock()
+					delete(m.logs, "ncs.events/0")
+				}
+				again()
+				_, err := journaltest.Append(j, journaltest.Record(3, "a"))
+				require.NoError(t, err)
+				time.Sleep(time.Second)
+				require.NotEmpty(t, m.records("ncs.events"))
+				a.End()
+				_ = end()
+				_ = j.Close()
+
+				j = mustOpen(t, testOptions(t, m, 1))
+				_, err = j.Confirm(t.Context(), 0, func(topic string) bool { return topic == "events" })
+				if behind {
+					require.ErrorIs(t, err, ErrEventsBegun)
+					again()
+					_, err = j.Confirm(t.Context(), 0, func(topic string) bool { return topic == "events" })
+				}
+				require.NoError(t, err)
+				journaltest.Start(t, j)
+				synctest.Wait()
+				a = journaltest.Sink(t, j, "a")
+				got := journaltest.Pending(a)
+				got = append(got, journaltest.Positions(journaltest.Drain(t, a, 1<<20))...)
+				require.Len(t, got, 4)
+				require.Equal(t, journaltest.Positions(recs), got[:3])
 			})
 		})
 	}
