@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"runtime"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -66,21 +67,24 @@ func TestTheOldestIDsGoFirstWhereverTheyWereMet(t *testing.T) {
 // A shard that was not judged for a while has copies among what it is behind with, while the ids of others are younger.
 func TestWhatIsJudgedLateIsKnownLikeAnyOther(t *testing.T) {
 	t.Parallel()
-	list := newIDs(nil)
-	list.keep(10, 0)
-	now := time.Now()
-	event := func(n int, stored time.Time) *entry {
-		e := &entry{rec: &journal.Record{Stored: stored}}
-		binary.BigEndian.PutUint64(e.rec.ID[:], uint64(n))
-		return e
-	}
-	for n := range 10 {
-		require.False(t, list.copyOf(0, event(n, now)))
-	}
-	late := event(100, now.Add(-time.Hour))
-	require.False(t, list.copyOf(1, late))
-	list.add(1, late) // it is in ncs.events
-	require.True(t, list.copyOf(1, event(100, now.Add(-time.Hour))))
+	synctest.Test(t, func(t *testing.T) {
+		list := newIDs(nil)
+		list.keep(10, 0)
+		now := time.Now()
+		event := func(n int, stored time.Time) *entry {
+			e := &entry{rec: &journal.Record{Stored: stored}}
+			binary.BigEndian.PutUint64(e.rec.ID[:], uint64(n))
+			return e
+		}
+		for n := range 10 {
+			require.False(t, list.copyOf(0, event(n, now)))
+		}
+		time.Sleep(time.Millisecond) // of those met in the same one any goes first
+		late := event(100, now.Add(-time.Hour))
+		require.False(t, list.copyOf(1, late))
+		list.add(1, late) // it is in ncs.events
+		require.True(t, list.copyOf(1, event(100, now.Add(-time.Hour))))
+	})
 }
 
 func heap() int64 {
