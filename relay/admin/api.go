@@ -23,7 +23,7 @@ import (
 // gateway.ErrNotAfter or gateway.ErrReserved with 409; every other one is a fault.
 type Operations interface {
 	Catalogue() *ncs.Catalogue
-	Status() gateway.Status
+	Sinks() []gateway.SinkStatus
 	PauseSink(ctx context.Context, name, reason string, until time.Time) error
 	ResumeSink(ctx context.Context, name string) error
 	MoveSink(ctx context.Context, from, to string) (moved, skipped uint64, err error)
@@ -176,7 +176,7 @@ func (s *Server) listSinks(r *http.Request, _ []byte) (any, error) {
 	if err := readQuery(r, new(queryInput)); err != nil {
 		return nil, err
 	}
-	return sinkList{orEmpty(s.options.Gateway.Status().Sinks)}, nil
+	return sinkList{orEmpty(s.options.Gateway.Sinks())}, nil
 }
 
 func (s *Server) pauseSink(r *http.Request, body []byte) (any, error) {

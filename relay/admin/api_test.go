@@ -69,9 +69,9 @@ func shown(f any) string {
 	return string(b)
 }
 
-func (g *operations) Status() gateway.Status {
+func (g *operations) Sinks() []gateway.SinkStatus {
 	_ = g.note("status")
-	return gateway.Status{Sinks: []gateway.SinkStatus{{Name: "billing", Paused: "why"}}}
+	return []gateway.SinkStatus{{Name: "billing", Paused: "why"}}
 }
 
 func (g *operations) PauseSink(ctx context.Context, name, reason string, until time.Time) error {

@@ -39,6 +39,8 @@ func (g *replica) at(offset int) gateway.EventInfo {
 		ReceivedAt: time.UnixMilli(int64(1000*offset) - int64(g.shard)).UTC()}
 }
 
+func (g *replica) Sinks() []gateway.SinkStatus { return g.Status().Sinks }
+
 func (g *replica) Status() (all gateway.Status) {
 	s := gateway.SinkStatus{Name: "billing", State: "delivering", Owed: 10, Delivered: 10 - uint64(g.owed), Pending: uint64(g.owed)}
 	if g.shard == 2 {

@@ -188,15 +188,23 @@ func (g *Gateway) Status() Status {
 		a := snapshot.Accounts[name]
 		s.Sources = append(s.Sources, SourceStatus{name, a.Received, a.Rejected, a.Unavailable, a.Tests, a.Duplicates, a.Quarantined, a.Accepted, a.InFlight()})
 	}
+	s.Sinks = g.sinksOf(snapshot)
+	return s
+}
+
+// Sinks returns the accounts of this moment, as Status does. It asks no broker.
+func (g *Gateway) Sinks() []SinkStatus { return g.sinksOf(g.journal.Snapshot()) }
+
+func (g *Gateway) sinksOf(snapshot journal.Snapshot) (list []SinkStatus) {
 	for _, js := range snapshot.Sinks {
 		t := js.Totals
 		sink := SinkStatus{Name: js.Name, Configured: js.Open, Owed: t.Owed, Delivered: t.Delivered, Dead: t.Dead, Skipped: t.Skipped,
 			Dropped: t.Dropped, Pending: t.Pending, PendingBytes: js.PendingBytes, Oldest: js.Oldest, DeadLetters: js.Letters}
 		sink.Paused, sink.PausedUntil = deliver.ParsePause(js.Paused)
 		g.addState(&sink, time.Now())
-		s.Sinks = append(s.Sinks, sink)
+		list = append(list, sink)
 	}
-	return s
+	return list
 }
 
 // addState says how a sink is doing.

@@ -362,7 +362,7 @@ func (j *Journal) probeLoop(ctx context.Context) {
 		}
 		began := time.Now()
 		within, cancel := context.WithTimeout(ctx, appendFor)
-		err := j.someInboxAnswers(within)
+		err := j.reachInbox(within)
 		switch {
 		case err == nil && faulty:
 			j.control.touch()
@@ -378,7 +378,8 @@ func (j *Journal) probeLoop(ctx context.Context) {
 	}
 }
 
-func (j *Journal) someInboxAnswers(ctx context.Context) (err error) {
+// reachInbox returns why no shard can be appended to, as far as asking for ends tells.
+func (j *Journal) reachInbox(ctx context.Context) (err error) {
 	for _, n := range j.partitions() {
 		within, cancel := context.WithTimeout(ctx, probeInterval)
 		_, err = j.logs.ends(within, j.topics.inbox, n)
